@@ -1,0 +1,1 @@
+//! Criterion benches of the hot pure parts live in `micro/`; side-by-side load runs in `load/`.
