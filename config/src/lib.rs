@@ -2,11 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod diagnostic;
+pub mod environment;
 pub mod model;
 pub mod node;
+mod parse;
 pub mod secret;
 pub mod source;
+pub mod units;
 
+pub use diagnostic::{Diagnostic, Diagnostics, Fault, Severity};
+pub use environment::{Environment, FixedEnvironment};
 pub use model::*;
 pub use node::{Entry, Node, Scalar, Value};
 pub use secret::Secret;

@@ -60,7 +60,10 @@ pub struct Source {
 
 impl Source {
     fn new(name: String, text: Arc<str>) -> Self {
-        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at as u32 + 1);
+        // YAML 1.2 section 5.4: a line ends at LF, CR LF, or a CR alone.
+        let bytes = text.as_bytes();
+        let ends = |at: usize| bytes[at] == b'\n' || bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n');
+        let starts = (0..bytes.len()).filter(|at| ends(*at)).map(|at| at as u32 + 1);
         let lines = std::iter::once(0).chain(starts).collect();
         Self { name, text, lines }
     }
@@ -75,7 +78,7 @@ impl Source {
         let Some(index) = number.checked_sub(1).map(|n| n as usize) else { return "" };
         let Some(start) = self.lines.get(index) else { return "" };
         let rest = self.text.get(*start as usize..).unwrap_or("");
-        rest.split('\n').next().unwrap_or("").trim_end_matches('\r')
+        rest.split(['\r', '\n']).next().unwrap_or("")
     }
 }
 
@@ -114,11 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_with_either_line_break() {
+    fn lines_are_found_with_every_line_break() {
         let mut sources = Sources::default();
-        let id = sources.add("a.yaml", "one\r\ntwo\n\nfour");
+        let id = sources.add("a.yaml", "one\r\ntwo\n\nfour\rfive");
         let source = sources.get(id).unwrap();
-        let lines: Vec<_> = (0..6).map(|n| source.line(n)).collect();
-        assert_eq!(lines, ["", "one", "two", "", "four", ""]);
+        let lines: Vec<_> = (0..7).map(|n| source.line(n)).collect();
+        assert_eq!(lines, ["", "one", "two", "", "four", "five", ""]);
     }
 }
