@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::suggest::did_you_mean;
+use super::suggest::nearest;
 use super::{Entity, Key, Kind, Section, Status, leaf};
 use crate::diagnostic::{Diagnostics, Fault};
 use crate::node::{Entry, Node, Value};
@@ -68,18 +68,20 @@ impl Checker<'_> {
             self.found.error(node.span, path, fault);
             return;
         }
+        let mut misspelt = Vec::new();
         for entry in node.entries() {
             let path = Path::Key(path, &entry.name);
             match section.key(&entry.name) {
                 Some(key) => self.key(entry, key, &path),
-                None => self.unknown(entry, section, &path),
+                None => misspelt.extend(self.unknown(entry, section, &path)),
             }
         }
         for key in section.keys() {
             if node.get(key.name).is_some() {
                 continue;
             }
-            if key.required {
+            // One mistake, one error: the key is there, only not under its name.
+            if key.required && !misspelt.contains(&key.name) {
                 let fault = Fault::new(format!("`{}` is missing", key.name)).hint(key.doc);
                 self.found.error(first_line(node), path, fault);
             }
@@ -91,6 +93,9 @@ impl Checker<'_> {
         if entry.value.is_null() {
             return;
         }
+        if key.secret {
+            self.conceal(&entry.value);
+        }
         match key.status {
             Status::Acts | Status::Ignored => {}
             Status::Reserved => self.found.warning(entry.name_span, path, "accepted, not acted on yet"),
@@ -101,16 +106,32 @@ impl Checker<'_> {
         self.value(&entry.value, &key.kind, key.secret, path);
     }
 
-    fn unknown(&self, entry: &Entry, section: &'static Section, path: &Path<'_>) {
+    /// Masks every text below a secret key; the span of a list or map is only its beginning.
+    fn conceal(&self, node: &Node) {
+        self.found.conceal(node.span);
+        node.items().iter().for_each(|item| self.conceal(item));
+        node.entries().iter().for_each(|entry| self.conceal(&entry.value));
+    }
+
+    /// Reports an unknown key; gives back the known one that was probably meant.
+    fn unknown(&self, entry: &Entry, section: &'static Section, path: &Path<'_>) -> Option<&'static str> {
         // Kong injects these two into every record; `x-` is the custom for anchors kept at the top.
         let free = matches!(entry.name.as_str(), "_comment" | "_ignore");
         if free || section.name == "configuration" && entry.name.starts_with("x-") {
-            return;
+            return None;
         }
-        let hint = did_you_mean(&entry.name, section.keys().map(|key| key.name))
-            .unwrap_or_else(|| format!("the keys are {}", words(section.keys().map(|key| key.name))));
+        let meant = nearest(&entry.name, section.keys().map(|key| key.name));
+        let hint = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("the keys are {}", words(section.keys().map(|key| key.name))),
+        };
+        // What stands under a misspelt `secret` is one too.
+        if meant.and_then(|meant| section.key(meant)).is_some_and(|key| key.secret) {
+            self.conceal(&entry.value);
+        }
         let fault = Fault::new(format!("unknown key `{}` in {}", entry.name, section.name)).hint(hint);
         self.found.error(entry.name_span, path, fault);
+        meant
     }
 
     /// Counts a key that was left out, and those of a whole section that was.
