@@ -15,6 +15,7 @@ use crate::model::{Config, Defaults};
 use crate::node::Node;
 use crate::parse::{MAX_TEXT, parse};
 use crate::schema::check::{Checker, Difference, Differences, Path};
+use crate::schema::conceal::conceal;
 use crate::schema::{PluginCatalog, Section};
 use crate::sections::ROOT;
 use crate::source::{FileId, Sources, Span};
@@ -137,6 +138,7 @@ pub fn read_section<T>(
         tree = Node::empty_map(tree.span);
     }
     let found = Diagnostics::new(sources);
+    conceal(&mut tree, section, &found);
     Checker { found: &found, differences: None }.section(&tree, section, &Path::Base("config"));
     let value = read(&Fields::new(&tree, section, "config", defaults, &found));
     if found.has_errors() { Err(found.into_sorted()) } else { Ok(value) }
@@ -155,6 +157,7 @@ fn assemble(
             found.warning(Span::of_file(file), "", "the file is empty");
             tree = Node::empty_map(tree.span);
         }
+        conceal(&mut tree, &ROOT, found);
         trees.push((tree, folder));
     }
     let read = |defaults| -> Vec<Document<'_>> {

@@ -324,8 +324,7 @@ fn pem(text: &str) -> Result<(), Fault> {
     if text.contains("-----BEGIN ") && text.contains("-----END ") {
         return Ok(());
     }
-    let fault = Fault::new("not in PEM: it lacks the `-----BEGIN ...-----` and `-----END ...-----` lines")
-        .hide_line();
+    let fault = Fault::new("not in PEM: it lacks the `-----BEGIN ...-----` and `-----END ...-----` lines");
     Err(if text.lines().count() <= 1 {
         fault.hint("for a file write `cert_file`, `key_file` or `${file:/path}`")
     } else {
