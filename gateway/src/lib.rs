@@ -6,3 +6,4 @@
 
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
 pub mod net;
+pub mod tls;

@@ -15,8 +15,6 @@ use crate::net;
 const CIPHER_CHUNK: usize = 4 * 1024;
 /// Ciphertext received at once when records come in full: one record and its header.
 const CIPHER_CHUNK_LARGE: usize = 16 * 1024 + 256;
-/// Plaintext encrypted before its ciphertext is sent: bounds the memory of a large send.
-const PLAIN_CHUNK: usize = 64 * 1024;
 
 /// A connected transport in two halves.
 pub struct Stream {
@@ -132,7 +130,7 @@ impl Rx {
             if plain > 0 {
                 return Ok(plain);
             }
-            if tls.session.borrow().peer_closed() {
+            if tls.session.borrow().received_close_notify() {
                 return Ok(0);
             }
             let chunk =
@@ -190,11 +188,16 @@ impl Tx {
         let Some(tls) = &mut self.tls else {
             return self.raw.send_from(buffer, start).await;
         };
-        for chunk in buffer[start..].chunks(PLAIN_CHUNK) {
+        let mut done = start;
+        while done < buffer.len() {
             {
+                // Takes at most OUTPUT_LIMIT bytes a turn, which bounds the memory of a large send.
                 let mut session = tls.session.borrow_mut();
-                session.write_plain(chunk);
+                done += session.write_plain(&buffer[done..]);
                 session.take_output(&mut tls.cipher);
+            }
+            if tls.cipher.is_empty() {
+                return Err(io::ErrorKind::BrokenPipe.into());
             }
             self.raw.send(&mut tls.cipher).await?;
         }

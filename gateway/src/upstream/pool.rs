@@ -23,7 +23,8 @@ pub struct PoolKey {
 #[derive(Clone)]
 pub struct Connector {
     pub address: SocketAddr,
-    pub tls: Option<tls::Client>,
+    /// TLS settings and the name to ask for and to verify.
+    pub tls: Option<(tls::ClientConfig, String)>,
 }
 
 /// Bounds of a pool.
@@ -69,7 +70,9 @@ pub enum AcquireError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("TLS to the target: {0}")]
-    Tls(#[from] tls::HandshakeError),
+    Handshake(#[from] tls::HandshakeError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
 }
 
 impl Pool {
@@ -110,9 +113,9 @@ impl Pool {
         let stream = net::connect(self.connector.address, limit).await?;
         let stream = match &self.connector.tls {
             None => tls::Stream::plain(stream),
-            Some(client) => {
+            Some((config, name)) => {
                 stream.rx.deadline.arm(limit);
-                let stream = tls::Stream::handshake(stream, client.session(), Vec::new()).await?;
+                let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
                 stream.rx.deadline().disarm();
                 stream
             }
