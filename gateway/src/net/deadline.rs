@@ -80,8 +80,19 @@ impl Deadline {
         self.0.expired.get()
     }
 
-    /// Shuts the direction down at once, as if the limit had passed; used to end the other half of an exchange.
-    pub fn cut_now(&self) {
+    /// A handle that shuts the direction down at once, as if the limit had passed.
+    pub fn cutter(&self) -> Cutter {
+        Cutter(self.0.clone())
+    }
+}
+
+/// Shuts a direction down from elsewhere, while its owner is lent to a future.
+#[derive(Clone)]
+pub struct Cutter(Rc<Entry>);
+
+impl Cutter {
+    /// Shuts down at once, as if the limit had passed; nothing when the socket is gone.
+    pub fn cut(&self) {
         if !self.0.expired.replace(true) {
             shut_down(&self.0);
         }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod fault;
 pub mod resolve;
 pub mod session;
+mod intake;
 mod stream;
 
 #[cfg(test)]
@@ -27,4 +28,5 @@ pub use config::{
 pub use fault::{Blame, FaultKind, TlsError, TlsFault, looks_like_plain_http};
 pub use resolve::CertificateEntry;
 pub use session::{End, Session};
+pub use intake::{BODY_ROOM, HEAD_ROOM, Intake};
 pub use stream::{HandshakeError, Rx, Stream, Tx};

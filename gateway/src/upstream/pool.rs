@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::net::{self, ConnectError};
 use crate::tls;
+use crate::tls::Intake;
 
 /// What identifies a pool across reloads: where it connects to and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,9 +41,8 @@ pub struct PoolLimits {
 
 /// A connection to a target.
 pub struct UpstreamConnection {
-    pub stream: tls::Stream,
-    /// What was received and not consumed yet.
-    pub received: Vec<u8>,
+    pub intake: Intake,
+    pub tx: tls::Tx,
     /// Requests sent on it, this one included.
     pub requests: u32,
 }
@@ -96,7 +96,7 @@ impl Pool {
             if age > idle_ns {
                 continue; // and so are all below it; they go one by one or with the sweep
             }
-            if (repeatable && age < FRESH_NS) || connection.stream.rx.is_quiet() {
+            if (repeatable && age < FRESH_NS) || connection.intake.rx.is_quiet() {
                 connection.requests += 1;
                 self.active.set(self.active.get() + 1);
                 return Some(connection);
@@ -121,21 +121,22 @@ impl Pool {
             }
         };
         self.active.set(self.active.get() + 1);
-        Ok(UpstreamConnection { stream, received: Vec::new(), requests: 1 })
+        Ok(UpstreamConnection { intake: Intake::new(stream.rx), tx: stream.tx, requests: 1 })
     }
 
     /// Takes a connection back whose response was read to its end.
-    pub fn keep(&self, connection: UpstreamConnection, now_ns: u64) {
+    pub fn keep(&self, mut connection: UpstreamConnection, now_ns: u64) {
         self.active.set(self.active.get().saturating_sub(1));
         let limits = self.limits.get();
         let mut idle = self.idle.borrow_mut();
         let worn = connection.requests >= limits.requests_max;
         // Bytes nobody asked for: the next response could not be told from them.
-        if worn || idle.len() >= limits.idle_max || !connection.received.is_empty() {
+        if worn || idle.len() >= limits.idle_max || !connection.intake.is_empty() {
             return;
         }
-        connection.stream.rx.deadline().disarm();
-        connection.stream.tx.deadline().disarm();
+        connection.intake.rx.deadline().disarm();
+        connection.intake.relax();
+        connection.tx.deadline().disarm();
         idle.push(Idle { connection, since_ns: now_ns });
     }
 
@@ -149,7 +150,7 @@ impl Pool {
     pub fn sweep(&self, now_ns: u64) {
         let idle_ns = self.limits.get().idle_time.as_nanos() as u64;
         self.idle.borrow_mut().retain(|idle| {
-            now_ns.saturating_sub(idle.since_ns) <= idle_ns && idle.connection.stream.rx.is_quiet()
+            now_ns.saturating_sub(idle.since_ns) <= idle_ns && idle.connection.intake.rx.is_quiet()
         });
     }
 
