@@ -1,2 +1,3 @@
 //! Portcullis.
+pub mod log;
 pub mod tls;
