@@ -14,6 +14,7 @@ pub mod config;
 pub mod fault;
 pub mod resolve;
 pub mod session;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -26,3 +27,4 @@ pub use config::{
 pub use fault::{Blame, FaultKind, TlsError, TlsFault, looks_like_plain_http};
 pub use resolve::CertificateEntry;
 pub use session::{End, Session};
+pub use stream::{HandshakeError, Rx, Stream, Tx};
