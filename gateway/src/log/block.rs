@@ -93,6 +93,7 @@ mod tests {
             response_bytes: 0,
             durations: Durations::default(),
             user_agent: None,
+            headers: &[],
             tls: None,
             http: "1.1",
             generation: 1,

@@ -14,6 +14,7 @@
 //! | `total_us`, `gateway_us` | head received to last byte sent; the part not spent waiting on the target | never |
 //! | `connect_us`, `first_byte_us` | last attempt: connect, and until the response's head | no attempt, pooled |
 //! | `user_agent`, `tls`, `http` | header; TLS and HTTP versions | not sent, not TLS |
+//! | `headers` | request headers that the configuration asks for, masked where it says so | none asked for |
 //! | `generation`, `shard` | of the configuration; which thread | never |
 //!
 //! Owns: names and order of the fields. Invariant: absent means absent, never `null` or an empty string.
@@ -21,7 +22,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use super::redact::Redaction;
+use super::redact::{MASK, Redaction};
 use super::{escape, number};
 
 /// What there is to say about an exchange. Text is as received: escaping is the formatter's work.
@@ -50,6 +51,8 @@ pub struct Record<'a> {
     pub response_bytes: u64,
     pub durations: Durations,
     pub user_agent: Option<&'a [u8]>,
+    /// Request headers to add, lower-case names; a name that comes twice has two fields of one name.
+    pub headers: &'a [(&'a str, &'a [u8])],
     pub tls: Option<&'static str>,
     pub http: &'static str,
     pub generation: u64,
@@ -113,6 +116,7 @@ impl Format {
         text(b",\"user_agent\":", record.user_agent, out);
         text(b",\"tls\":", record.tls.map(str::as_bytes), out);
         text(b",\"http\":", Some(record.http.as_bytes()), out);
+        self.append_headers(record.headers, out);
         integer(b",\"generation\":", record.generation, out);
         integer(b",\"shard\":", u64::from(record.shard), out);
         out.extend_from_slice(b"}\n");
@@ -127,6 +131,18 @@ impl Format {
             self.redaction.append(query, out);
         }
         out.push(b'"');
+    }
+
+    fn append_headers(&self, headers: &[(&str, &[u8])], out: &mut Vec<u8>) {
+        for (index, (name, value)) in headers.iter().enumerate() {
+            out.extend_from_slice(if index == 0 { b",\"headers\":{" } else { b"," });
+            escape::string(name.as_bytes(), out);
+            out.push(b':');
+            escape::string(if self.redaction.hides_header(name) { MASK } else { value }, out);
+        }
+        if !headers.is_empty() {
+            out.push(b'}');
+        }
     }
 }
 
@@ -211,6 +227,7 @@ mod tests {
             response_bytes: 0,
             durations: Durations::default(),
             user_agent: None,
+            headers: &[],
             tls: None,
             http: "1.1",
             generation: 1,
@@ -259,6 +276,7 @@ mod tests {
             response_bytes: u64::MAX,
             durations: Durations { total_us: 9, gateway_us: 4, connect_us: Some(0), first_byte_us: Some(5) },
             user_agent: Some(b"curl\\8"),
+            headers: &[("x-a", b"1"), ("Authorization", b"Bearer x")],
             tls: Some("TLSv1.3"),
             shard: 3,
             ..least()
@@ -269,7 +287,7 @@ mod tests {
             "status": 503, "reason": "no_healthy_target", "route": "r\u{e9}", "service": "s", "consumer": "c",
             "upstream": "198.51.100.7:8080", "attempts": 2, "request_bytes": 1, "response_bytes": u64::MAX,
             "total_us": 9, "gateway_us": 4, "connect_us": 0, "first_byte_us": 5, "user_agent": "curl\\8",
-            "tls": "TLSv1.3", "http": "1.1", "generation": 1, "shard": 3,
+            "headers": {"x-a": "1", "Authorization": "***"}, "tls": "TLSv1.3", "http": "1.1", "generation": 1, "shard": 3,
         });
         assert_eq!(parsed(&record), expected);
     }

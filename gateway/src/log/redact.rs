@@ -1,28 +1,38 @@
-//! Secrets in query strings do not reach the log.
+//! Secrets in query strings and headers do not reach the log.
 //!
-//! Owns: which parameters are secret, and writing a query without their values. Invariant: a name is
+//! Owns: which parameters and headers are secret, and writing a query without the values. Invariant: a name is
 //! compared after percent-decoding and without regard to case, or `%74oken=` would be a way around.
 
 use super::escape;
 
-/// The names of query parameters whose values are replaced by `***`.
+/// The names of query parameters and of headers whose values are replaced by `***`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redaction {
-    names: Vec<String>,
+    parameters: Vec<String>,
+    headers: Vec<String>,
 }
 
 impl Default for Redaction {
     /// Names that carry credentials in common APIs: Kong's key-auth and jwt, OAuth 2.0 (RFC 6750 section
     /// 2.3), OpenID Connect, signed URLs of object stores.
     fn default() -> Self {
-        Self::new(DEFAULT_NAMES.iter().map(ToString::to_string))
+        Self::new(&DEFAULT_PARAMETERS, &DEFAULT_HEADERS)
     }
 }
 
 impl Redaction {
-    /// Replaces the values of these parameters; an empty list replaces none.
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self { names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect() }
+    /// Replaces the values of these parameters and headers; an empty list replaces none.
+    pub fn new(parameters: &[impl AsRef<str>], headers: &[impl AsRef<str>]) -> Self {
+        let lower = |name: &str| name.to_ascii_lowercase();
+        Self {
+            parameters: parameters.iter().map(|name| lower(name.as_ref())).collect(),
+            headers: headers.iter().map(|name| lower(name.as_ref())).collect(),
+        }
+    }
+
+    /// Whether the value of the header `name` is not to be written.
+    pub(super) fn hides_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|secret| secret.eq_ignore_ascii_case(name))
     }
 
     /// Appends `query` as the content of a JSON string.
@@ -34,7 +44,7 @@ impl Redaction {
             match parameter.iter().position(|byte| *byte == b'=') {
                 Some(equals) if self.is_secret(&parameter[..equals]) => {
                     escape::content(&parameter[..=equals], out);
-                    out.extend_from_slice(b"***");
+                    out.extend_from_slice(MASK);
                 }
                 _ => escape::content(parameter, out),
             }
@@ -42,7 +52,7 @@ impl Redaction {
     }
 
     fn is_secret(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|secret| decoded(name).map(|b| b.to_ascii_lowercase()).eq(secret.bytes()))
+        self.parameters.iter().any(|secret| decoded(name).map(|b| b.to_ascii_lowercase()).eq(secret.bytes()))
     }
 }
 
@@ -63,7 +73,13 @@ fn decoded(text: &[u8]) -> impl Iterator<Item = u8> + '_ {
     })
 }
 
-const DEFAULT_NAMES: [&str; 20] = [
+/// What stands in place of a hidden value.
+pub(super) const MASK: &[u8] = b"***";
+
+const DEFAULT_HEADERS: [&str; 6] =
+    ["apikey", "authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key"];
+
+const DEFAULT_PARAMETERS: [&str; 20] = [
     "access_token",
     "api-key",
     "api_key",
@@ -112,7 +128,7 @@ mod tests {
     #[test]
     fn an_empty_list_keeps_everything() {
         let mut out = Vec::new();
-        Redaction::new([]).append(b"token=abc", &mut out);
+        Redaction::new(&[""; 0], &[""; 0]).append(b"token=abc", &mut out);
         assert_eq!(out, b"token=abc");
     }
 }
