@@ -83,12 +83,17 @@ impl VersionRange {
 ///
 /// Keys are replaced every 6 hours and a ticket opens for at most 12.
 #[derive(Clone)]
-pub struct Ticketer(Arc<dyn ProducesTickets>);
+pub struct Ticketer(Option<Arc<dyn ProducesTickets>>);
 
 impl Ticketer {
     /// Fresh random keys.
     pub fn new() -> Result<Self, TlsError> {
-        rustls::crypto::aws_lc_rs::Ticketer::new().map(Self).map_err(TlsError::Config)
+        rustls::crypto::aws_lc_rs::Ticketer::new().map(|keys| Self(Some(keys))).map_err(TlsError::Config)
+    }
+
+    /// Makes no tickets: every handshake is a full one.
+    pub fn off() -> Self {
+        Self(None)
     }
 }
 
@@ -123,7 +128,9 @@ pub fn server_config(options: &ServerOptions) -> Result<ServerConfig, TlsError> 
         .map_err(TlsError::Config)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(names));
-    config.ticketer = Arc::clone(&options.ticketer.0);
+    if let Some(ticketer) = &options.ticketer.0 {
+        config.ticketer = Arc::clone(ticketer);
+    }
     // Resumption is by ticket alone: rustls' stateful store is a mutex shared by all shards.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = wire_ids(&options.alpn);

@@ -122,8 +122,13 @@ fn a_ticket_resumes_on_another_configuration_with_the_same_ticketer() {
     let first = serve(vec![authority.entry(&["a.example"])], false, &ticketer);
     let second = serve(vec![authority.entry(&["a.example"])], false, &ticketer);
     let stranger = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let without = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::off());
     for version in [Version::V12, Version::V13] {
         let client = authority.client(only(version));
+        for _ in 0..2 {
+            let (_, server) = connect(&client, &without, "a.example").unwrap();
+            assert!(!server.resumed(), "{version:?} resumes without tickets");
+        }
         let (_, full) = connect(&client, &first, "a.example").unwrap();
         assert!(!full.resumed());
         let (resumed, server) = connect(&client, &second, "a.example").unwrap();
