@@ -4,9 +4,8 @@
 //! Modules import downward only; `ARCHITECTURE.md` has the picture, `exchange` reads as one request.
 #![deny(unsafe_code)]
 
+pub mod http;
 pub mod log;
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
 pub mod net;
 pub mod tls;
-//! Portcullis.
-pub mod http;
