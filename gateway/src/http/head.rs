@@ -109,6 +109,11 @@ impl Head {
         self.fields.shrink_to(bytes / 32);
     }
 
+    /// Bytes of arena that it holds.
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity()
+    }
+
     /// Number of live fields.
     pub fn len(&self) -> usize {
         self.live as usize
