@@ -11,6 +11,7 @@
 //! Read `head` next, then `h1`.
 
 pub mod date;
+mod authority;
 pub mod h1;
 pub mod head;
 pub mod known;
