@@ -1,1 +1,5 @@
 //! Portcullis.
+
+pub mod id;
+pub mod route;
+pub mod upstream;

@@ -1,0 +1,1 @@
+//! Targets of an upstream: choice, health and retries.
