@@ -9,3 +9,8 @@ pub mod log;
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
 pub mod net;
 pub mod tls;
+//! Portcullis.
+
+pub mod id;
+pub mod route;
+pub mod upstream;
