@@ -9,7 +9,6 @@ pub mod log;
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
 pub mod net;
 pub mod tls;
-//! Portcullis.
 
 pub mod id;
 pub mod route;
