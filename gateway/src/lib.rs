@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod id;
+pub mod limit;
 pub mod log;
 pub mod metrics;
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
