@@ -5,7 +5,10 @@
 #![deny(unsafe_code)]
 
 pub mod http;
+pub mod id;
+pub mod limit;
 pub mod log;
+pub mod metrics;
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
 pub mod net;
 pub mod tls;
