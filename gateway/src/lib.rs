@@ -4,6 +4,7 @@
 //! Modules import downward only; `ARCHITECTURE.md` has the picture, `exchange` reads as one request.
 #![deny(unsafe_code)]
 
+pub mod exchange;
 pub mod http;
 pub mod id;
 pub mod limit;
@@ -11,8 +12,9 @@ pub mod log;
 pub mod metrics;
 #[allow(unsafe_code, reason = "sockets by descriptor: shutdown(2), clock_gettime(2), borrowed descriptors")]
 pub mod net;
-pub mod tls;
-
-pub mod id;
+pub mod plugin;
 pub mod route;
+pub mod shard;
+pub mod snapshot;
+pub mod tls;
 pub mod upstream;

@@ -135,7 +135,19 @@ fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, han
     }
     let path = request.path().to_vec();
     let mut joined = Vec::with_capacity(path.len() + 16);
-    crate::route::upstream_path(service.unwrap_or(b"/"), &path, strip, handling == PathHandling::V1, &mut joined);
+    match handling {
+        PathHandling::V0 => {
+            crate::route::upstream_path(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
+        }
+        // Appended as they are.
+        PathHandling::V1 => {
+            joined.extend_from_slice(service.unwrap_or_default());
+            joined.extend_from_slice(&path[strip.min(path.len())..]);
+            if joined.first() != Some(&b'/') {
+                joined.insert(0, b'/');
+            }
+        }
+    }
     request.set_path(&joined);
 }
 
@@ -175,13 +187,12 @@ pub struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     /// No attempt made yet.
-    pub fn new(local: &'a Local, plan: &Plan<'a>, cx: &Cx<'_>, request: &RequestHead) -> Self {
+    pub fn new(plan: &Plan<'a>, cx: &Cx<'_>, request: &RequestHead) -> Self {
         let service = plan.local_service;
         let upstream = &*service.upstream;
         upstream.budget.borrow_mut().earn();
         let hash = hash_of(&upstream.spec.hash_on, cx, request)
             .or_else(|| hash_of(&upstream.spec.hash_fallback, cx, request));
-        let _ = local;
         Self {
             upstream,
             service,

@@ -10,7 +10,7 @@ use crate::http::h1::{Parsed, parse_request};
 use crate::http::{Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
-use crate::shard::Shard;
+use crate::shard::{OpenConnection, Shard};
 use crate::snapshot::Local;
 use crate::tls::{self, HEAD_ROOM, HandshakeError, Intake};
 
@@ -47,9 +47,14 @@ pub struct Origin {
 const HEAD_KEEP: usize = 2 * 1024;
 
 /// Serves a connection until it ends.
-pub async fn serve(shard: Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: SocketAddr) {
+pub async fn serve(
+    shard: Rc<Shard>,
+    stream: net::Stream,
+    source: SocketAddr,
+    listener: SocketAddr,
+    open: OpenConnection,
+) {
     let source = canonical(source);
-    let _open = shard.open_connection();
     let local = shard.local();
     let Some(tls) = local.snapshot.listener(listener).map(|l| l.tls.clone()) else {
         return; // the listener was removed between accept and here
@@ -89,7 +94,10 @@ pub async fn serve(shard: Rc<Shard>, stream: net::Stream, source: SocketAddr, li
             }
         };
         down.exchanges += 1;
-        match exchange(&shard, &local, &mut down).await {
+        open.set_busy(true);
+        let next = exchange(&shard, &local, &mut down).await;
+        open.set_busy(false);
+        match next {
             Next::KeepAlive => {}
             Next::Close => break,
             Next::Reset => {

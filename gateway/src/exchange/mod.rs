@@ -92,7 +92,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         let Some(service) = chosen.service else {
             break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
         };
-        let plan = Plan::new(local, down, chosen, service, matched_len, admitted);
+        let plan = Plan::new(local, down, chosen, service, matched_len, admitted, &record);
         forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
         forward(shard, local, down, &mut cx, &mut record, &plan).await
     };
@@ -117,7 +117,7 @@ async fn forward(
     record: &mut Record,
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
-    let mut attempts = attempt::Attempts::new(local, plan, cx);
+    let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
     loop {
         let Some(target) = attempts.pick(cx.now_ns) else {
             return Err(attempts.give_up());
@@ -130,10 +130,13 @@ async fn forward(
                 plan.write_request(down, &target);
                 match carry(shard, local, down, cx, record, plan, &mut connection).await {
                     Ok(carried) => {
-                        attempts.succeeded(&target, record.upstream_status, carried.reusable.then_some(connection));
+                        down.intake.consume(plan.in_hand.unwrap_or(0));
+                        attempts.succeeded(&target, record.upstream_status, connection, carried.reusable);
                         return Ok(carried.next);
                     }
                     Err(failure) => {
+                        let failure = failure.on(&connection);
+                        record.body_touched |= failure.body_touched;
                         target.pool().discard(connection);
                         failure
                     }
@@ -187,16 +190,19 @@ async fn carry(
             Pump::Done(Ok(()))
         }
     };
-    let head = attempt::receive_response(up_intake, response, local, plan, down_tx, out);
+    let version = request.version();
+    let head = attempt::receive_response(up_intake, response, plan, version, down_tx, out);
     let head = pump.beside(head, || cut_upstream.cut()).await;
     record.first_byte_ns = Some(clock::now_ns());
     let framing = match head {
         Ok(framing) => framing,
         Err(failure) => {
             cut_upstream.cut();
-            cut_downstream.cut_if(!matches!(pump, Pump::Done(_)));
+            if matches!(pump, Pump::Running(_)) {
+                cut_downstream.cut();
+            }
             pump.settle().await;
-            return Err(failure.with_pump(&pump));
+            return Err(failure.with_pump(&pump, request_bytes.get() > 0));
         }
     };
     record.upstream_status = response.status();
@@ -207,7 +213,6 @@ async fn carry(
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
     attempt::merge_fields(response, cx, &record.request_id);
-    let version = request.version();
     let relayed = h1::relay_framing(framing, version);
     if plan.method != Method::Head && response.status() != 304 {
         h1::set_framing(&mut response.head, relayed);

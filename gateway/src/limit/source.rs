@@ -88,10 +88,8 @@ pub enum Enforcement {
 /// The limit as configured.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
-    /// Tokens a second and source; 0 means no limit.
-    pub rate: u64,
-    /// Tokens that a source may use at once.
-    pub burst: u64,
+    /// Tokens of one source.
+    pub rate: Rate,
     /// What costs how many tokens.
     pub costs: Costs,
     /// For how long penalties alone can keep a source limited, in nanoseconds: they push its bucket at most
@@ -110,8 +108,7 @@ pub struct SourceSettings {
 impl Default for SourceSettings {
     fn default() -> SourceSettings {
         SourceSettings {
-            rate: 0,
-            burst: 0,
+            rate: Rate::UNLIMITED,
             costs: Costs::default(),
             penalty_cap_ns: 60_000_000_000,
             enforcement: Enforcement::default(),
@@ -167,7 +164,7 @@ pub struct SourceLimiter {
 impl SourceLimiter {
     /// Compiles `settings`.
     pub fn new(settings: &SourceSettings) -> SourceLimiter {
-        let rate = Rate::per_second(settings.rate, settings.burst);
+        let rate = settings.rate;
         let costs = settings.costs;
         let mut penalties_ns = [0; Behaviour::COUNT];
         for (behaviour, tokens) in [

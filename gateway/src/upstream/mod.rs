@@ -65,6 +65,26 @@ pub struct LocalUpstream {
     pub budget: RefCell<retry::Budget>,
 }
 
+impl UpstreamSpec {
+    /// Whether nothing about it changed, so that balancers can go on.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let facts = |spec: &Self| {
+            format!(
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+                spec.targets,
+                spec.algorithm,
+                spec.hash_on,
+                spec.hash_fallback,
+                spec.host_header,
+                spec.health_policy,
+                spec.threshold_percent,
+                spec.retry_budget_percent
+            )
+        };
+        facts(self) == facts(other)
+    }
+}
+
 /// Retries a quiet upstream may make each second whatever the share.
 const RETRIES_MIN_PER_SECOND: u32 = 3;
 
