@@ -78,24 +78,31 @@ fn assemble(routes: Vec<Route>, methods: MethodTable, expressions: Expressions) 
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
 
     let mut hosts = HostTable::default();
-    let mut groups: Vec<Vec<Placed>> = vec![Vec::new()];
+    let mut groups: Vec<Vec<EntryId>> = vec![Vec::new()];
     let mut entries = Vec::with_capacity(pairs.len());
-    for (number, (_, pair)) in pairs.iter().enumerate() {
-        let entry = entry(*pair, &routes, &expressions);
-        let group = pair.host.map_or(ANY_HOST, |host| hosts.group_or_insert(&host.name, groups.len() as u32));
-        if group as usize == groups.len() {
+    for (id, (_, pair)) in (0..).zip(&pairs) {
+        let fresh = groups.len() as u32;
+        let group = pair.host.map_or(ANY_HOST, |host| hosts.group_or_insert(&host.name, fresh));
+        if group == fresh {
             groups.push(Vec::new());
         }
-        groups[group as usize].push(Placed {
-            key: key(*pair, &entry, &expressions),
-            entry: number as EntryId,
-            expression: entry.expression.is_some(),
-        });
-        entries.push(entry);
+        groups[group as usize].push(id);
+        entries.push(entry(*pair, &routes, &expressions));
     }
-    let mut paths = PathTable::default();
-    let roots = groups.into_iter().map(|placed| paths.add(placed)).collect();
-    Router { routes, entries, methods, hosts, roots, paths, expressions: expressions.compiled }
+    let expressions = expressions.compiled;
+    let (paths, roots) = (PathTable::default(), Vec::new());
+    let mut router = Router { routes, entries, methods, hosts, roots, paths, expressions };
+    for group in groups {
+        let placed = group.into_iter().map(|id| Placed {
+            key: router.key_of(id).to_vec(),
+            entry: id,
+            expression: router.entries[id as usize].expression.is_some(),
+        });
+        let placed = placed.collect();
+        let root = router.paths.add(placed);
+        router.roots.push(root);
+    }
+    router
 }
 
 fn entry(pair: Pair<'_>, routes: &[Route], expressions: &Expressions) -> Entry {
@@ -111,18 +118,6 @@ fn entry(pair: Pair<'_>, routes: &[Route], expressions: &Expressions) -> Entry {
             Some(PathPattern::Regex { source, .. }) => expressions.by_source.get(source).copied(),
             _ => None,
         },
-    }
-}
-
-/// What a path must begin with for the entry to be looked at.
-fn key(pair: Pair<'_>, entry: &Entry, expressions: &Expressions) -> Vec<u8> {
-    match (pair.path, entry.expression) {
-        (Some(PathPattern::Prefix(prefix)), _) => prefix.clone().into_bytes(),
-        (_, Some(expression)) => {
-            let literal = expressions.compiled[expression as usize].literal();
-            literal[..literal.len().min(MAX_PATH)].to_vec()
-        }
-        _ => Vec::new(),
     }
 }
 

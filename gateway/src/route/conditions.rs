@@ -170,12 +170,11 @@ impl HeaderCondition {
         })
     }
 
+    /// Expressions are compared by their text only: a value given in `narrow` stands for all its spellings in upper and
+    /// lower case, which an expression with `(?-i)` need not take.
     fn covers(&self, narrow: &HeaderMatch) -> bool {
         let takes = |value: &HeaderValue| match value {
-            HeaderValue::Exact(text) => {
-                self.exact.iter().any(|own| own.eq_ignore_ascii_case(text))
-                    || self.expressions.iter().any(|own| own.is_match(text.as_bytes()))
-            }
+            HeaderValue::Exact(text) => self.exact.iter().any(|own| own.eq_ignore_ascii_case(text)),
             HeaderValue::Regex(_) => self.source.values.contains(value),
         };
         self.source.name == narrow.name && narrow.values.iter().all(takes)

@@ -36,11 +36,18 @@
 
 mod compile;
 mod conditions;
+mod conflicts;
+mod explain;
 mod expression;
+mod forward;
 mod hosts;
 mod paths;
 mod rank;
+#[cfg(test)]
+mod reference;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -54,6 +61,9 @@ use expression::Expression;
 use hosts::HostTable;
 use paths::{EntryId, NodeId, PathTable, Stop};
 
+pub use conflicts::Conflict;
+pub use explain::{Candidate, Fate, Miss};
+pub use forward::upstream_path;
 pub use spec::{
     HeaderMatch, HeaderValue, HostError, HostName, HostPattern, PathPattern, Protocols, RouteSpec,
 };
@@ -284,6 +294,21 @@ impl Router {
     fn end_of_match(&self, id: EntryId, path: &[u8]) -> Option<usize> {
         let expression = self.entries[id as usize].expression?;
         self.expressions[expression as usize].end_of_match(path)
+    }
+
+    /// What a path must begin with for the entry to be looked at.
+    fn key_of(&self, id: EntryId) -> &[u8] {
+        let entry = &self.entries[id as usize];
+        match entry.expression {
+            Some(expression) => {
+                let literal = self.expressions[expression as usize].literal();
+                &literal[..literal.len().min(MAX_PATH)]
+            }
+            None => match self.routes[entry.route as usize].spec.paths.get(entry.path as usize) {
+                Some(PathPattern::Prefix(prefix)) => prefix.as_bytes(),
+                _ => b"",
+            },
+        }
     }
 
     /// The groups of the path expression by which `found` matched. Allocates; for the few routes whose plugins use

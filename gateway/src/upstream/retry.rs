@@ -175,7 +175,8 @@ impl Budget {
         let elapsed = now.saturating_sub(self.credited).min(SECOND);
         let earned = self.per_second * elapsed / SECOND;
         if earned > 0 {
-            self.credited = now;
+            // Only as far as was paid for, or frequent calls would lose the fractions.
+            self.credited = now - (elapsed - earned * SECOND / self.per_second);
             // Time fills up to the minimum and no further: a quiet hour is no reason for a storm.
             self.balance = (self.balance + earned).min(self.per_second.max(self.balance));
         }
