@@ -108,7 +108,7 @@ pub fn charge(
             shard.metrics.count_limiter(LimiterDecision::DryRun);
             Ok(())
         }
-        Admission::Refused { retry_after_ns } => {
+        Admission::Limited { retry_after_ns } | Admission::Banned { retry_after_ns, .. } => {
             shard.metrics.count_limiter(LimiterDecision::Limited);
             let seconds = retry_after_ns.div_ceil(1_000_000_000).max(1);
             let response = refuse::response(429, Reason::SourceLimited);

@@ -97,7 +97,7 @@ impl<'a> Plan<'a> {
             down.request.head.set_known(Known::Host, host);
         }
         down.upstream_out.clear();
-        write_request(&down.request, Persistence::Default, &mut down.upstream_out);
+        write_request(&down.request, Persistence::Implied, &mut down.upstream_out);
         if let Some(in_hand) = self.in_hand {
             down.upstream_out.extend_from_slice(&down.intake.unread()[..in_hand]);
         }
@@ -472,7 +472,7 @@ async fn relay_interim(
         return Ok(());
     }
     h1::strip_hop_by_hop(&mut response.head);
-    write_response(response, Persistence::Default, out);
+    write_response(response, Persistence::Implied, out);
     down_tx.deadline().arm(plan.response_write);
     down_tx.send(out).await.map_err(|_| Failure::client_gone())
 }

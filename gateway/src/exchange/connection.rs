@@ -187,7 +187,7 @@ async fn handshake(
                     return Some((stream, Vec::new()));
                 }
                 Err(HandshakeError::TimedOut) => Reason::TlsHandshakeTimeout,
-                Err(HandshakeError::Fault(fault)) => fault.reason(),
+                Err(HandshakeError::Fault(fault)) => fault.downstream_reason(),
                 Err(_) => Reason::TlsHandshakeFailed,
             },
         },

@@ -14,6 +14,7 @@ use crate::net::clock;
 use crate::plugin::Identity;
 use crate::shard::Shard;
 use crate::snapshot::Local;
+use crate::upstream::{TargetSpec, UpstreamSpec, health};
 
 /// Facts about an exchange, collected on its way.
 pub struct Record {
@@ -116,6 +117,21 @@ fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, no
     }
 }
 
+/// Says aloud what became of a target; rare, as ejections are bounded by their length.
+pub fn health_changed(upstream: &UpstreamSpec, target: &TargetSpec, change: health::Change) {
+    let (upstream, target) = (&*upstream.name, &*target.name);
+    match change {
+        health::Change::None => {}
+        health::Change::Ejected(ns) => {
+            tracing::warn!(upstream, target, seconds = ns / 1_000_000_000, "target ejected after failures");
+        }
+        health::Change::Kept => {
+            tracing::warn!(upstream, target, "target fails, but too many are ejected already");
+        }
+        health::Change::Restored => tracing::info!(upstream, target, "target is healthy again"),
+    }
+}
+
 fn write_log(
     shard: &Shard,
     local: &Local,
@@ -164,7 +180,7 @@ fn write_log(
             Version::Http2 => "2",
         },
         generation: snapshot.generation.0,
-        shard: shard.id.0 as u16,
+        shard: shard.id.0,
     });
 }
 

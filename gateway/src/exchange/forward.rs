@@ -18,7 +18,7 @@ use crate::http::{Known, RequestHead, Head};
 use crate::limit::CidrSet;
 
 /// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
-const VIA: &str = "1.1 portcullis";
+pub const VIA: &str = "1.1 portcullis";
 
 /// Identity fields that only plugins may set.
 const IDENTITY: [Known; 7] = [

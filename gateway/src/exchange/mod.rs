@@ -38,7 +38,6 @@ use crate::plugin::{Cx, Response};
 use crate::shard::Shard;
 use crate::snapshot::Local;
 use crate::upstream::UpstreamConnection;
-use admit::Admitted;
 use attempt::{Failure, Plan};
 use connection::Downstream;
 use finish::{Record, finish};

@@ -190,6 +190,25 @@ impl Head {
         self.append_line(known, known.as_str().as_bytes(), &[value.as_ref()]);
     }
 
+    /// Adds a field whose value stands in the arena already.
+    pub(super) fn append_span(&mut self, known: Known, value: Span) {
+        let name = known.as_str().as_bytes();
+        let off = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena.extend_from_slice(b": ");
+        self.arena.extend_from_within(value.start()..value.end());
+        self.arena.extend_from_slice(b"\r\n");
+        self.fields.push(Field {
+            off: off as u32,
+            name_len: name.len() as u32,
+            value_len: value.len,
+            known,
+            live: true,
+        });
+        self.present |= known.bit();
+        self.live += 1;
+    }
+
     /// [`append`](Self::append) with the value put together from `parts`.
     pub fn append_parts(&mut self, name: impl AsRef<[u8]>, parts: &[&[u8]]) {
         let name = name.as_ref();

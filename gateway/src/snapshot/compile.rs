@@ -181,9 +181,11 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
     });
     match Router::compile(specs.collect()) {
         Ok(router) => Some(router),
-        Err(error) => {
-            let origin = &config.routes[error.route.index()].origin;
-            found.error(origin.span, &origin.path, error.fault.to_string());
+        Err(errors) => {
+            for error in errors {
+                let origin = &config.routes[error.route.index()].origin;
+                found.error(origin.span, &origin.path, error.fault.to_string());
+            }
             None
         }
     }

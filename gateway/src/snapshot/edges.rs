@@ -1,7 +1,6 @@
 //! Compiles TLS on both sides: of listeners, and of services towards their targets.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use portcullis_config::{self as config, Config, Diagnostics, Pem};
 
@@ -75,7 +74,7 @@ fn load(cert: &Pem, key: &Pem, id: &str) -> Result<Certificate, tls::TlsError> {
 fn text(pem: &Pem) -> Result<Vec<u8>, tls::TlsError> {
     match pem {
         Pem::Inline(text) => Ok(text.expose().as_bytes().to_vec()),
-        Pem::File(path) => tls::read_file(Path::new(path)),
+        Pem::File(path) => tls::read_file(path),
     }
 }
 
@@ -86,7 +85,7 @@ pub fn client(
     known: &mut HashMap<String, tls::ClientConfig>,
     found: &Diagnostics,
 ) -> Option<(tls::ClientConfig, String)> {
-    let settings = service.tls.clone().unwrap_or_default();
+    let settings = service.tls.clone();
     let key = format!("{settings:?}");
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
