@@ -148,7 +148,7 @@ impl<'a> Fields<'a> {
 
     /// A whole number. The table must keep it within `T`.
     pub fn optional_integer<T: TryFrom<i64>>(&self, key: &str) -> Option<T> {
-        self.read(key, |kind, scalar| whole(kind, scalar)).and_then(|value| T::try_from(value).ok())
+        self.read(key, whole).and_then(|value| T::try_from(value).ok())
     }
 
     /// A number.

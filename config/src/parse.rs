@@ -261,7 +261,8 @@ impl<'a> Tree<'a> {
             shape => tag.suffix == shape,
         };
         let plain = tag.handle.is_empty() && tag.suffix == "!";
-        if !plain && !(tag.is_yaml_core_schema() && known) {
+        let core = tag.is_yaml_core_schema() && known;
+        if !plain && !core {
             let shown = format!("{}{}", tag.handle, tag.suffix);
             self.found.error(span, "", format!("the tag {shown:?} means nothing here"));
         }

@@ -14,8 +14,10 @@ pub struct Consumer {
     pub custom_id: Option<String>,
     /// Kong's id.
     pub id: Option<String>,
-    /// Groups for `acl`, from `acls` and `groups`, without repetition.
+    /// Groups for `acl`, from `acls`, without repetition.
     pub groups: Vec<String>,
+    /// Kong's consumer groups, from `groups`. Kept; they are no groups in the sense of `acl`.
+    pub consumer_groups: Vec<String>,
     /// Keys for `key-auth`, no key twice in the whole configuration.
     pub keys: Vec<KeyCredential>,
     /// Keys for `jwt`, no `key` twice in the whole configuration.

@@ -17,8 +17,7 @@ pub struct Service {
     pub protocol: Protocol,
     /// Where it is.
     pub destination: Destination,
-    /// Prefix put before the rest of the request path; starts with `/` and has no trailing `/` unless it is
-    /// `/` alone.
+    /// Put before the rest of the request path, as written: it starts with `/`. `/` alone is `None`.
     pub path: Option<String>,
     /// Longest wait for a connection to a target.
     pub connect_timeout: Duration,

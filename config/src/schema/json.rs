@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::reference::describe;
 use super::{Key, Kind, PluginCatalog, Section, Status};
 use crate::sections::ROOT;
 
@@ -61,30 +62,15 @@ fn section(section: &'static Section, definitions: &mut Map<String, Json>) -> Js
 }
 
 fn of_key(key: &'static Key, definitions: &mut Map<String, Json>) -> Json {
-    let mut description = key.doc.to_owned();
-    if let Some(default) = key.default {
-        description += &format!("\nDefault: {default}.");
-    }
-    if let Some(kong) = key.kong_default {
-        description += &format!("\nKong's default: {}.", if kong.is_empty() { "not set" } else { kong });
-    }
-    if let Some(kong) = key.kong {
-        description += &format!("\nIn Kong: {kong}.");
-    }
     let mut schema = of_kind(&key.kind, definitions);
     if schema.get("$ref").is_none() {
         // Absence may be written as null.
         schema = json!({"anyOf": [schema, {"type": "null"}]});
     }
-    match key.status {
-        Status::Reserved => description += "\nAccepted, not acted on yet.",
-        Status::Deprecated(hint) => {
-            schema["deprecated"] = json!(true);
-            description += &format!("\nDeprecated: {hint}.");
-        }
-        Status::Acts | Status::Ignored => {}
+    if matches!(key.status, Status::Deprecated(_)) {
+        schema["deprecated"] = json!(true);
     }
-    schema["description"] = json!(description);
+    schema["description"] = json!(describe(key));
     schema
 }
 

@@ -8,6 +8,7 @@
 pub(crate) mod check;
 mod json;
 pub(crate) mod leaf;
+pub mod reference;
 pub(crate) mod suggest;
 pub mod text;
 

@@ -24,7 +24,11 @@ const SERVICE_KEYS: &[Key] = &[
     )
     .default("http"),
     Key::new("host", Kind::Text(&text::HOST), "The name of an upstream, else a DNS name or address."),
-    Key::new("port", Kind::PORT, "Port, unless `host` is an upstream.").default("80"),
+    Key::new(
+        "port",
+        Kind::PORT,
+        "Port, unless `host` is an upstream. Left out: 443 for protocols with TLS, else 80; Kong takes 80 always.",
+    ),
     Key::new("path", Kind::Text(&text::PATH), "Put before the path of each request."),
     Key::new(
         "connect_timeout",
