@@ -232,3 +232,6 @@ fn check_lines(head: &[u8], fields: &[Header<'_>]) -> Option<usize> {
 pub(super) fn span(whole: &[u8], part: &[u8]) -> Span {
     Span::new((part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize), part.len())
 }
+
+#[cfg(test)]
+mod tests;

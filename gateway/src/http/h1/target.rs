@@ -6,7 +6,7 @@
 //! | target | method | decision |
 //! |---|---|---|
 //! | `/path?query` | any | origin form; authority from Host |
-//! | `http://authority/path?query` | any | absolute form; authority from the target, and Host must name the same host and port |
+//! | `http://authority/path?query` | any | absolute form; authority from the target, and Host must name the same host and port, else 400 `duplicate_host` |
 //! | `*` | OPTIONS | asterisk form; path `*` |
 //! | anything else (`*` with another method, `host:port`, a fragment, a control character) | | 400 `bad_target` |
 //!
@@ -57,7 +57,7 @@ fn absolute_form(out: &mut RequestHead, policy: &PathPolicy) -> Result<(), Refus
     if !named.is_empty() {
         let same_host = out.head.slice(named) == out.head.slice(out.host);
         if !same_host || named_port.unwrap_or(default_port) != out.port.unwrap_or(default_port) {
-            return Err(BAD);
+            return Err(Refusal::new(Reason::DuplicateHost));
         }
     } else {
         let text = out.head.slice(authority).to_vec();
