@@ -41,10 +41,10 @@ fn host_fits(pattern: &HostPattern, request: &Request) -> bool {
     let name = match &pattern.name {
         HostName::Exact(name) => *name == request.host,
         HostName::Leading(suffix) => {
-            (1..labels.len()).any(|n| labels[n..].join(".") == *suffix && labels[..n].join(".") != "")
+            (1..labels.len()).any(|n| labels[n..].join(".") == *suffix && labels[..n] != [""])
         }
         HostName::Trailing(prefix) => {
-            (1..labels.len()).any(|n| labels[..n].join(".") == *prefix && labels[n..].join(".") != "")
+            (1..labels.len()).any(|n| labels[..n].join(".") == *prefix && labels[n..] != [""])
         }
     };
     name && pattern.port.is_none_or(|port| port == request.port)

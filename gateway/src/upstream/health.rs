@@ -29,6 +29,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::balance::TargetIndex;
+use word::{Kind, LONGEST_NS, Word, ticks};
+
+mod word;
 
 /// When a target is ejected, for how long, and what counts as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -418,122 +421,6 @@ impl Record {
             clean => self.swap(word, clean).map(|()| Change::None),
         }
     }
-}
-
-/// Kinds of failure, each with a counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Tcp = 0,
-    Timeout = 1,
-    Status = 2,
-}
-
-impl Kind {
-    /// A target that is not healthy counts no failures; the first counter then holds successful trials.
-    const SUCCESS: Kind = Kind::Tcp;
-}
-
-/// All that is shared about a target, so that one compare-exchange changes it.
-///
-/// | bits | Healthy | Ejected | Trial |
-/// |---|---|---|---|
-/// | 0..2 | 0 | 1 | 2 |
-/// | 2..8 | ejections in a row | same | same |
-/// | 8..16 | connection failures | successful trials | successful trials |
-/// | 16..24 | time-outs | 0 | 0 |
-/// | 24..32 | failing statuses | 0 | 0 |
-/// | 32..64 | since when, in ticks | until when | deadline |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word(u64);
-
-impl Word {
-    const HEALTHY: Word = Word(0);
-    const COUNTS: u64 = 0xffff_ff00;
-
-    fn phase(self) -> Phase {
-        match self.0 & 0b11 {
-            0 => Phase::Healthy,
-            1 => Phase::Ejected,
-            _ => Phase::Trial,
-        }
-    }
-
-    fn with_phase(self, phase: Phase) -> Word {
-        let bits = match phase {
-            Phase::Healthy => 0,
-            Phase::Ejected => 1,
-            Phase::Trial => 2,
-        };
-        Word(self.0 & !0b11 | bits)
-    }
-
-    fn time(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    fn with_time(self, time: u32) -> Word {
-        Word(self.0 & 0xffff_ffff | u64::from(time) << 32)
-    }
-
-    fn ejections(self) -> u8 {
-        (self.0 >> 2) as u8 & 0x3f
-    }
-
-    fn count(self, kind: Kind) -> u8 {
-        (self.0 >> (8 + 8 * kind as u32)) as u8
-    }
-
-    fn counted(self, kind: Kind) -> Word {
-        match self.count(kind) {
-            u8::MAX => self,
-            _ => Word(self.0 + (1 << (8 + 8 * kind as u32))),
-        }
-    }
-
-    fn without_counts(self) -> Word {
-        Word(self.0 & !Word::COUNTS)
-    }
-
-    /// Whether a request may pass.
-    fn is_open(self, now: u32) -> bool {
-        self.phase() == Phase::Healthy || is_past(self.time(), now)
-    }
-
-    fn reaches(self, policy: &Policy, kind: Kind) -> bool {
-        let own = match kind {
-            Kind::Tcp => policy.tcp_failures,
-            Kind::Timeout => policy.timeouts,
-            Kind::Status => policy.http_failures,
-        };
-        let all: u16 =
-            [Kind::Tcp, Kind::Timeout, Kind::Status].iter().map(|&kind| u16::from(self.count(kind))).sum();
-        (own > 0 && self.count(kind) >= own) || (policy.failures > 0 && all >= u16::from(policy.failures))
-    }
-
-    /// Ejected for the `nth` time in a row, and for how many ns.
-    fn ejected(self, now: u32, policy: &Policy, nth: u64) -> (Word, u64) {
-        let span = policy.ejection_ns.saturating_mul(nth).min(policy.ejection_max_ns).min(LONGEST_NS);
-        let nth = nth.min(0x3f);
-        (Word(1 | nth << 2).with_time(now.wrapping_add(ticks(span).max(1))), span)
-    }
-
-    fn restored(self, now: u32) -> Word {
-        self.without_counts().with_phase(Phase::Healthy).with_time(now)
-    }
-}
-
-/// 2^24 ns, 17 ms: 32 bits then last 2.3 years, and comparisons hold over half of that whatever the uptime.
-const TICK_SHIFT: u32 = 24;
-
-/// Far below half the range of ticks, so that `is_past` can not be fooled.
-const LONGEST_NS: u64 = 24 * 3600 * 1_000_000_000;
-
-fn ticks(ns: u64) -> u32 {
-    (ns >> TICK_SHIFT) as u32
-}
-
-fn is_past(time: u32, now: u32) -> bool {
-    now.wrapping_sub(time) < 1 << 31
 }
 
 #[cfg(test)]
