@@ -196,7 +196,8 @@ mod tests {
         for host in ["localhost", "LOCALHOST:9", "127.0.0.1", "127.0.0.2:80", "[::1]", "[::1]:80"] {
             check(host, true);
         }
-        for host in ["", "a.example", "localhost.a.example", "127.0.0.1.a.example", "10.0.0.1:80", "[::2]:80"] {
+        for host in ["", "a.example", "localhost.a.example", "127.0.0.1.a.example", "10.0.0.1:80", "[::2]:80"]
+        {
             check(host, false);
         }
         assert!(names_loopback(&HeaderMap::new()));
