@@ -6,148 +6,148 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portcullis_abi::{
-    Charge, Config, KERNEL_TRIES, ListenerKey, Protocol, Rate, Reason, Rule, Way, Word, charge_within, find,
+    Charge, Config, KERNEL_TRIES, ListenerKey, Protocol, Rate, Reason, Rule, Word, charge_within, find,
     find_or_take_within, flag, key_v4, key_v6_halves, port_bit,
 };
 
 use crate::count::count;
 use crate::maps::{config, is_listener, port_bits, rule_v4, rule_v6, set_of};
-use crate::parse::{Cursor, Network, Transport};
+use crate::parse::{Cursor, Kind, Network, Packet};
 
 /// The verdict on a frame, counted: XDP_PASS or XDP_DROP.
 #[inline(always)]
 pub fn decide(ctx: &XdpContext) -> u32 {
     let Some(config) = config() else { return xdp_action::XDP_PASS };
     let flags = config.flags.read();
+    let reason = reason(ctx, config, flags);
 
-    let mut cursor = Cursor::new(ctx);
-    let verdict = match cursor.link() {
-        Ok(Network::V4) => cursor.ipv4().and_then(|packet| judge(V4, packet, config, flags)),
-        Ok(Network::V6) => cursor.ipv6().and_then(|packet| judge(V6, packet, config, flags)),
-        Ok(Network::Other) => Err(Reason::PassNotOurs),
-        Err(reason) => Err(reason),
-    };
-    let (Ok(reason) | Err(reason)) = verdict;
-
-    let shadow = flags & flag::SHADOW != 0;
     let drops = reason.drops_packet();
+    let shadow = flags & flag::SHADOW != 0;
     let index = reason as u32 + if drops && shadow { Reason::SHADOW_OFFSET as u32 } else { 0 };
     count(index);
     aya_log_ebpf::debug!(ctx, "reason {}", index);
     if drops && !shadow { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
-/// `Ok` is the end of the whole way, `Err` an early end; both are the reason.
 #[inline(always)]
-fn judge<F: Family>(
-    family: F,
-    (source, destination, transport): (F::Address, F::Address, Transport),
-    config: &Config,
-    flags: u64,
-) -> Result<Reason, Reason> {
+fn reason(ctx: &XdpContext, config: &Config, flags: u64) -> Reason {
+    let mut cursor = Cursor::new(ctx);
+    match cursor.link() {
+        Ok(Network::V4) => {
+            let mut packet = Packet::empty();
+            match cursor.ipv4(&mut packet) {
+                Ok(()) => judge::<V4>(&packet, config, flags),
+                Err(reason) => reason,
+            }
+        }
+        Ok(Network::V6) => {
+            let mut packet = Packet::empty();
+            match cursor.ipv6(&mut packet) {
+                Ok(()) => judge::<V6>(&packet, config, flags),
+                Err(reason) => reason,
+            }
+        }
+        Ok(Network::Other) => Reason::PassNotOurs,
+        Err(reason) => reason,
+    }
+}
+
+/// From a parsed packet to its reason, in the order in which `ebpf/README.md` lists them.
+#[inline(always)]
+fn judge<F: Family>(packet: &Packet<F::Address>, config: &Config, flags: u64) -> Reason {
     // 1. Ours? Nearly everything that is not leaves here, after one byte of PORTS.
-    if !is_ours(family, &destination, transport, flags) {
-        return Err(match transport {
-            Transport::ChainTooLong => Reason::ExtensionChainTooLong,
-            _ => Reason::PassNotOurs,
-        });
+    if !is_ours::<F>(packet, flags) {
+        return if packet.kind == Kind::ChainTooLong {
+            Reason::ExtensionChainTooLong
+        } else {
+            Reason::PassNotOurs
+        };
     }
 
     // 2. Is anybody alive to answer for the verdicts?
     let now = now(flags);
     let dead_after = config.dead_after_ns.read();
     if dead_after != 0 && now.saturating_sub(config.heartbeat_ns.read()) > dead_after {
-        return Err(Reason::DeadGateway);
+        return Reason::DeadGateway;
     }
 
     // 3. What the lists say.
-    match family.rule(&source, flags) {
-        TRUSTED => return Err(Reason::PassTrusted),
-        ALLOW => return Err(Reason::PassAllowed),
-        DENY => return Err(Reason::DropDenied),
+    match F::rule(&packet.source, flags) {
+        TRUSTED => return Reason::PassTrusted,
+        ALLOW => return Reason::PassAllowed,
+        DENY => return Reason::DropDenied,
         _ => {}
     }
 
     // 4. What the stack would throw away.
-    match transport {
-        Transport::ChainTooLong => return Err(Reason::DropExtensionChain),
-        Transport::Malformed { protocol: Protocol::Tcp, .. } => return Err(Reason::DropMalformedTcp),
-        Transport::Malformed { protocol: Protocol::Udp, .. } => return Err(Reason::DropMalformedUdp),
-        Transport::Port { .. } | Transport::LaterFragment => {}
+    match (packet.kind, packet.protocol) {
+        (Kind::ChainTooLong, _) => return Reason::DropExtensionChain,
+        (Kind::Malformed, Protocol::Tcp) => return Reason::DropMalformedTcp,
+        (Kind::Malformed, Protocol::Udp) => return Reason::DropMalformedUdp,
+        _ => {}
     }
 
     // 5. What the source has used up.
-    charge(family.key(&source), transport, config, now)
+    charge(F::key(&packet.source), packet.kind, config, now)
 }
 
 /// Ban, packet bucket, new-connection bucket.
 #[inline(always)]
-fn charge(key: u64, transport: Transport, config: &Config, now: u64) -> Result<Reason, Reason> {
-    let opens = matches!(transport, Transport::Port { opens: true, .. });
-    let packets =
-        Rate { interval_ns: config.packet_interval_ns.read(), burst_ns: config.packet_burst_ns.read() };
-    let connections = if opens {
-        Rate {
-            interval_ns: config.connection_interval_ns.read(),
-            burst_ns: config.connection_burst_ns.read(),
-        }
-    } else {
-        Rate::UNLIMITED
-    };
-    let passes = match transport {
-        Transport::LaterFragment => Reason::Fragment,
-        Transport::Port { protocol: Protocol::Tcp, opens: false, .. } => Reason::PassEstablished,
+fn charge(key: u64, kind: Kind, config: &Config, now: u64) -> Reason {
+    let passes = match kind {
+        Kind::Segment => Reason::PassEstablished,
+        Kind::LaterFragment => Reason::Fragment,
         _ => Reason::Pass,
     };
+    let packets =
+        Rate { interval_ns: config.packet_interval_ns.read(), burst_ns: config.packet_burst_ns.read() };
+    let mut connections = Rate::UNLIMITED;
+    if kind == Kind::Opens {
+        connections.interval_ns = config.connection_interval_ns.read();
+        connections.burst_ns = config.connection_burst_ns.read();
+    }
 
-    let Some(set) = set_of(key, config) else { return Err(passes) };
+    let Some(set) = set_of(key, config) else { return passes };
     // Without a limit to charge, a source needs no way of its own: only an existing ban counts.
-    let way: Option<&Way> = if packets.is_unlimited() && connections.is_unlimited() {
+    let way = if packets.is_unlimited() && connections.is_unlimited() {
         match find(set, key) {
-            Some(way) => Some(way),
-            None => return Err(passes),
+            Some(way) => way,
+            None => return passes,
         }
     } else {
-        find_or_take_within(set, key, now)
+        match find_or_take_within(set, key, now) {
+            Some(way) => way,
+            None => return Reason::PassContended,
+        }
     };
-    let Some(way) = way else { return Err(Reason::PassContended) };
 
     if way.is_banned(now) {
-        return Err(Reason::DropBanned);
+        return Reason::DropBanned;
     }
     let packet = charge_within::<_, KERNEL_TRIES>(&way.packet_tat, now, packets, packets.interval_ns);
     if let Some(Charge::Limited { .. }) = packet {
-        return Err(Reason::DropPacketRate);
+        return Reason::DropPacketRate;
     }
     let connection =
         charge_within::<_, KERNEL_TRIES>(&way.request_tat, now, connections, connections.interval_ns);
     if let Some(Charge::Limited { .. }) = connection {
-        return Err(Reason::DropConnectionRate);
+        return Reason::DropConnectionRate;
     }
-    if packet.is_none() || connection.is_none() {
-        return Err(Reason::PassContended);
-    }
-    Ok(passes)
+    if packet.is_none() || connection.is_none() { Reason::PassContended } else { passes }
 }
 
 #[inline(always)]
-fn is_ours<F: Family>(family: F, destination: &F::Address, transport: Transport, flags: u64) -> bool {
-    match transport {
-        Transport::Port { protocol, port, .. } | Transport::Malformed { protocol, port } => {
-            let bits = port_bits(protocol, port);
-            if bits == 0 {
-                return false;
-            }
-            bits & F::ANY_PORT_BIT != 0
-                || (bits & F::SOME_PORT_BIT != 0
-                    && is_listener(&family.listener(destination, port, protocol)))
-        }
-        Transport::LaterFragment | Transport::ChainTooLong => {
-            flags & F::ANY_FLAG != 0
-                || (flags & F::SOME_FLAG != 0
-                    && is_listener(&family.listener(destination, 0, Protocol::Tcp).address_only()))
-        }
+fn is_ours<F: Family>(packet: &Packet<F::Address>, flags: u64) -> bool {
+    let Packet { destination, protocol, port, .. } = packet;
+    if packet.kind == Kind::LaterFragment || packet.kind == Kind::ChainTooLong {
+        // No port to ask for: the address decides.
+        return flags & F::ANY_FLAG != 0
+            || (flags & F::SOME_FLAG != 0
+                && is_listener(&F::listener(destination, 0, Protocol::Tcp).address_only()));
     }
+    let bits = port_bits(*protocol, *port);
+    bits & F::ANY_PORT_BIT != 0
+        || (bits & F::SOME_PORT_BIT != 0 && is_listener(&F::listener(destination, *port, *protocol)))
 }
 
 /// The coarse clock advances once a tick (1 to 4 ms) and costs a third of the exact one. The gateway
@@ -168,19 +168,18 @@ const ALLOW: u32 = Rule::Allow as u32;
 const TRUSTED: u32 = Rule::Trusted as u32;
 
 /// What differs between IPv4 and IPv6. Two types, so that the IPv4 path carries no IPv6 state.
-trait Family: Copy {
+trait Family {
     /// As it lies in the packet.
-    type Address: Copy;
+    type Address;
     const ANY_PORT_BIT: u8;
     const SOME_PORT_BIT: u8;
     const ANY_FLAG: u64;
     const SOME_FLAG: u64;
-    fn key(self, source: &Self::Address) -> u64;
-    fn rule(self, source: &Self::Address, flags: u64) -> u32;
-    fn listener(self, destination: &Self::Address, port: u16, protocol: Protocol) -> ListenerKey;
+    fn key(source: &Self::Address) -> u64;
+    fn rule(source: &Self::Address, flags: u64) -> u32;
+    fn listener(destination: &Self::Address, port: u16, protocol: Protocol) -> ListenerKey;
 }
 
-#[derive(Clone, Copy)]
 struct V4;
 
 impl Family for V4 {
@@ -191,22 +190,21 @@ impl Family for V4 {
     const SOME_FLAG: u64 = flag::SOME_V4;
 
     #[inline(always)]
-    fn key(self, source: &u32) -> u64 {
+    fn key(source: &u32) -> u64 {
         key_v4(u32::from_be(*source))
     }
 
     #[inline(always)]
-    fn rule(self, source: &u32, flags: u64) -> u32 {
+    fn rule(source: &u32, flags: u64) -> u32 {
         if flags & flag::RULES_V4 != 0 { rule_v4(*source) } else { 0 }
     }
 
     #[inline(always)]
-    fn listener(self, destination: &u32, port: u16, protocol: Protocol) -> ListenerKey {
-        ListenerKey::v4(destination.to_ne_bytes(), port, protocol)
+    fn listener(destination: &u32, port: u16, protocol: Protocol) -> ListenerKey {
+        ListenerKey::v4(*destination, port, protocol)
     }
 }
 
-#[derive(Clone, Copy)]
 struct V6;
 
 impl Family for V6 {
@@ -217,26 +215,18 @@ impl Family for V6 {
     const SOME_FLAG: u64 = flag::SOME_V6;
 
     #[inline(always)]
-    fn key(self, source: &[u32; 4]) -> u64 {
-        let word = |i: usize| u64::from(u32::from_be(source[i]));
-        key_v6_halves(word(0) << 32 | word(1), word(2) << 32 | word(3))
+    fn key(source: &[u32; 4]) -> u64 {
+        let half = |a: u32, b: u32| u64::from(u32::from_be(a)) << 32 | u64::from(u32::from_be(b));
+        key_v6_halves(half(source[0], source[1]), half(source[2], source[3]))
     }
 
     #[inline(always)]
-    fn rule(self, source: &[u32; 4], flags: u64) -> u32 {
+    fn rule(source: &[u32; 4], flags: u64) -> u32 {
         if flags & flag::RULES_V6 != 0 { rule_v6(*source) } else { 0 }
     }
 
     #[inline(always)]
-    fn listener(self, destination: &[u32; 4], port: u16, protocol: Protocol) -> ListenerKey {
-        let mut addr = [0; 16];
-        for (i, word) in destination.iter().enumerate() {
-            let [a, b, c, d] = word.to_ne_bytes();
-            addr[i * 4] = a;
-            addr[i * 4 + 1] = b;
-            addr[i * 4 + 2] = c;
-            addr[i * 4 + 3] = d;
-        }
-        ListenerKey::v6(addr, port, protocol)
+    fn listener(destination: &[u32; 4], port: u16, protocol: Protocol) -> ListenerKey {
+        ListenerKey::v6(*destination, port, protocol)
     }
 }

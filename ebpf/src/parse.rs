@@ -30,8 +30,8 @@ const NEXT_MOBILITY: u8 = 135;
 const NEXT_HIP: u8 = 139;
 const NEXT_SHIM6: u8 = 140;
 
-const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
 
 /// The network layer that follows the link layer.
 pub enum Network {
@@ -42,16 +42,44 @@ pub enum Network {
 }
 
 /// What the transport layer is, as far as a verdict needs to know.
-#[derive(Clone, Copy)]
-pub enum Transport {
-    /// To a port, well formed.
-    Port { protocol: Protocol, port: u16, opens: bool },
-    /// To a port, with a header that the stack discards.
-    Malformed { protocol: Protocol, port: u16 },
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP that opens a connection.
+    Opens,
+    /// Any other TCP.
+    Segment,
+    /// UDP.
+    Datagram,
+    /// A TCP or UDP header that the stack discards, ports readable.
+    Malformed,
     /// A fragment other than the first: no ports.
     LaterFragment,
-    /// The transport header is further inside than we look.
+    /// The transport header is further inside than we look: no ports.
     ChainTooLong,
+}
+
+/// What parsing finds. Plain fields that always hold something, filled in step by step: of enums with
+/// payloads LLVM 22 spills the unset parts, and the verifier refuses to store a register never written.
+pub struct Packet<A> {
+    /// Addresses as they lie in the packet.
+    pub source: A,
+    pub destination: A,
+    pub protocol: Protocol,
+    /// Host order; 0 for kinds without ports.
+    pub port: u16,
+    pub kind: Kind,
+}
+
+impl<A: Default> Packet<A> {
+    pub fn empty() -> Packet<A> {
+        Packet {
+            source: A::default(),
+            destination: A::default(),
+            protocol: Protocol::Tcp,
+            port: 0,
+            kind: Kind::Segment,
+        }
+    }
 }
 
 /// A position in the frame. `end` never moves.
@@ -111,9 +139,9 @@ impl Cursor {
         })
     }
 
-    /// IPv4 with options and what follows: source, destination (as they lie in the packet), transport.
+    /// IPv4 with options and what follows.
     #[inline(always)]
-    pub fn ipv4(&mut self) -> Result<(u32, u32, Transport), Reason> {
+    pub fn ipv4(&mut self, packet: &mut Packet<u32>) -> Result<(), Reason> {
         if !self.has(20) {
             return Err(Reason::MalformedIpv4);
         }
@@ -124,28 +152,27 @@ impl Cursor {
         }
         let fragment_offset = u16::from_be(self.peek(6)) & 0x1fff;
         let protocol: u8 = self.peek(9);
-        let source = self.peek(12);
-        let destination = self.peek(16);
+        packet.source = self.peek(12);
+        packet.destination = self.peek(16);
         if fragment_offset != 0 {
-            return later_fragment(protocol).map(|transport| (source, destination, transport));
+            return later_fragment(protocol, &mut packet.kind);
         }
         self.skip(length);
-        self.transport(protocol).map(|transport| (source, destination, transport))
+        self.transport(protocol, packet)
     }
 
     /// IPv6, its extension headers and what follows.
     #[inline(always)]
-    pub fn ipv6(&mut self) -> Result<([u32; 4], [u32; 4], Transport), Reason> {
+    pub fn ipv6(&mut self, packet: &mut Packet<[u32; 4]>) -> Result<(), Reason> {
         if !self.has(40) || self.peek::<u8>(0) >> 4 != 6 {
             return Err(Reason::MalformedIpv6);
         }
         let mut next: u8 = self.peek(6);
-        let source = [self.peek(8), self.peek(12), self.peek(16), self.peek(20)];
-        let destination = [self.peek(24), self.peek(28), self.peek(32), self.peek(36)];
+        packet.source = [self.peek(8), self.peek(12), self.peek(16), self.peek(20)];
+        packet.destination = [self.peek(24), self.peek(28), self.peek(32), self.peek(36)];
         self.skip(40);
         for _ in 0..EXTENSION_HEADERS_MAX {
             match next {
-                NEXT_TCP | NEXT_UDP => break,
                 NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_MOBILITY | NEXT_HIP | NEXT_SHIM6 => {
                     self.extension(&mut next, 8)?;
                 }
@@ -156,19 +183,15 @@ impl Cursor {
                     }
                     next = self.peek(0);
                     if u16::from_be(self.peek(2)) & 0xfff8 != 0 {
-                        return later_fragment(next).map(|transport| (source, destination, transport));
+                        return later_fragment(next, &mut packet.kind);
                     }
                     self.skip(8);
                 }
-                _ => return Err(Reason::PassNotOurs),
+                _ => return self.transport(next, packet),
             }
         }
-        let transport = match next {
-            NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_DESTINATION | NEXT_MOBILITY | NEXT_HIP | NEXT_SHIM6
-            | NEXT_AUTHENTICATION | NEXT_FRAGMENT => Transport::ChainTooLong,
-            _ => self.transport(next)?,
-        };
-        Ok((source, destination, transport))
+        packet.kind = Kind::ChainTooLong;
+        Ok(())
     }
 
     /// One extension header: next header, length in `unit` bytes. The length leaves the first 8 bytes out of
@@ -185,53 +208,54 @@ impl Cursor {
     }
 
     #[inline(always)]
-    fn transport(&mut self, protocol: u8) -> Result<Transport, Reason> {
+    fn transport<A>(&mut self, protocol: u8, packet: &mut Packet<A>) -> Result<(), Reason> {
         match protocol {
-            NEXT_TCP => self.tcp(),
-            NEXT_UDP => self.udp(),
+            NEXT_TCP => self.tcp(packet),
+            NEXT_UDP => self.udp(packet),
             _ => Err(Reason::PassNotOurs),
         }
     }
 
     #[inline(always)]
-    fn tcp(&mut self) -> Result<Transport, Reason> {
+    fn tcp<A>(&mut self, packet: &mut Packet<A>) -> Result<(), Reason> {
         if !self.has(4) {
             return Err(Reason::MalformedTcp);
         }
-        let (protocol, port) = (Protocol::Tcp, u16::from_be(self.peek(2)));
+        packet.protocol = Protocol::Tcp;
+        packet.port = u16::from_be(self.peek(2));
         // tcp_v4_rcv discards what has no whole header or a data offset below it.
         if !self.has(20) || self.peek::<u8>(12) >> 4 < 5 {
-            return Ok(Transport::Malformed { protocol, port });
+            packet.kind = Kind::Malformed;
+            return Ok(());
         }
-        // SYN alone opens. SYN with FIN or RST never does in the stack, but it is charged as if it did.
-        let flags = self.peek::<u8>(13) & TCP_FIN_SYN_RST_ACK;
-        let opens = flags & TCP_SYN != 0 && flags & 0x10 == 0;
-        Ok(Transport::Port { protocol, port, opens })
+        // SYN with FIN or RST never opens anything in the stack, but it is charged as if it did.
+        let flags: u8 = self.peek(13);
+        packet.kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN { Kind::Opens } else { Kind::Segment };
+        Ok(())
     }
 
     #[inline(always)]
-    fn udp(&mut self) -> Result<Transport, Reason> {
+    fn udp<A>(&mut self, packet: &mut Packet<A>) -> Result<(), Reason> {
         if !self.has(4) {
             return Err(Reason::MalformedUdp);
         }
-        let (protocol, port) = (Protocol::Udp, u16::from_be(self.peek(2)));
-        if !self.has(8) {
-            return Ok(Transport::Malformed { protocol, port });
-        }
-        // Zero is a jumbogram (RFC 2675), or over IPv4 discarded by the stack.
-        let length = u16::from_be(self.peek(4));
-        if length != 0 && length < 8 {
-            return Ok(Transport::Malformed { protocol, port });
-        }
-        Ok(Transport::Port { protocol, port, opens: false })
+        packet.protocol = Protocol::Udp;
+        packet.port = u16::from_be(self.peek(2));
+        // A length of zero is a jumbogram (RFC 2675); over IPv4 the stack discards it.
+        let whole = self.has(8) && matches!(u16::from_be(self.peek(4)), 0 | 8..);
+        packet.kind = if whole { Kind::Datagram } else { Kind::Malformed };
+        Ok(())
     }
 }
 
 /// A later fragment of something other than TCP or UDP cannot be for a listener.
 #[inline(always)]
-fn later_fragment(protocol: u8) -> Result<Transport, Reason> {
+fn later_fragment(protocol: u8, kind: &mut Kind) -> Result<(), Reason> {
     match protocol {
-        NEXT_TCP | NEXT_UDP => Ok(Transport::LaterFragment),
+        NEXT_TCP | NEXT_UDP => {
+            *kind = Kind::LaterFragment;
+            Ok(())
+        }
         _ => Err(Reason::PassNotOurs),
     }
 }

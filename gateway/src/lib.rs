@@ -18,3 +18,6 @@ pub mod shard;
 pub mod snapshot;
 pub mod tls;
 pub mod upstream;
+//! Portcullis.
+
+pub mod kernel;
