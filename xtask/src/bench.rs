@@ -13,8 +13,8 @@ pub struct Options {
     #[arg(value_enum)]
     parts: Vec<Part>,
     /// Seconds of one load measurement
-    #[arg(long, default_value_t = 1.5)]
-    seconds: f64,
+    #[arg(long, default_value_t = 2)]
+    seconds: u32,
     /// Rounds; each measures every proxy once
     #[arg(long, default_value_t = 8)]
     rounds: u32,
