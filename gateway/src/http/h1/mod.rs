@@ -1,0 +1,19 @@
+//! HTTP/1 on the wire (RFC 9112).
+//!
+//! Owns parsing, framing, connection rules and writing of HTTP/1 messages as pure functions over
+//! byte slices. Never reads a socket and never guesses: a message that two implementations could
+//! read differently is refused.
+
+pub mod chunked;
+pub mod connection;
+pub mod framing;
+pub mod parse;
+pub mod write;
+
+pub use chunked::{BodyDecoder, Step};
+pub use connection::{Expectation, HopByHop, Persistence, expectation, keep_alive, strip_hop_by_hop};
+pub use framing::{BodyFraming, relay_framing, request_framing, response_framing, set_framing};
+pub use parse::{HeadLimits, Parsed, parse_request, parse_response};
+pub use write::{
+    Answer, write_answer, write_chunk_end, write_chunk_header, write_continue, write_request, write_response,
+};
