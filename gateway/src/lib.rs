@@ -4,9 +4,12 @@
 //! Modules import downward only; `ARCHITECTURE.md` has the picture, `exchange` reads as one request.
 #![deny(unsafe_code)]
 
+pub mod control;
 pub mod exchange;
 pub mod http;
 pub mod id;
+#[allow(unsafe_code, reason = "maps shared with the XDP program are mapped into memory")]
+pub mod kernel;
 pub mod limit;
 pub mod log;
 pub mod metrics;
@@ -18,6 +21,3 @@ pub mod shard;
 pub mod snapshot;
 pub mod tls;
 pub mod upstream;
-//! Portcullis.
-
-pub mod kernel;
