@@ -213,6 +213,11 @@ impl Connection {
         response.expect("the connection should have been kept open");
     }
 
+    /// How many bytes have come that no response has used yet.
+    pub fn pending(&self) -> usize {
+        self.inbox.pending().len()
+    }
+
     /// Tells the gateway that no more bytes will come.
     #[track_caller]
     pub fn finish_sending(&mut self) {
