@@ -31,6 +31,7 @@ pub struct Setup {
     shards: Option<usize>,
     driver: Option<String>,
     tls: Option<String>,
+    admin_address: Option<SocketAddr>,
 }
 
 impl Setup {
@@ -75,6 +76,12 @@ impl Setup {
         self
     }
 
+    /// Adds a TCP address of the admin interface.
+    pub fn admin_address(mut self, addr: SocketAddr) -> Setup {
+        self.admin_address = Some(addr);
+        self
+    }
+
     /// The whole file.
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
@@ -91,11 +98,12 @@ impl Setup {
         }
         text.push_str(&format!(
             "shards:\n  count: {count}\n  driver: {driver}\n\
-             admin:\n  socket: {socket}\n\
+             admin:\n  socket: {socket}\n{address}\
              telemetry:\n  access_log:\n    destination: {log}\n",
             count = self.shards.unwrap_or(2),
             driver = driver.as_deref().unwrap_or("auto"),
             socket = places.socket().display(),
+            address = self.admin_address.map(|addr| format!("  address: {addr}\n")).unwrap_or_default(),
             log = places.access_log().display(),
         ));
         text + &self.sections + &self.body + "\n"

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use portcullis_tests::client::Connection;
+use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup, Shared};
 use portcullis_tests::origin::{Echo, Origin};
 
@@ -243,11 +244,8 @@ fn a_tls_hello_on_a_plain_port_is_refused() {
 #[test]
 fn every_refusal_has_a_reason_in_the_metrics() {
     let suite = suite();
-    let count = |reason: &str| {
-        let metrics = suite.gateway.metrics();
-        let wanted = format!("reason={reason:?}");
-        metrics.series().filter(|(series, _)| series.contains(&wanted)).map(|(_, value)| value).sum::<f64>()
-    };
+    let count =
+        |reason: &str| suite.gateway.metrics().get("portcullis_refusals_total", &[("reason", reason)]);
     for (request, status, reason) in [
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "missing_host"),
         (post("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", ""), 400, "ambiguous_length"),
@@ -256,8 +254,6 @@ fn every_refusal_has_a_reason_in_the_metrics() {
     ] {
         let before = count(reason);
         refused(request, status);
-        portcullis_tests::eventually::eventually(reason, || {
-            portcullis_tests::eventually::holds(count(reason) > before, "not counted")
-        });
+        eventually(reason, || holds(count(reason) > before, "not counted"));
     }
 }
