@@ -32,6 +32,7 @@ pub struct Setup {
     driver: Option<String>,
     tls: Option<String>,
     admin_address: Option<SocketAddr>,
+    timeouts: Option<String>,
 }
 
 impl Setup {
@@ -82,6 +83,13 @@ impl Setup {
         self
     }
 
+    /// Sets timeouts: the entries of a YAML flow map. Unless called, the drain delay is zero,
+    /// because most tests that stop a gateway are not about it.
+    pub fn timeouts(mut self, entries: &str) -> Setup {
+        self.timeouts = Some(entries.to_owned());
+        self
+    }
+
     /// The whole file.
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
@@ -99,12 +107,14 @@ impl Setup {
         text.push_str(&format!(
             "shards:\n  count: {count}\n  driver: {driver}\n\
              admin:\n  socket: {socket}\n{address}\
-             telemetry:\n  access_log:\n    destination: {log}\n",
+             telemetry:\n  access_log:\n    destination: {log}\n\
+             timeouts: {{{timeouts}}}\n",
             count = self.shards.unwrap_or(2),
             driver = driver.as_deref().unwrap_or("auto"),
             socket = places.socket().display(),
             address = self.admin_address.map(|addr| format!("  address: {addr}\n")).unwrap_or_default(),
             log = places.access_log().display(),
+            timeouts = self.timeouts.as_deref().unwrap_or("drain_delay: 0s"),
         ));
         text + &self.sections + &self.body + "\n"
     }

@@ -154,7 +154,7 @@ fn a_rotated_file_is_opened_again_on_hup() {
 #[test]
 fn the_end_loses_no_line() {
     let origin = Origin::start(Echo::default());
-    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").with("timeouts:\n  drain_delay: 0s"));
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), ""));
     let log = gateway.dir().join("access.log");
     for _ in 0..50 {
         Request::get("/last").send(gateway.addr()).expect(200);

@@ -122,7 +122,7 @@ fn the_loopback_address_serves_the_same() {
 #[test]
 fn the_socket_is_gone_after_the_end() {
     let origin = Origin::start(Echo::default());
-    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").with("timeouts:\n  drain_delay: 0s"));
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), ""));
     let socket = gateway.socket();
     gateway.stop();
     assert!(!socket.exists());
@@ -131,7 +131,7 @@ fn the_socket_is_gone_after_the_end() {
 #[test]
 fn readiness_waits_out_the_drain_delay() {
     let origin = Origin::start(Echo::default());
-    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").with("timeouts:\n  drain_delay: 1s"));
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").timeouts("drain_delay: 1s"));
     assert_eq!(gateway.admin("GET", "/status/ready").status, 200);
     gateway.signal("TERM");
     eventually("readiness turning off", || {

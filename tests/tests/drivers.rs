@@ -24,7 +24,7 @@ fn smoke(driver: &str, shown: &str) {
         bulk.addr(),
         closer.addr()
     );
-    let setup = Setup::new(body).driver(driver).with("timeouts:\n  drain_delay: 0s");
+    let setup = Setup::new(body).driver(driver);
     let gateway = Gateway::start(&setup);
     let metrics = gateway.metrics();
     assert_eq!(

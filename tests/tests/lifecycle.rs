@@ -15,7 +15,7 @@ fn marked(origin: SocketAddr, mark: &str) -> Setup {
     let plugin = format!(
         "        plugins:\n          - name: response-transformer\n            config: {{add: {{headers: ['X-Mark:{mark}']}}}}\n"
     );
-    Setup::proxy(origin, &plugin).with("timeouts:\n  drain: 20s\n  drain_delay: 0s")
+    Setup::proxy(origin, &plugin).timeouts("drain: 20s, drain_delay: 0s")
 }
 
 fn small() -> Origin {
@@ -162,7 +162,7 @@ fn what_is_under_way_is_finished_before_the_end() {
 #[test]
 fn what_does_not_finish_is_cut_when_the_time_is_over() {
     let held = Origin::start(Held { gate: Gate::shut(), midway: true });
-    let setup = Setup::proxy(held.addr(), "").with("timeouts:\n  drain: 500ms\n  drain_delay: 0s");
+    let setup = Setup::proxy(held.addr(), "").timeouts("drain: 500ms, drain_delay: 0s");
     let gateway = Gateway::start(&setup);
     let mut waiting = Connection::open(gateway.addr());
     waiting.send(Request::get("/").keep().bytes());

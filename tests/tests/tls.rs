@@ -21,12 +21,9 @@ struct Suite {
     _dir: TempDir,
 }
 
-fn certificate(id: &str, leaf: &Leaf) -> String {
-    format!(
-        "  - id: {id}\n    cert: ${{file:{}}}\n    key: ${{file:{}}}\n",
-        leaf.cert.display(),
-        leaf.key.display()
-    )
+fn certificate(name: &str, leaf: &Leaf) -> String {
+    let (cert, key) = (leaf.cert.display(), leaf.key.display());
+    format!("  - name: {name}\n    cert_file: {cert}\n    key_file: {key}\n")
 }
 
 fn suite() -> Arc<Suite> {
@@ -265,7 +262,7 @@ impl Drop for SecureOrigin {
 fn https_service(port: u16, ca: Option<&Path>) -> Setup {
     let (authorities, pin) = match ca {
         Some(ca) => (
-            format!("ca_certificates:\n  - id: ours\n    cert: ${{file:{}}}\n", ca.display()),
+            format!("ca_certificates:\n  - name: ours\n    cert: ${{file:{}}}\n", ca.display()),
             "    ca_certificates: [ours]\n",
         ),
         None => (String::new(), ""),
