@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use portcullis_tests::admin::Metrics;
 use portcullis_tests::client::Request;
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup, Shared};
@@ -109,14 +110,32 @@ fn only_the_owner_may_use_the_socket() {
 }
 
 #[test]
-fn the_loopback_address_serves_the_same() {
+fn the_loopback_address_only_reads() {
     let origin = Origin::start(Echo::default());
     let admin = Reserved::new();
     let setup = Setup::proxy(origin.addr(), "").admin_address(admin.addr());
     let gateway = Gateway::start(&setup);
     let text = Request::get("/metrics").header("Host", "localhost").send(admin.addr()).expect(200).text();
-    portcullis_tests::admin::Metrics::parse(&text).expect("well formed");
-    drop(gateway);
+    Metrics::parse(&text).expect("well formed");
+    Request::get("/status/ready").header("Host", "127.0.0.1").send(admin.addr()).expect(200);
+    // What changes something or shows more is for the owner of the socket.
+    for request in [Request::post("/reload", ""), Request::get("/config")] {
+        request.header("Host", "localhost").send(admin.addr()).expect(403);
+    }
+    // A web page that resolves its own name to 127.0.0.1 is turned away by that name.
+    Request::get("/metrics").header("Host", "attacker.test").send(admin.addr()).expect(403);
+    assert_eq!(gateway.generation(), 1);
+}
+
+#[test]
+fn the_configuration_in_force_is_shown_without_secrets() {
+    let origin = Origin::start(Echo::default());
+    let consumers = "consumers:\n  - username: ann\n    keyauth_credentials: [{key: very-secret-key}]\n    \
+                     jwt_secrets: [{key: issuer, algorithm: HS256, secret: very-secret-secret-of-32-bytes-or-so}]";
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").with(consumers));
+    let text = gateway.admin("GET", "/config").expect(200).text();
+    assert!(text.contains("ann") && text.contains("issuer"), "{text}");
+    assert!(!text.contains("very-secret"), "{text}");
 }
 
 #[test]

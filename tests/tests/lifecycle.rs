@@ -112,11 +112,11 @@ fn the_reload_command_reports_success_and_errors() {
     let gateway = Gateway::start(&marked(origin.addr(), "a"));
     let socket = gateway.socket().display().to_string();
     gateway.write(&marked(origin.addr(), "b"));
-    let output = gateway.cli(&["reload", "--socket", &socket]);
+    let output = gateway.cli(&["reload", "--admin", &socket]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(Request::get("/").send(gateway.addr()).expect(200).header("x-mark"), "b");
     std::fs::write(gateway.config(), "servces: []\n").expect("writing");
-    let output = gateway.cli(&["reload", "--socket", &socket]);
+    let output = gateway.cli(&["reload", "--admin", &socket]);
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
