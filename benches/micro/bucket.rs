@@ -2,13 +2,14 @@
 //!
 //! The clock stands still and the rates are high, so every charge conforms and writes.
 
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::limit::{
     LimiterId, Period, SourceLimiter, SourceSettings, Table, WindowLimiter, Word, limit_key, random_secret,
 };
 use portcullis_abi::Rate;
-use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 
 const NOW: u64 = 3_600_000_000_000;
 const WALL: u64 = 1_709_251_190_000_000_000;
@@ -50,8 +51,11 @@ fn charge(c: &mut Criterion) {
 
 fn source(c: &mut Criterion) {
     let trusted = (0..100u8).map(|i| format!("198.51.{i}.0/24").parse().expect("a prefix")).collect();
-    let settings =
-        SourceSettings { rate: 1_000_000_000, burst: 1 << 40, trusted, ..SourceSettings::default() };
+    let settings = SourceSettings {
+        rate: Rate::per_second(1_000_000_000, 1 << 40),
+        trusted,
+        ..SourceSettings::default()
+    };
     let limiter = SourceLimiter::new(&settings);
     let table = table(1024);
     let mut group = c.benchmark_group("source");

@@ -1,9 +1,10 @@
 //! What counting costs a request, and a scrape the control thread.
 
+use std::hint::black_box;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::id::ShardId;
 use portcullis::metrics::{Exposition, Registry};
-use std::hint::black_box;
 
 fn count(c: &mut Criterion) {
     let registry = Registry::new(1, 2_000);

@@ -7,12 +7,14 @@
 //!
 //! Invariant: a trusted source is neither charged nor refused, whatever its words say.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
+
 use super::cidr::CidrSet;
 use super::key::source_key;
 use super::table::Table;
-use ipnet::IpNet;
-use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
-use std::net::IpAddr;
 
 /// What a request or a piece of bad behaviour costs, in tokens. A cost of 0 switches that charge off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +90,8 @@ pub enum Enforcement {
 /// The limit as configured.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
-    /// Tokens a second and source; 0 means no limit.
-    pub rate: u64,
-    /// Tokens that a source may use at once.
-    pub burst: u64,
+    /// Tokens of one source.
+    pub rate: Rate,
     /// What costs how many tokens.
     pub costs: Costs,
     /// For how long penalties alone can keep a source limited, in nanoseconds: they push its bucket at most
@@ -110,8 +110,7 @@ pub struct SourceSettings {
 impl Default for SourceSettings {
     fn default() -> SourceSettings {
         SourceSettings {
-            rate: 0,
-            burst: 0,
+            rate: Rate::UNLIMITED,
             costs: Costs::default(),
             penalty_cap_ns: 60_000_000_000,
             enforcement: Enforcement::default(),
@@ -167,7 +166,7 @@ pub struct SourceLimiter {
 impl SourceLimiter {
     /// Compiles `settings`.
     pub fn new(settings: &SourceSettings) -> SourceLimiter {
-        let rate = Rate::per_second(settings.rate, settings.burst);
+        let rate = settings.rate;
         let costs = settings.costs;
         let mut penalties_ns = [0; Behaviour::COUNT];
         for (behaviour, tokens) in [
@@ -274,8 +273,11 @@ mod tests {
     }
 
     fn limiter(change: impl FnOnce(&mut SourceSettings)) -> Bench {
-        let mut settings =
-            SourceSettings { rate: 1_000, burst: 5, enforcement: Enforcement::Enforce, ..Default::default() };
+        let mut settings = SourceSettings {
+            rate: Rate::per_second(1_000, 5),
+            enforcement: Enforcement::Enforce,
+            ..Default::default()
+        };
         change(&mut settings);
         Bench {
             limiter: SourceLimiter::new(&settings),
@@ -388,8 +390,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_zero_is_no_limit() {
-        let limiter = limiter(|settings| settings.rate = 0);
+    fn an_unlimited_rate_is_no_limit() {
+        let limiter = limiter(|settings| settings.rate = Rate::UNLIMITED);
         limiter.penalize("192.0.2.1", Behaviour::Malformed, NOW);
         assert_eq!(limiter.admitted("192.0.2.1", NOW), 100);
     }

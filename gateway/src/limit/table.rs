@@ -8,9 +8,10 @@
 //! Invariant: a word is charged under its own key only. A way found is used at once and never kept, so an
 //! eviction in between costs a stranger at most one charge (see `portcullis_abi`'s table).
 
-use portcullis_abi::{self as abi, Block, Charge, Rate, Reason, Secret, Set, WAYS, Way};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use portcullis_abi::{self as abi, Block, Charge, Rate, Reason, Secret, Set, WAYS, Way};
 use thiserror::Error;
 
 /// More sets than this would not be addressed by the 32 bits that the hash is good for.

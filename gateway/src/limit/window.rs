@@ -24,11 +24,13 @@
 //!
 //! Invariant: in no window are more than N units admitted, and exactly N if enough are asked for one by one.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use portcullis_abi::Word as _;
+use thiserror::Error;
+
 use super::calendar::Period;
 use super::table::Table;
-use portcullis_abi::Word as _;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use thiserror::Error;
 
 /// Limits over one or more periods, compiled. Holds no counts: those are in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]

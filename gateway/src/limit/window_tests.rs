@@ -1,10 +1,12 @@
 //! Windows keep their promise: against a naive reference, at their edges, across threads, through steps of
 //! the wall clock, changed limits and floods.
 
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
 use super::super::{LimiterId, WallClock, limit_key, random_secret};
 use super::*;
-use proptest::prelude::*;
-use std::collections::HashMap;
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;

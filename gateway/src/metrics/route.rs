@@ -7,10 +7,11 @@
 //!
 //! Invariant: each `RouteMetrics` is written by the one shard whose place it has in its series.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use super::cell::Counter;
 use super::histogram::{GatewayHistogram, LatencyHistogram};
 use crate::id::ShardId;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The counts of one route on one shard.
 // Aligned to two cache lines, which the prefetcher fetches as a pair: the next shard's counts
