@@ -232,9 +232,12 @@ impl SourceLimiter {
     }
 
     /// Marks `source` as established, after a completed handshake or request. Cheap to call often: a mark
-    /// that has more than half of its time left is not renewed.
+    /// that has more than half of its time left is not renewed. A trusted source needs no mark.
     #[inline]
     pub fn mark_established(&self, table: &Table, source: IpAddr, now: u64) {
+        if self.is_trusted(source) {
+            return;
+        }
         let key = source_key(source);
         match table.block_at(key, now) {
             Block::Established { until } if until - now > self.established_ns / 2 => {}
@@ -310,6 +313,7 @@ mod tests {
             ["198.51.100.7", "::ffff:198.51.100.7", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]
         {
             limiter.penalize(source, Behaviour::Malformed, NOW);
+            limiter.limiter.mark_established(&limiter.table, ip(source), NOW);
             for _ in 0..10 {
                 assert_eq!(limiter.admit(source, NOW), Admission::Trusted, "{source}");
             }
