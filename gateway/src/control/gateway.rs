@@ -25,10 +25,11 @@ use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
 use crate::id::{Generation, ShardId};
 use crate::limit::WallClock;
 use crate::log::Outbox;
-use crate::metrics::{self, DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, CompileContext, Snapshot};
+use crate::tls::Ticketer;
 
 /// Everything that carries traffic.
 pub struct Gateway {
@@ -42,7 +43,7 @@ pub struct Gateway {
     kernel: KernelPart,
     registry: Arc<Registry>,
     wall_clock: Arc<WallClock>,
-    compiler: Arc<snapshot::Compiler>,
+    ticketer: Ticketer,
 }
 
 /// Sockets of an address, one a shard.
@@ -72,7 +73,7 @@ impl Gateway {
             cores: cores(config, count),
             kernel: KernelPart::load(config)?,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
-            compiler: Arc::new(snapshot::Compiler::new(Arc::clone(&registry))?),
+            ticketer: Ticketer::new().context("ticket keys")?,
             registry,
         })
     }
@@ -130,10 +131,12 @@ impl Plane for Gateway {
     type Compiled = Arc<Snapshot>;
 
     fn compiler(&self) -> Compile<Self::Compiled> {
-        let compiler = Arc::clone(&self.compiler);
+        let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
         let previous = self.snapshot.clone();
         Box::new(move |config, generation| {
-            compiler.compile(&config, generation, previous.as_deref()).map(Arc::new)
+            let previous = previous.as_deref();
+            let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
+            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
         })
     }
 

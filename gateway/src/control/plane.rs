@@ -13,8 +13,11 @@ use super::status::PlaneStatus;
 use crate::id::Generation;
 
 /// The step from a validated configuration to a generation that can be installed. Slow (regular expressions,
-/// certificates, names to resolve), so it runs on a thread of its own.
-pub type Compile<C> = Box<dyn FnOnce(Arc<Config>, Generation) -> Result<C, Vec<Diagnostic>> + Send>;
+/// certificates, names to resolve), so it runs on a thread of its own. Warnings come beside the generation.
+pub type Compile<C> = Box<dyn FnOnce(Arc<Config>, Generation) -> Compiled<C> + Send>;
+
+/// A generation with warnings, or all that is wrong with it.
+pub type Compiled<C> = Result<(C, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// The shards with their listeners, tables and counters, as the control thread sees them.
 pub trait Plane {

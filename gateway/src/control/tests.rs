@@ -42,7 +42,7 @@ impl Plane for FakePlane {
         let panics = Arc::clone(&self.panic_in_compiler);
         Box::new(move |config, generation| {
             assert!(!panics.load(Ordering::Relaxed), "as told by the test");
-            Ok((config.listeners.len(), generation))
+            Ok(((config.listeners.len(), generation), Vec::new()))
         })
     }
 
@@ -155,7 +155,7 @@ impl Scene {
 fn loader(path: PathBuf) -> Load {
     Arc::new(move || {
         let loaded = portcullis_config::load(&path, &EmptyCatalog)?;
-        Ok(Loaded { config: Arc::new(loaded.config), remarks: loaded.remarks })
+        Ok(Loaded { config: Arc::new(loaded.config), remarks: loaded.warnings })
     })
 }
 
@@ -274,6 +274,21 @@ fn what_needs_a_restart_is_said() {
         assert_eq!(code, 200);
         let said = report["findings"].as_array().unwrap().iter().any(|finding| finding["path"] == "shards");
         assert!(said, "{report}");
+        scene.exit.abort();
+    });
+}
+
+#[test]
+fn the_configuration_is_shown_without_secrets() {
+    in_each_runtime(async |has_ring| {
+        let scene = Scene::open(has_ring).await;
+        let consumers =
+            "consumers:\n  - username: ann\n    keyauth_credentials:\n      - key: hunter2hunter2\n";
+        write_config(scene.folder.path(), 1, consumers);
+        assert_eq!(scene.ask("POST", "/reload").await.status, 200);
+        let shown = scene.ask("GET", "/config").await.body;
+        assert!(shown.contains("ann"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
         scene.exit.abort();
     });
 }
