@@ -100,7 +100,8 @@ fn link_words(pin: &str, interfaces: &[(String, String)]) -> String {
     let found = interfaces.iter().find(|(number, _)| number == index).map(|(_, name)| name.as_str());
     match found {
         Some(name) => format!("{name}: {style}"),
-        None => format!("interface {index}, which is gone: {style}"),
+        // Gone, or in another network namespace than this command.
+        None => format!("interface {index}, not seen from here: {style}"),
     }
 }
 
@@ -174,8 +175,16 @@ fn summary(status: &Value) -> String {
         lines.push(format!("shard {}: {driver}, {} connections", shard["shard"], shard["connections"]));
     }
     let kernel = &status["kernel"];
-    let why = kernel["why"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
-    lines.push(format!("kernel part: {}{why}", text(&kernel["mode"])));
+    let interfaces = kernel["interfaces"].as_array().cloned().unwrap_or_default();
+    let mut part = format!("kernel part: {}", text(&kernel["mode"]));
+    if !interfaces.is_empty() {
+        let names = interfaces.iter().map(text).collect::<Vec<_>>().join(", ");
+        part += &format!(" on {names}, {}", text(&kernel["enforcement"]));
+    }
+    if let Some(why) = kernel["why"].as_str() {
+        part += &format!(" ({why})");
+    }
+    lines.push(part);
     if let Some(ok) = status["last_reload"]["ok"].as_bool() {
         let findings = status["last_reload"]["findings"].as_array().map_or(0, Vec::len);
         lines.push(format!("last reload: {}, {findings} findings", if ok { "ok" } else { "refused" }));
@@ -238,13 +247,15 @@ mod tests {
             last reload: refused, 2 findings\n";
         assert_eq!(summary(&status), expected);
         assert!(summary(&json!({})).contains("portcullis null"));
+        let native = json!({"kernel": {"mode": "native", "enforcement": "shadow", "interfaces": ["eth0"]}});
+        assert!(summary(&native).ends_with("kernel part: native on eth0, shadow\n"));
     }
 
     #[test]
     fn links_in_words() {
         let interfaces = [("2".to_owned(), "eth0".to_owned())];
         assert_eq!(link_words("2_native", &interfaces), "eth0: native");
-        assert_eq!(link_words("9_generic", &interfaces), "interface 9, which is gone: generic");
+        assert_eq!(link_words("9_generic", &interfaces), "interface 9, not seen from here: generic");
         assert_eq!(link_words("odd", &interfaces), "odd");
     }
 
