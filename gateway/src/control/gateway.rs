@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
@@ -179,10 +179,6 @@ impl Plane for Gateway {
         if let Err(cause) = shards.stop() {
             tracing::error!(%cause, "not every shard stops");
         }
-        let patience = Instant::now() + STOP_PATIENCE;
-        while !shards.all_ended() && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     fn reloaded(&self, ok: bool, generation: Generation, at: u64) {
@@ -298,9 +294,6 @@ fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// How long shards may take to end once they are told to.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

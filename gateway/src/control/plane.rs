@@ -40,10 +40,11 @@ pub trait Plane {
     /// Stops accepting; shards end idle connections now and busy ones after their exchange.
     fn drain(&mut self);
 
-    /// Whether no connection is open any more.
+    /// Whether no connection is open any more and the shards' threads have ended.
     fn is_drained(&self) -> bool;
 
-    /// Ends the shards' threads, cutting what is open, and waits for them. Their last log lines are in the queue afterwards.
+    /// Tells the shards' threads to end now, cutting what is open; [`Plane::is_drained`] says when they have.
+    /// Their last log lines are in the queue then.
     fn stop(&mut self);
 
     /// Counts a reload: whether it went well, the generation now in force, and when (seconds since 1970).

@@ -201,6 +201,10 @@ pub async fn end<P: Plane>(mut control: Control<P>, socket: Option<SocketFile>, 
         }
     }
     control.plane.stop();
+    let patience = Instant::now() + STOP_PATIENCE;
+    while !control.plane.is_drained() && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     control.access_log.finish().await;
     ExitCode::SUCCESS
 }
@@ -253,6 +257,9 @@ fn say(config: &Config, path: &Path, plane: &PlaneStatus) {
         tracing::info!("metrics at http://{address}/metrics");
     }
 }
+
+/// How long shards may take to end once they are told to.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Events that may wait for the loop; senders wait beyond that.
 pub const EVENTS: usize = 64;
