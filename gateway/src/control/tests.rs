@@ -147,6 +147,16 @@ impl Scene {
         (answer.status, serde_json::from_str(&answer.body).unwrap())
     }
 
+    /// Waits until something happens to the plane.
+    async fn next_calls(&self) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.script.borrow().calls.is_empty() {
+            assert!(Instant::now() < deadline, "nothing happened within 5 s");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.calls()
+    }
+
     fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.script.borrow_mut().calls)
     }
@@ -197,8 +207,7 @@ fn a_gateway_starts_answers_and_drains() {
         let (code, report) = scene.json("POST", "/reload").await;
         assert_eq!((code, &report["ok"]), (422, &false.into()), "a reload while draining");
         scene.calls();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(scene.calls(), ["drain"]);
+        assert_eq!(scene.next_calls().await, ["drain"]);
         assert!(!scene.exit.is_finished(), "a connection is open still");
         scene.script.borrow_mut().has_connections = false;
         assert_eq!(format!("{:?}", scene.exit.await.unwrap()), format!("{:?}", ExitCode::SUCCESS));
