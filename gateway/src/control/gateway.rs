@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
@@ -25,10 +25,11 @@ use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
 use crate::id::{Generation, ShardId};
 use crate::limit::WallClock;
 use crate::log::Outbox;
-use crate::metrics::{self, DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, CompileContext, Snapshot};
+use crate::tls::Ticketer;
 
 /// Everything that carries traffic.
 pub struct Gateway {
@@ -42,7 +43,7 @@ pub struct Gateway {
     kernel: KernelPart,
     registry: Arc<Registry>,
     wall_clock: Arc<WallClock>,
-    compiler: Arc<snapshot::Compiler>,
+    ticketer: Ticketer,
 }
 
 /// Sockets of an address, one a shard.
@@ -72,7 +73,7 @@ impl Gateway {
             cores: cores(config, count),
             kernel: KernelPart::load(config)?,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
-            compiler: Arc::new(snapshot::Compiler::new(Arc::clone(&registry))?),
+            ticketer: Ticketer::new().context("ticket keys")?,
             registry,
         })
     }
@@ -130,10 +131,12 @@ impl Plane for Gateway {
     type Compiled = Arc<Snapshot>;
 
     fn compiler(&self) -> Compile<Self::Compiled> {
-        let compiler = Arc::clone(&self.compiler);
+        let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
         let previous = self.snapshot.clone();
         Box::new(move |config, generation| {
-            compiler.compile(&config, generation, previous.as_deref()).map(Arc::new)
+            let previous = previous.as_deref();
+            let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
+            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
         })
     }
 
@@ -175,10 +178,6 @@ impl Plane for Gateway {
         let Some(shards) = &self.shards else { return };
         if let Err(cause) = shards.stop() {
             tracing::error!(%cause, "not every shard stops");
-        }
-        let patience = Instant::now() + STOP_PATIENCE;
-        while !shards.all_ended() && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -295,9 +294,6 @@ fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// How long shards may take to end once they are told to.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
