@@ -1,2 +1,4 @@
 //! Portcullis.
 pub mod http;
+
+pub mod kernel;
