@@ -1,3 +1,4 @@
 //! Harness.
 
+pub mod netns;
 pub mod packet;
