@@ -1,22 +1,27 @@
-//! Two network namespaces joined by a veth pair, and a sender of raw frames: real traffic that never leaves
-//! the machine and touches no interface of it.
+//! Two network namespaces joined by a veth pair, and a sender of forged packets: real traffic that never
+//! leaves the machine and touches no interface of it.
 //!
 //! Namespaces are entered with setns(2) by threads that end there. `ip netns exec` would not do: it mounts a
 //! fresh /sys, in which pins on bpffs are not to be seen.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Why privileged tests cannot run here, if they cannot. With `PORTCULLIS_REQUIRE_ROOT_TESTS` set, that is a
 /// failure instead of a skip.
 pub fn cannot_run() -> Option<String> {
-    // SAFETY: no arguments, no failure.
-    let reason = if unsafe { libc::geteuid() } != 0 {
+    // The owner of a process's folder is its effective user.
+    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let reason = if !root {
         "needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN)".to_owned()
     } else if let Err(error) = ip(&["-V"]) {
         format!("needs the `ip` command (Debian: iproute2): {error}")
@@ -129,55 +134,29 @@ fn inside<T: Send>(namespace: &str, f: impl FnOnce() -> T + Send) -> T {
 
 fn enter(namespace: &str) -> io::Result<()> {
     let file = File::open(format!("/run/netns/{namespace}"))?;
-    // SAFETY: a valid descriptor; only this thread's namespace changes, and the thread ends in it.
-    match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
-/// Sends whole frames out of an interface of this thread's namespace, past the stack.
-pub struct RawSender {
-    socket: OwnedFd,
-    address: libc::sockaddr_ll,
-}
+/// Sends IPv4 packets whose source is whatever they say. The frames of [`crate::packet`], less their link
+/// layer.
+pub struct Forger(Socket);
 
-impl RawSender {
-    /// Opens it on [`VETH`].
-    pub fn open() -> io::Result<RawSender> {
-        let name = std::ffi::CString::new(VETH)?;
-        // SAFETY: a C string that lives during the call.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        // SAFETY: plain system call; protocol 0 receives nothing.
-        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if index == 0 || socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: all-zero bytes are a valid sockaddr_ll.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = index as i32;
-        // SAFETY: just opened, owned by nobody else.
-        Ok(RawSender { socket: unsafe { OwnedFd::from_raw_fd(socket) }, address })
+const LINK_HEADER: usize = 14;
+
+impl Forger {
+    /// In this thread's namespace.
+    pub fn open() -> io::Result<Forger> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+        socket.set_header_included_v4(true)?;
+        Ok(Forger(socket))
     }
 
-    /// Sends one frame; `false` if the queue had no room.
-    pub fn send(&self, frame: &[u8]) -> io::Result<bool> {
-        // SAFETY: the frame and the address outlive the call, lengths are theirs.
-        let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const self.address).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        if sent >= 0 {
-            return Ok(true);
+    /// Sends one; `false` if a queue had no room.
+    pub fn send(&self, frame: &[u8], to: IpAddr) -> io::Result<bool> {
+        match self.0.send_to(&frame[LINK_HEADER..], &SocketAddr::new(to, 0).into()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(false),
+            Err(error) => Err(error),
         }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::ENOBUFS) { Ok(false) } else { Err(error) }
     }
 }
