@@ -68,6 +68,6 @@ fn load(options: &Options) -> Result<()> {
 /// The kernel's own test-run of the program on packets, beside xdp-filter; needs root.
 fn xdp() -> Result<()> {
     anyhow::ensure!(process::is_root(), "measuring the XDP program needs root (it is loaded and test-run)");
-    let args = ["run", "--locked", "--release", "--package", "portcullis-benches", "--bin", "xdp"];
+    let args = ["bench", "--locked", "--package", "portcullis-benches", "--bench", "xdp"];
     process::run(process::cargo().args(args))
 }

@@ -23,7 +23,7 @@ use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
 use crate::id::{Generation, ShardId};
-use crate::limit::WallClock;
+use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
 use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
 use crate::net::{self, Driver, DriverChoice, clock};
@@ -45,6 +45,10 @@ pub struct Gateway {
     wall_clock: Arc<WallClock>,
     ticketer: Ticketer,
 }
+
+/// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
+/// least used are forgotten first.
+const LIMIT_KEYS: usize = 1 << 18;
 
 /// Sockets of an address, one a shard.
 type Bound = (SocketAddr, Vec<TcpListener>);
@@ -73,6 +77,7 @@ impl Gateway {
             cores: cores(config, count),
             kernel: KernelPart::load(config)?,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
+            limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
             ticketer: Ticketer::new().context("ticket keys")?,
             registry,
         })
@@ -101,6 +106,7 @@ impl Gateway {
             cores: self.cores.clone(),
             snapshot: Arc::clone(snapshot),
             table: Arc::clone(self.kernel.table()),
+            limit_table: Arc::clone(&self.limit_table),
             wall_clock: Arc::clone(&self.wall_clock),
             registry: Arc::clone(&self.registry),
             outboxes: std::mem::take(&mut self.outboxes),
