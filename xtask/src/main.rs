@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`. One file a command; nothing happens here.
 
 mod bench;
+mod build_ebpf;
 mod certs;
 mod deny;
 mod fuzz;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Measure: criterion benches, load beside nginx and HAProxy, XDP per packet
     Bench(bench::Options),
+    /// Build the XDP program, or check the committed object
+    BuildEbpf(build_ebpf::Options),
     /// Make a demo certificate authority and certificates under target/certs
     Certs(certs::Options),
     /// Check licences, banned crates, sources and advisories of the dependency tree
@@ -46,6 +49,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(options) => bench::run(&options),
+        Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Certs(options) => certs::run(&options),
         Command::Deny => deny::run(),
         Command::Fuzz(options) => fuzz::run(&options),

@@ -87,7 +87,7 @@ pub fn ban<W: Word>(set: &Set<W>, key: u64, now: u64, until: u64, level: u8, rea
 
 /// Marks `key` as established until `until`, unless it is banned now.
 pub fn mark_established<W: Word>(set: &Set<W>, key: u64, now: u64, until: u64) {
-    if find(set, key).is_some_and(|way| bans(way.block.load(), now)) {
+    if find(set, key).is_some_and(|way| bans(way.block.read(), now)) {
         return;
     }
     mark(set, key, now, Block::Established { until }.to_word());
@@ -96,7 +96,7 @@ pub fn mark_established<W: Word>(set: &Set<W>, key: u64, now: u64, until: u64) {
 /// Ends the ban or the mark of `key`, if it has one.
 pub fn unblock<W: Word>(set: &Set<W>, key: u64) {
     if let Some(way) = find(set, key) {
-        let word = way.block.load();
+        let word = way.block.read();
         let _ = way.block.swap_if(word, 0);
     }
 }
@@ -107,12 +107,12 @@ pub fn unblock<W: Word>(set: &Set<W>, key: u64) {
 fn mark<W: Word>(set: &Set<W>, key: u64, now: u64, word: u64) {
     loop {
         let way = find_or_take(set, key, now);
-        let before = way.block.load();
+        let before = way.block.read();
         if way.block.swap_if(before, word).is_err() {
             continue;
         }
         W::fence();
-        if way.key.load() == key {
+        if way.key.read() == key {
             return;
         }
         let _ = way.block.swap_if(word, 0);

@@ -82,7 +82,7 @@ pub fn charge<W: Word>(word: &W, now: u64, rate: Rate, tokens: u64) -> Charge {
 
 /// As [`charge`], with the cost in nanoseconds instead of tokens.
 pub fn charge_ns<W: Word>(word: &W, now: u64, rate: Rate, cost_ns: u64) -> Charge {
-    let mut tat = word.load();
+    let mut tat = word.read();
     loop {
         match step(word, tat, now, rate, cost_ns) {
             Ok(charge) => return charge,
@@ -100,7 +100,7 @@ pub fn charge_within<W: Word, const TRIES: usize>(
     rate: Rate,
     cost_ns: u64,
 ) -> Option<Charge> {
-    let mut tat = word.load();
+    let mut tat = word.read();
     for _ in 0..TRIES {
         match step(word, tat, now, rate, cost_ns) {
             Ok(charge) => return Some(charge),
@@ -126,7 +126,7 @@ fn step<W: Word>(word: &W, tat: u64, now: u64, rate: Rate, cost_ns: u64) -> Resu
 /// Adds `cost_ns` of debt whether or not it conforms, up to a TAT of `now + cap_ns`. A word already past
 /// the cap stays as it is: a penalty never lowers debt.
 pub fn penalize<W: Word>(word: &W, now: u64, cost_ns: u64, cap_ns: u64) {
-    let mut tat = word.load();
+    let mut tat = word.read();
     loop {
         let next = later(tat, now).saturating_add(cost_ns).min(now.saturating_add(cap_ns));
         if next <= tat {
@@ -142,7 +142,7 @@ pub fn penalize<W: Word>(word: &W, now: u64, cost_ns: u64, cap_ns: u64) {
 /// Gives back what an accepted charge took. Undoes it exactly while the bucket is in debt; once time has
 /// paid the charge back there is nothing to give, and the word only moves further into the past.
 pub fn refund<W: Word>(word: &W, cost_ns: u64) {
-    let mut tat = word.load();
+    let mut tat = word.read();
     while let Err(seen) = word.swap_if(tat, tat.saturating_sub(cost_ns)) {
         tat = seen;
     }

@@ -14,8 +14,14 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// The XDP program that the gateway attaches.
 pub const PROGRAM: &str = "portcullis";
 
+/// The same for interfaces whose packets span buffers; needs Linux 5.18.
+pub const PROGRAM_FRAGS: &str = "portcullis_frags";
+
 /// The same decision behind a scrambler of source addresses. For test-run only: the gateway never loads it.
 pub const PROGRAM_RANDOM_SOURCES: &str = "portcullis_random_sources";
+
+/// The scrambler alone, to be subtracted from a measurement.
+pub const PROGRAM_SCRAMBLE_ONLY: &str = "portcullis_scramble_only";
 
 /// Map names; each is pinned under the same name.
 pub mod map {
@@ -143,8 +149,9 @@ pub mod port_bit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct ListenerKey {
-    /// Network order; an IPv4 address in the first four octets, the rest zero.
-    pub addr: [u8; 16],
+    /// Four octets each as they lie in a packet, read as a native number; an IPv4 address in the first, the rest
+    /// zero. Words and not octets, because the program would copy octets one by one.
+    pub addr: [u32; 4],
     /// Host order.
     pub port: u16,
     /// A [`Protocol`] plus 1, or 0 with port 0.
@@ -156,17 +163,15 @@ pub struct ListenerKey {
 const _: () = assert!(size_of::<ListenerKey>() == 20);
 
 impl ListenerKey {
-    /// A listener on one IPv4 address.
+    /// A listener on one IPv4 address, as it lies in a packet (`u32::from_ne_bytes(octets)`).
     #[inline(always)]
-    pub const fn v4(addr: [u8; 4], port: u16, protocol: Protocol) -> ListenerKey {
-        let [a, b, c, d] = addr;
-        let addr = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        ListenerKey { addr, port, protocol: protocol as u8 + 1, family: Family::V4 as u8 }
+    pub const fn v4(addr: u32, port: u16, protocol: Protocol) -> ListenerKey {
+        ListenerKey { addr: [addr, 0, 0, 0], port, protocol: protocol as u8 + 1, family: Family::V4 as u8 }
     }
 
     /// A listener on one IPv6 address.
     #[inline(always)]
-    pub const fn v6(addr: [u8; 16], port: u16, protocol: Protocol) -> ListenerKey {
+    pub const fn v6(addr: [u32; 4], port: u16, protocol: Protocol) -> ListenerKey {
         ListenerKey { addr, port, protocol: protocol as u8 + 1, family: Family::V6 as u8 }
     }
 

@@ -30,7 +30,7 @@ pub use layout::{
     Config, Family, ListenerKey, LpmKeyV4, LpmKeyV6, PORTS_PER_PROTOCOL, PortTable, Protocol, Rule, flag,
     map, port_bit,
 };
-pub use layout::{LAYOUT_VERSION, PROGRAM, PROGRAM_RANDOM_SOURCES};
+pub use layout::{LAYOUT_VERSION, PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY};
 pub use reason::Reason;
 pub use table::{Secret, Set, WAYS, Way, find, find_or_take, find_or_take_within, set_index};
 pub use word::Word;

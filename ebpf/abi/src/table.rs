@@ -91,12 +91,12 @@ impl<W: Word> Way<W> {
     /// Whether the source is banned at `now`.
     #[inline(always)]
     pub fn is_banned(&self, now: u64) -> bool {
-        bans(self.block.load(), now)
+        bans(self.block.read(), now)
     }
 
     /// The block word, read.
     pub fn block_at(&self, now: u64) -> block::Block {
-        block::Block::from_word(self.block.load(), now)
+        block::Block::from_word(self.block.read(), now)
     }
 
     /// Order of eviction, lowest first, of a way that `owner` holds. TATs are below 2^62 (146 years of uptime).
@@ -107,8 +107,8 @@ impl<W: Word> Way<W> {
         if owner == 0 {
             return 0;
         }
-        let debt = later(self.packet_tat.load(), self.request_tat.load()) & (ESTABLISHED - 1);
-        let block = self.block.load();
+        let debt = later(self.packet_tat.read(), self.request_tat.read()) & (ESTABLISHED - 1);
+        let block = self.block.read();
         if bans(block, now) {
             BANNED | (block & (ESTABLISHED - 1))
         } else if establishes(block, now) {
@@ -122,7 +122,7 @@ impl<W: Word> Way<W> {
 /// The way of `key`, if its set holds it. `key` is not 0.
 #[inline(always)]
 pub fn find<W: Word>(set: &Set<W>, key: u64) -> Option<&Way<W>> {
-    set.ways.iter().find(|way| way.key.load() == key)
+    set.ways.iter().find(|way| way.key.read() == key)
 }
 
 /// The way of `key`, taken from the source that loses least if there is none. Retries until it has one:
@@ -153,7 +153,7 @@ fn take<W: Word>(set: &Set<W>, key: u64, now: u64) -> Option<&Way<W>> {
     let mut lowest = u64::MAX;
     for candidate in &set.ways {
         // The owner is read before what it is judged by: if the way changes hands, the exchange below fails.
-        let owner = candidate.key.load();
+        let owner = candidate.key.read();
         if owner == key {
             return Some(candidate);
         }
@@ -165,8 +165,8 @@ fn take<W: Word>(set: &Set<W>, key: u64, now: u64) -> Option<&Way<W>> {
         }
     }
 
-    let packet_tat = way.packet_tat.load();
-    let request_tat = way.request_tat.load();
+    let packet_tat = way.packet_tat.read();
+    let request_tat = way.request_tat.read();
     if let Err(seen) = way.key.swap_if(evicted, key) {
         // The commonest race is two packets of one new source: the other one has done the work.
         return if seen == key { Some(way) } else { None };
@@ -176,7 +176,7 @@ fn take<W: Word>(set: &Set<W>, key: u64, now: u64) -> Option<&Way<W>> {
     forget(&way.request_tat, request_tat, now);
     // Read again, not before: a ban set since then was meant for the evicted source. Whoever sets one
     // either sees the new owner afterwards and takes it back, or is seen here.
-    let block = way.block.load();
+    let block = way.block.read();
     if bans(block, now) || establishes(block, now) {
         let _ = way.block.swap_if(block, 0);
     }
@@ -206,14 +206,14 @@ fn forget<W: Word>(word: &W, observed: u64, now: u64) {
 fn settle<'a, W: Word>(set: &'a Set<W>, mine: &'a Way<W>, key: u64) -> &'a Way<W> {
     let mut kept = None;
     for way in &set.ways {
-        if way.key.load() != key {
+        if way.key.read() != key {
             continue;
         }
         match kept {
             None => kept = Some(way),
             Some(first) => {
-                raise(&first.packet_tat, way.packet_tat.load());
-                raise(&first.request_tat, way.request_tat.load());
+                raise(&first.packet_tat, way.packet_tat.read());
+                raise(&first.request_tat, way.request_tat.read());
                 let _ = way.key.swap_if(key, 0);
             }
         }
@@ -223,7 +223,7 @@ fn settle<'a, W: Word>(set: &'a Set<W>, mine: &'a Way<W>, key: u64) -> &'a Way<W
 
 #[inline(always)]
 fn raise<W: Word>(word: &W, to: u64) {
-    let tat = word.load();
+    let tat = word.read();
     if tat < to {
         // Losing this exchange loses one source's first tokens at most; not worth a loop in the kernel.
         let _ = word.swap_if(tat, to);

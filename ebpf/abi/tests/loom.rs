@@ -14,7 +14,7 @@ const NOW: u64 = 1_000_000;
 struct Checked(AtomicU64);
 
 impl Word for Checked {
-    fn load(&self) -> u64 {
+    fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -44,7 +44,7 @@ fn set(ways: [(u64, u64); WAYS]) -> Arc<Set<Checked>> {
 }
 
 fn owners(set: &Set<Checked>, key: u64) -> usize {
-    set.ways.iter().filter(|way| way.key.load() == key).count()
+    set.ways.iter().filter(|way| way.key.read() == key).count()
 }
 
 const RATE: Rate = Rate { interval_ns: 10, burst_ns: 20 };
@@ -61,7 +61,7 @@ fn concurrent_charges_never_exceed_the_burst() {
             .collect();
         let accepted: usize = takers.into_iter().map(|taker| taker.join().unwrap()).sum();
         assert_eq!(accepted, 2);
-        assert_eq!(shared.load(), NOW + 20);
+        assert_eq!(shared.read(), NOW + 20);
     });
 }
 
@@ -73,7 +73,7 @@ fn bounded_charges_are_written_or_say_that_they_were_not() {
         let kernel = thread::spawn(move || charge_within::<_, 1>(&*other, NOW, RATE, 10).is_some());
         let accepted = charge(&*shared, NOW, RATE, 1).conforms();
         let written = usize::from(kernel.join().unwrap()) + usize::from(accepted);
-        assert_eq!(shared.load(), NOW + 10 * written as u64);
+        assert_eq!(shared.read(), NOW + 10 * written as u64);
     });
 }
 
@@ -86,7 +86,7 @@ fn charge_penalty_and_refund_all_land() {
         let two = thread::spawn(move || refund(&*b, 3));
         one.join().unwrap();
         two.join().unwrap();
-        assert_eq!(shared.load(), NOW + 102);
+        assert_eq!(shared.read(), NOW + 102);
     });
 }
 
@@ -106,7 +106,7 @@ fn two_insertions_of_one_key_leave_one_way() {
             assert!(inserter.join().unwrap());
         }
         assert_eq!(owners(&table, 1), 1);
-        assert_eq!(find(&*table, 1).unwrap().packet_tat.load(), NOW + 20, "both charges count");
+        assert_eq!(find(&*table, 1).unwrap().packet_tat.read(), NOW + 20, "both charges count");
     });
 }
 
@@ -160,7 +160,7 @@ fn a_newcomer_inherits_at_most_the_racing_charge() {
         });
         find_or_take(&*table, 1, NOW);
         stale.join().unwrap();
-        let debt = find(&*table, 1).unwrap().packet_tat.load().saturating_sub(NOW);
+        let debt = find(&*table, 1).unwrap().packet_tat.read().saturating_sub(NOW);
         assert!(debt <= 10, "{debt}");
     });
 }
@@ -177,8 +177,8 @@ fn a_ban_never_lands_on_a_stranger() {
         ban(&*table, 6, NOW, NOW + 100_000, 0, Reason::BadChunk);
         evictor.join().unwrap();
         for way in &table.ways {
-            if way.key.load() != 6 {
-                assert_eq!(way.block_at(NOW), Block::None, "on {}", way.key.load());
+            if way.key.read() != 6 {
+                assert_eq!(way.block_at(NOW), Block::None, "on {}", way.key.read());
             }
         }
     });

@@ -3,6 +3,7 @@
 //! Back-pressure is the loop itself: nothing more is received before what was received is sent. So a body of any size
 //! takes [`BODY_ROOM`] of memory at most, and a slow receiver slows the sender down.
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -18,12 +19,15 @@ pub enum Coding {
     Chunked,
 }
 
-/// Time limits of a relay.
+/// How a body travels.
 #[derive(Clone, Copy, Debug)]
-pub struct RelayLimits {
-    /// Between two receives.
+pub struct Leg {
+    pub coding: Coding,
+    /// Whether trailer fields are passed on.
+    pub trailers: bool,
+    /// Time limit between two receives.
     pub receive_idle: Duration,
-    /// For one send.
+    /// Time limit of one send.
     pub send: Duration,
 }
 
@@ -40,18 +44,11 @@ pub enum RelayError {
     Sink(io::Error),
 }
 
-/// What went across.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Relayed {
-    /// Payload bytes.
-    pub payload: u64,
-}
-
 /// Payload below this is copied behind what waits to be sent; more is sent from where it was received.
 const COPY_MAX: usize = 4 * 1024;
 
-/// Relays the rest of a body. `out` may hold bytes to be sent first (a head). `trailers` says whether trailer fields
-/// are passed on. On success everything was sent; `relayed` counts even when it fails.
+/// Relays the rest of a body. `out` may hold bytes to be sent first (a head). On success everything was sent; `payload`
+/// counts the bytes of the body, also when it fails.
 ///
 /// # Errors
 /// See [`RelayError`]. Neither connection can be used for another message then.
@@ -60,41 +57,39 @@ pub async fn relay(
     decoder: &mut BodyDecoder,
     sink: &mut Tx,
     out: &mut Vec<u8>,
-    coding: Coding,
-    trailers: bool,
-    limits: RelayLimits,
-    relayed: &mut Relayed,
+    leg: Leg,
+    payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     loop {
         // All that is at hand.
         while !decoder.is_done() && !source.is_empty() {
             let step = decoder.decode(source.unread()).map_err(RelayError::Refused)?;
-            let payload = step.payload.len();
-            relayed.payload += payload as u64;
-            if payload > COPY_MAX && step.consumed == source.unread().len() {
-                send_in_place(source, step.payload, sink, out, coding, limits).await?;
-            } else if payload > 0 {
-                frame(&source.unread()[step.payload], coding, out);
+            let bytes = step.payload.len();
+            payload.set(payload.get() + bytes as u64);
+            if bytes > COPY_MAX && step.consumed == source.unread().len() {
+                send_in_place(source, step.payload, sink, out, leg).await?;
+            } else if bytes > 0 {
+                frame(&source.unread()[step.payload], leg.coding, out);
             }
             source.consume(step.consumed);
             if step.consumed == 0 {
                 break;
             }
             if out.len() >= BODY_ROOM {
-                send(sink, out, limits).await?;
+                send(sink, out, leg).await?;
             }
         }
         if decoder.is_done() {
-            if coding == Coding::Chunked {
-                let fields: Option<&Head> = trailers.then(|| decoder.trailers());
+            if leg.coding == Coding::Chunked {
+                let fields: Option<&Head> = leg.trailers.then(|| decoder.trailers());
                 write_chunk_end(fields, out);
             }
-            return if out.is_empty() { Ok(()) } else { send(sink, out, limits).await };
+            return if out.is_empty() { Ok(()) } else { send(sink, out, leg).await };
         }
         if !out.is_empty() {
-            send(sink, out, limits).await?;
+            send(sink, out, leg).await?;
         }
-        source.rx.deadline().arm(limits.receive_idle);
+        source.rx.deadline().arm(leg.receive_idle);
         match source.receive(BODY_ROOM).await {
             Ok(1..) => {}
             _ if source.rx.deadline().expired() => return Err(RelayError::SourceTimedOut),
@@ -120,30 +115,29 @@ async fn send_in_place(
     payload: std::ops::Range<usize>,
     sink: &mut Tx,
     out: &mut Vec<u8>,
-    coding: Coding,
-    limits: RelayLimits,
+    leg: Leg,
 ) -> Result<(), RelayError> {
-    if coding == Coding::Chunked {
+    if leg.coding == Coding::Chunked {
         write_chunk_header(payload.len(), out);
     }
     if !out.is_empty() {
-        send(sink, out, limits).await?;
+        send(sink, out, leg).await?;
     }
     let (buffer, start) = source.buffer_mut();
     let whole = buffer.len();
     buffer.truncate(start + payload.end);
-    sink.deadline().arm(limits.send);
+    sink.deadline().arm(leg.send);
     let sent = sink.send_from(buffer, start + payload.start).await;
     // What was cut off is framing (a chunk's CR LF): its content no longer matters, its length does.
     buffer.resize(whole, 0);
     sent.map_err(RelayError::Sink)?;
-    if coding == Coding::Chunked {
+    if leg.coding == Coding::Chunked {
         out.extend_from_slice(b"\r\n");
     }
     Ok(())
 }
 
-async fn send(sink: &mut Tx, out: &mut Vec<u8>, limits: RelayLimits) -> Result<(), RelayError> {
-    sink.deadline().arm(limits.send);
+async fn send(sink: &mut Tx, out: &mut Vec<u8>, leg: Leg) -> Result<(), RelayError> {
+    sink.deadline().arm(leg.send);
     sink.send(out).await.map_err(RelayError::Sink)
 }

@@ -109,6 +109,11 @@ impl Head {
         self.fields.shrink_to(bytes / 32);
     }
 
+    /// Bytes of arena that it holds.
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity()
+    }
+
     /// Number of live fields.
     pub fn len(&self) -> usize {
         self.live as usize
@@ -183,6 +188,25 @@ impl Head {
     /// [`append`](Self::append) with the canonical spelling of a known name.
     pub fn append_known(&mut self, known: Known, value: impl AsRef<[u8]>) {
         self.append_line(known, known.as_str().as_bytes(), &[value.as_ref()]);
+    }
+
+    /// Adds a field whose value stands in the arena already.
+    pub(super) fn append_span(&mut self, known: Known, value: Span) {
+        let name = known.as_str().as_bytes();
+        let off = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena.extend_from_slice(b": ");
+        self.arena.extend_from_within(value.start()..value.end());
+        self.arena.extend_from_slice(b"\r\n");
+        self.fields.push(Field {
+            off: off as u32,
+            name_len: name.len() as u32,
+            value_len: value.len,
+            known,
+            live: true,
+        });
+        self.present |= known.bit();
+        self.live += 1;
     }
 
     /// [`append`](Self::append) with the value put together from `parts`.
@@ -281,11 +305,18 @@ impl Head {
     }
 
     /// Gives all fields called `old` the name `new`, with values and places kept; says how many.
+    /// They replace what was called `new` before, as in Kong's transformers.
     pub fn rename(&mut self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) -> usize {
         let (old, new) = (old.as_ref(), new.as_ref());
         if !is_token(new) {
             debug_assert!(false, "a field name must be a token");
             return 0;
+        }
+        if !self.contains(old) {
+            return 0;
+        }
+        if !old.eq_ignore_ascii_case(new) {
+            self.remove(new);
         }
         let (from, to) = (Known::of(old), Known::of(new));
         let mut renamed = 0;
@@ -301,9 +332,9 @@ impl Head {
             self.arena.extend_from_slice(new);
             self.arena.extend_from_within(field.off as usize + field.name_len as usize..field.end());
             self.fields[index] = Field { off: off as u32, name_len: new.len() as u32, known: to, ..field };
-            self.present |= to.bit();
             renamed += 1;
         }
+        self.present |= to.bit();
         renamed
     }
 
@@ -321,6 +352,18 @@ impl Head {
         let text = |span: Span| arena.get(span.start()..span.end()).unwrap_or_default();
         for field in fields.iter_mut().filter(|field| field.live && field.known == Known::Other) {
             if text(field.name()).eq_ignore_ascii_case(text(name)) {
+                field.live = false;
+                *live -= 1;
+            }
+        }
+    }
+
+    /// Removes the fields of unlisted name whose name does not satisfy `keep`.
+    pub(super) fn retain_other(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let Head { arena, fields, live, .. } = self;
+        for field in fields.iter_mut().filter(|field| field.live && field.known == Known::Other) {
+            let name = field.name();
+            if !keep(arena.get(name.start()..name.end()).unwrap_or_default()) {
                 field.live = false;
                 *live -= 1;
             }
@@ -504,3 +547,6 @@ pub fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,14 @@
 //!
 //! Read `head` next, then `h1`.
 
+pub mod date;
+mod authority;
 pub mod h1;
 pub mod head;
 pub mod known;
 pub mod method;
 pub mod path;
+pub mod query;
 pub mod refusal;
 pub mod request;
 pub mod response;
@@ -23,6 +26,7 @@ pub use head::{Head, Span};
 pub use known::Known;
 pub use method::Method;
 pub use path::PathPolicy;
+pub use query::Parameter;
 pub use refusal::{Reason, Refusal};
 pub use request::RequestHead;
 pub use response::ResponseHead;

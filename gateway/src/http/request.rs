@@ -6,6 +6,7 @@
 //! decision uses and that is forwarded.
 
 use super::Version;
+use super::h1::Progress;
 use super::head::{Head, Span};
 use super::method::Method;
 
@@ -26,9 +27,8 @@ pub struct RequestHead {
     pub(super) version: Version,
     /// Fields dropped because of an underscore in their name.
     pub(super) underscored: u32,
-    /// How much of the receive buffer is known to hold no end of the head; 0 before and after a
-    /// message.
-    pub(super) scanned: usize,
+    /// Where the next attempt to parse goes on.
+    pub(super) progress: Progress,
 }
 
 impl RequestHead {
@@ -93,6 +93,12 @@ impl RequestHead {
     #[inline]
     pub fn host(&self) -> &[u8] {
         self.head.slice(self.host)
+    }
+
+    /// Adds a field with the authority as its value.
+    pub fn append_authority(&mut self, known: super::Known) {
+        let authority = self.authority;
+        self.head.append_span(known, authority);
     }
 
     /// The port of the authority, if it has one.

@@ -4,6 +4,7 @@
 //! Invariant: the status is within 100..=599.
 
 use super::Version;
+use super::h1::Progress;
 use super::head::{Head, Span};
 
 /// A response head. Reused from response to response: [`ResponseHead::clear`] keeps its memory.
@@ -14,8 +15,8 @@ pub struct ResponseHead {
     pub(super) status: u16,
     pub(super) reason: Span,
     pub(super) version: Version,
-    /// As in [`RequestHead`](super::RequestHead).
-    pub(super) scanned: usize,
+    /// Where the next attempt to parse goes on.
+    pub(super) progress: Progress,
 }
 
 impl Default for ResponseHead {
@@ -25,7 +26,7 @@ impl Default for ResponseHead {
             status: 200,
             reason: Span::EMPTY,
             version: Version::Http11,
-            scanned: 0,
+            progress: Progress::default(),
         }
     }
 }

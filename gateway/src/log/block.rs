@@ -12,6 +12,7 @@ pub struct ShardLog {
     format: Format,
     block: Vec<u8>,
     lines: u64,
+    lost: u64,
     /// When the first line of the block was written, ns of the monotonic clock.
     opened_ns: u64,
     outbox: Outbox,
@@ -20,7 +21,7 @@ pub struct ShardLog {
 impl ShardLog {
     /// An empty block in front of `outbox`.
     pub fn new(format: Format, outbox: Outbox) -> Self {
-        Self { format, block: Vec::new(), lines: 0, opened_ns: 0, outbox }
+        Self { format, block: Vec::new(), lines: 0, lost: 0, opened_ns: 0, outbox }
     }
 
     /// Writes one line; hands the block over if it is full.
@@ -47,8 +48,18 @@ impl ShardLog {
     pub fn flush(&mut self) {
         if !self.block.is_empty() {
             let block = std::mem::take(&mut self.block);
-            self.block = self.outbox.hand_over(block, std::mem::take(&mut self.lines));
+            let lines = std::mem::take(&mut self.lines);
+            let handed_over = self.outbox.hand_over(block, lines);
+            if handed_over.is_err() {
+                self.lost += lines;
+            }
+            self.block = handed_over.unwrap_or_else(|refused| refused);
         }
+    }
+
+    /// Lines lost to a full queue since the last call, for the shard's counter.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// Replaces the formatter, as a new configuration does. Lines already written stay as they are.
@@ -132,5 +143,15 @@ mod tests {
         log.flush();
         log.flush();
         assert!(take(&inbox).is_some() && take(&inbox).is_none());
+
+        assert_eq!(log.take_lost(), 0);
+        for _ in 0..100 {
+            log.write(4_000, &record());
+            log.write(4_000, &record());
+            log.flush();
+        }
+        let lost = log.take_lost();
+        assert!(lost > 0 && lost.is_multiple_of(2));
+        assert_eq!((inbox.lost().lines, log.take_lost()), (lost, 0));
     }
 }

@@ -72,14 +72,15 @@ impl Lane {
 }
 
 impl Outbox {
-    /// Hands over a block of `lines` lines. If the queue is full the block is lost and counted.
+    /// Hands over a block of `lines` lines. Either way the result is an empty block to fill next.
     ///
-    /// Returns a block to fill next: an emptied one if there is one.
-    pub(super) fn hand_over(&self, block: Vec<u8>, lines: u64) -> Vec<u8> {
+    /// # Errors
+    /// The queue is full: the lines are lost, and counted.
+    pub(super) fn hand_over(&self, block: Vec<u8>, lines: u64) -> Result<Vec<u8>, Vec<u8>> {
         match self.lane.full.push(block) {
             Ok(()) => {
                 self.bell.ring();
-                self.lane.empty.pop().unwrap_or_default()
+                Ok(self.lane.empty.pop().unwrap_or_default())
             }
             Err(mut refused) => {
                 // One writer, this shard: no read-modify-write needed.
@@ -87,7 +88,7 @@ impl Outbox {
                 add(&self.lane.lost_lines, lines);
                 self.bell.ring();
                 refused.clear();
-                refused
+                Err(refused)
             }
         }
     }
@@ -160,9 +161,9 @@ mod tests {
     fn blocks_arrive_in_order_and_come_back() {
         let (inbox, outboxes, mut wake) = channel(2).unwrap();
         assert!(wake.read(&mut [0; 8]).is_err(), "a wake without a block");
-        assert_eq!(outboxes[1].hand_over(b"one\n".to_vec(), 1).capacity(), 0);
-        outboxes[1].hand_over(b"two\n".to_vec(), 1);
-        outboxes[0].hand_over(b"other\n".to_vec(), 1);
+        assert_eq!(outboxes[1].hand_over(b"one\n".to_vec(), 1).unwrap().capacity(), 0);
+        outboxes[1].hand_over(b"two\n".to_vec(), 1).unwrap();
+        outboxes[0].hand_over(b"other\n".to_vec(), 1).unwrap();
         assert_eq!(wake.read(&mut [0; 8]).unwrap(), 1, "one wake for three blocks");
         inbox.clear_wake();
         let mut from = 0;
@@ -173,7 +174,7 @@ mod tests {
         for (shard, block) in taken {
             inbox.give_back(shard, block);
         }
-        let next = outboxes[1].hand_over(b"three\n".to_vec(), 1);
+        let next = outboxes[1].hand_over(b"three\n".to_vec(), 1).unwrap();
         assert!(next.is_empty() && next.capacity() >= 4);
         assert_eq!(wake.read(&mut [0; 8]).unwrap(), 1, "the bell rings again after it was cleared");
     }
@@ -182,10 +183,10 @@ mod tests {
     fn a_full_queue_loses_and_counts() {
         let (inbox, outboxes, _wake) = channel(1).unwrap();
         for _ in 0..BLOCKS_PER_SHARD {
-            outboxes[0].hand_over(b"kept\n".to_vec(), 1);
+            outboxes[0].hand_over(b"kept\n".to_vec(), 1).unwrap();
         }
         assert_eq!(inbox.lost(), Lost::default());
-        let reused = outboxes[0].hand_over(b"a\nb\nc\n".to_vec(), 3);
+        let reused = outboxes[0].hand_over(b"a\nb\nc\n".to_vec(), 3).unwrap_err();
         assert!(reused.is_empty() && reused.capacity() >= 6, "the refused block is filled anew");
         assert_eq!(inbox.lost(), Lost { blocks: 1, lines: 3 });
         let mut from = 0;

@@ -56,7 +56,7 @@ pub struct Record<'a> {
     pub tls: Option<&'static str>,
     pub http: &'static str,
     pub generation: u64,
-    pub shard: u16,
+    pub shard: u32,
 }
 
 /// Where the time of an exchange went, in microseconds.

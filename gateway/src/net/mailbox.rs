@@ -44,6 +44,14 @@ pub fn mailbox<T>(capacity: usize) -> io::Result<(MailSender<T>, MailReceiver<T>
 }
 
 impl<T> MailSender<T> {
+    /// Another sender into the same box.
+    ///
+    /// # Errors
+    /// The descriptor could not be duplicated.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { shared: self.shared.clone(), wake: self.wake.try_clone()? })
+    }
+
     /// Puts a message into the box and wakes the shard. Gives the message back when the box is full.
     ///
     /// # Errors

@@ -133,8 +133,8 @@ impl Chain {
 mod tests {
     use super::*;
 
-    const ALICE: ConsumerId = ConsumerId::new(1);
-    const BOB: ConsumerId = ConsumerId::new(2);
+    const ALICE: ConsumerId = ConsumerId(1);
+    const BOB: ConsumerId = ConsumerId(2);
 
     fn candidate(
         index: u32,

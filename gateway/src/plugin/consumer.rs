@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use portcullis_config::Origin;
+
 use crate::id::ConsumerId;
 
 /// Names one credential of one consumer; what `limit_by: credential` counts by.
@@ -30,7 +32,7 @@ pub struct Credential {
 }
 
 /// Key material of a `jwt_secrets` entry.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct JwtSecret {
     /// The value of the key claim (`iss` by default) that selects this entry.
     pub key: String,
@@ -41,6 +43,8 @@ pub struct JwtSecret {
     /// PEM public key of the others.
     pub public_key: Option<String>,
     pub credential: CredentialRef,
+    /// Where it was written, for errors in the key.
+    pub origin: Origin,
 }
 
 /// All consumers of a generation.
@@ -56,7 +60,7 @@ impl Consumers {
     /// Adds a consumer.
     pub fn push(&mut self, consumer: Consumer) -> ConsumerId {
         self.consumers.push(consumer);
-        ConsumerId::new(self.consumers.len() as u32 - 1)
+        ConsumerId(self.consumers.len() as u32 - 1)
     }
 
     /// Adds an API key. False when the key is another credential's already.
@@ -99,6 +103,6 @@ impl Consumers {
     /// The consumer with this username or id, as `config.anonymous` and plugin scopes name it.
     pub fn by_name(&self, name: &str) -> Option<ConsumerId> {
         let named = |c: &Consumer| c.id == name || c.username.as_deref() == Some(name);
-        self.consumers.iter().position(named).map(|i| ConsumerId::new(i as u32))
+        self.consumers.iter().position(named).map(|i| ConsumerId(i as u32))
     }
 }

@@ -102,6 +102,34 @@ pub struct Cx<'a> {
     pub response_fields: Head,
 }
 
+impl<'a> Cx<'a> {
+    /// An exchange whose route is not known yet.
+    pub fn new(
+        now_ns: u64,
+        wall: Duration,
+        source: IpAddr,
+        client: IpAddr,
+        consumers: &'a Consumers,
+        table: &'a Table,
+    ) -> Self {
+        Self {
+            now_ns,
+            wall,
+            source,
+            client,
+            https: false,
+            route: RouteId(0),
+            route_name: "",
+            service: None,
+            service_name: None,
+            consumers,
+            table,
+            identity: Identity::default(),
+            response_fields: Head::new(),
+        }
+    }
+}
+
 /// A plugin on one shard.
 pub trait Plugin {
     /// Sees the request before it goes upstream.
@@ -147,5 +175,5 @@ pub struct Registration {
     /// The keys of `config:`.
     pub section: &'static config::Section,
     /// Compiles the validated `config:`. Problems go into the diagnostics.
-    pub compile: fn(&config::Plugin, &CompileCx<'_>, &mut Diagnostics) -> Option<Arc<dyn PluginSpec>>,
+    pub compile: fn(&config::Plugin, &CompileCx<'_>, &Diagnostics) -> Option<Arc<dyn PluginSpec>>,
 }

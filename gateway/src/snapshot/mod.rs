@@ -10,8 +10,10 @@
 //! Read next: `compile.rs`, then `local.rs`.
 
 mod compile;
+mod edges;
 mod local;
 mod plugins;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,9 +21,11 @@ use std::time::Duration;
 
 use portcullis_config as config;
 
-use crate::http::{PathPolicy, h1::HeadLimits};
+use crate::http::h1::HeadLimits;
 use crate::id::{Generation, ServiceId, UpstreamId};
 use crate::limit::{CidrSet, SourceLimiter};
+use crate::log;
+use crate::metrics::RouteSeries;
 use crate::plugin::PluginSpec;
 use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
@@ -29,8 +33,8 @@ use crate::route::Router;
 use crate::tls;
 use crate::upstream::UpstreamSpec;
 
-pub use compile::{CompileError, compile};
-pub use local::{Local, LocalService};
+pub use compile::{CompileContext, compile};
+pub use local::{Local, LocalService, PoolTable};
 pub use plugins::GatewayCatalog;
 
 /// A compiled configuration.
@@ -47,8 +51,9 @@ pub struct Snapshot {
     /// By `PluginIndex`.
     pub plugins: Vec<PluginInstance>,
     pub listeners: Vec<Listener>,
+    /// Of requests.
     pub head_limits: HeadLimits,
-    pub path_policy: PathPolicy,
+    pub response_head_limits: HeadLimits,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
 }
@@ -67,6 +72,8 @@ pub struct Route {
     pub body_limit: u64,
     /// Tokens that a request takes from the bucket of its source; `None` for the general cost.
     pub cost: Option<u32>,
+    /// Its counters on every shard; the same for the same name across reloads.
+    pub series: Arc<RouteSeries>,
 }
 
 /// A service as an attempt needs it.
@@ -102,7 +109,23 @@ pub struct Listener {
     pub tls: Option<tls::ServerConfig>,
 }
 
+/// Requests on one upstream connection before it is closed.
+const UPSTREAM_REQUESTS_MAX: u32 = 100_000;
+/// Stands for a target that did not resolve, which no balancer picks.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
 impl Snapshot {
+    /// Whether there is an access log.
+    pub fn logs_access(&self) -> bool {
+        self.config.telemetry.access_log.destination != config::AccessLogDestination::Off
+    }
+
+    /// How lines of the access log are made.
+    pub fn log_format(&self) -> log::Format {
+        let settings = &self.config.telemetry.access_log;
+        log::Format::new(log::Redaction::new(&settings.redact_query, &settings.redact_headers))
+    }
+
     /// The listener of that address.
     pub fn listener(&self, address: SocketAddr) -> Option<&Listener> {
         self.listeners.iter().find(|l| l.address == address)

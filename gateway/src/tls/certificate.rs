@@ -117,7 +117,7 @@ impl Roots {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|cause| TlsError::File { path: path.into(), cause })
 }
 

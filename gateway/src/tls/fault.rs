@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use portcullis_abi::Reason;
 use rustls::Error;
 
 /// A certificate, authority or configuration that cannot be used. Raised on the control thread only.
@@ -109,6 +110,25 @@ impl FaultKind {
 impl TlsFault {
     pub(super) fn new(cause: Error, handshaking: bool) -> Self {
         Self { kind: classify(&cause, handshaking), handshaking, cause }
+    }
+
+    /// The reason to count and log when this happens on a connection from a client.
+    pub fn downstream_reason(&self) -> Reason {
+        match self.kind {
+            FaultKind::Internal => Reason::InternalError,
+            FaultKind::UnknownName => Reason::UnknownSni,
+            _ if self.handshaking => Reason::TlsHandshakeFailed,
+            _ => Reason::ClientAborted,
+        }
+    }
+
+    /// The reason to count and log when this happens on a connection to a target.
+    pub fn upstream_reason(&self) -> Reason {
+        match (self.kind, self.handshaking) {
+            (FaultKind::Internal, _) => Reason::InternalError,
+            (_, true) => Reason::ConnectFailed,
+            (_, false) => Reason::UpstreamProtocolError,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use certificate::read_file;
 pub use certificate::{Certificate, Roots};
 pub use config::{
     Alpn, ClientConfig, ClientOptions, ServerConfig, ServerOptions, Ticketer, Verify, Version, VersionRange,

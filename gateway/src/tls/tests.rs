@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 
+use portcullis_abi::Reason;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::*;
@@ -196,6 +197,7 @@ fn strict_sni() {
         connect(&client, &config, "a.example").unwrap();
         let fault = connect(&client, &config, "b.example").unwrap_err();
         assert_eq!(fault.kind, FaultKind::UnknownName, "{fault}");
+        assert_eq!(fault.downstream_reason(), Reason::UnknownSni);
         assert!(fault.handshaking);
     }
 }
@@ -238,6 +240,7 @@ fn faults_are_told_apart_and_leave_an_alert() {
     let fault = server.feed(b"GET / HTTP/1.1\r\n\r\n").unwrap_err();
     assert_eq!(fault.kind, FaultKind::NotTls);
     assert_eq!(fault.kind.blame(), Blame::Remote);
+    assert_eq!(fault.downstream_reason(), Reason::TlsHandshakeFailed);
     let mut alert = Vec::new();
     server.take_output(&mut alert);
     assert_eq!(alert.first(), Some(&21), "no alert record in {alert:?}");
@@ -262,6 +265,8 @@ fn faults_are_told_apart_and_leave_an_alert() {
     *wire.last_mut().unwrap() ^= 1;
     let fault = server.feed(&wire).unwrap_err();
     assert_eq!(fault.kind, FaultKind::BadRecord);
+    assert_eq!(fault.downstream_reason(), Reason::ClientAborted);
+    assert_eq!(fault.upstream_reason(), Reason::UpstreamProtocolError);
     assert!(!fault.handshaking);
 }
 

@@ -113,6 +113,7 @@ pub fn expectation(request: &RequestHead) -> Result<Expectation, Refusal> {
 /// Removes the fields that concern one connection only, and says what they said.
 pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
     let mut hop = HopByHop { te_trailers: te_trailers(head), ..HopByHop::default() };
+    let mut removals = 0;
     let mut line = 0;
     while let Some(value) = head.value_span(Known::Connection, line) {
         line += 1;
@@ -125,7 +126,9 @@ pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
             let lead = rest[..len].len() - rest[..len].trim_ascii_start().len();
             let span = Span::new(at + lead, option.len());
             let known = hop.options.note(option);
-            if !known && Known::of(option) == Known::Other && !option.is_empty() {
+            let unknown = !known && !option.is_empty() && Known::of(option) == Known::Other;
+            if unknown && removals < LISTED {
+                removals += 1;
                 head.remove_named(span);
             }
             at += len + 1;
@@ -139,6 +142,10 @@ pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
     }
     hop
 }
+
+/// How many listed names are honoured: each costs a look at all fields, and a head can list
+/// thousands. What is listed after them is forwarded, which harms nobody but its sender.
+const LISTED: usize = 32;
 
 /// Fields that are never forwarded as they came. Transfer-Encoding is among them because the body
 /// is framed anew; Trailer is not, as trailers are forwarded.
@@ -179,3 +186,6 @@ fn te_trailers(head: &Head) -> bool {
 fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
+
+#[cfg(test)]
+mod tests;

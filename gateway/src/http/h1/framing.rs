@@ -168,3 +168,6 @@ fn transfer_coding(head: &Head) -> Result<(), Reason> {
         (false, _) => Err(Reason::BadTransferEncoding),
     }
 }
+
+#[cfg(test)]
+mod tests;
