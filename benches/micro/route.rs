@@ -16,7 +16,7 @@ fn table(routes: u32) -> Router {
             paths.push(PathPattern::Regex { source: format!("/users/(?<id>[0-9]+)/orders{n}"), priority: 0 });
         }
         RouteSpec {
-            id: RouteId::new(n),
+            id: RouteId(n),
             name: format!("route{n}"),
             hosts: HostPattern::parse(&host).into_iter().collect(),
             paths,
