@@ -43,6 +43,8 @@ pub struct Gateway {
     kernel: KernelPart,
     registry: Arc<Registry>,
     wall_clock: Arc<WallClock>,
+    /// Counters of limit keys that are not source addresses.
+    limit_table: Arc<Table>,
     ticketer: Ticketer,
 }
 
