@@ -28,6 +28,8 @@ pub struct RouteSpec {
     pub snis: Vec<HostPattern>,
     /// Never decides which route wins; see [`super::SchemeFit`].
     pub protocols: Protocols,
+    /// Whether the groups of its path expressions are used, see [`super::Router::captures`]. Costs memory.
+    pub wants_captures: bool,
     /// Age: of routes that are equal by every other rule, the lowest wins; then the position in the list.
     pub order: u64,
 }
