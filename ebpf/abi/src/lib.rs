@@ -1,2 +1,36 @@
-//! What both sides share.
+//! What the XDP program and the gateway share: map names and layouts, the reasons for refusing, and
+//! the bucket algorithm itself. The same source is compiled for the BPF target and for the host.
+//!
+//! Owns: the shape of every map, the meaning of every bit in it, GCRA arithmetic, the set-associative
+//! table with its eviction order. Never does I/O, never reads a clock (`now` is an argument, in
+//! nanoseconds of `CLOCK_MONOTONIC`), never allocates, never panics.
+//!
+//! Invariant: everything two sides write concurrently is one 64-bit word changed by compare-exchange,
+//! so an update is seen whole or not at all, on any number of CPUs and across the kernel boundary.
 #![no_std]
+// The BPF target has no stable compare-exchange (see `word`); the host build uses stable Rust only.
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(internal_features, reason = "atomic_cxchg has no stable form on the BPF target")
+)]
+
+mod block;
+mod gcra;
+mod key;
+mod layout;
+mod reason;
+mod table;
+mod word;
+
+pub use block::{Block, ban, mark_established, unblock};
+pub use gcra::{Charge, KERNEL_TRIES, Rate, charge, charge_ns, charge_within, penalize, refund};
+pub use key::{key_v4, key_v6, key_v6_halves};
+pub use layout::{
+    Config, Family, ListenerKey, LpmKeyV4, LpmKeyV6, PORTS_PER_PROTOCOL, PortTable, Protocol, Rule, flag,
+    map, port_bit,
+};
+pub use layout::{LAYOUT_VERSION, PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY};
+pub use reason::Reason;
+pub use table::{Secret, Set, WAYS, Way, find, find_or_take, find_or_take_within, set_index};
+pub use word::Word;

@@ -1,0 +1,133 @@
+//! Plugins and their scopes.
+
+use std::collections::HashMap;
+
+use super::{Builder, PendingPlugin};
+use crate::diagnostic::Fault;
+use crate::fields::Fields;
+use crate::model::{Plugin, Protocol, Scope};
+use crate::node::Node;
+use crate::schema::Entity;
+use crate::schema::check::Path;
+use crate::schema::conceal::conceal;
+use crate::schema::suggest::nearest;
+use crate::source::Span;
+
+impl<'a> Builder<'a> {
+    /// Builds the plugins met so far, and those at the top.
+    pub(super) fn build_plugins(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        let top = self.all("plugins").into_iter();
+        pending.extend(top.map(|(_, fields)| PendingPlugin { fields, scope: Scope::default() }));
+        let mut scopes: HashMap<(String, Scope), Span> = HashMap::new();
+        let mut instances: HashMap<String, Span> = HashMap::new();
+        for plugin in pending {
+            let Some(plugin) = self.plugin(&plugin) else { continue };
+            if plugin.enabled {
+                let key = (plugin.name.clone(), plugin.scope);
+                let message = format!("the plugin `{}` is on this scope already", plugin.name);
+                self.unique_plugin(&mut scopes, key, &plugin, message);
+            }
+            if let Some(name) = plugin.instance_name.clone() {
+                let message = format!("another plugin has the instance_name `{name}`");
+                self.unique_plugin(&mut instances, name, &plugin, message);
+            }
+            self.plugins.push(plugin);
+        }
+    }
+
+    fn unique_plugin<K: Eq + std::hash::Hash>(
+        &self,
+        seen: &mut HashMap<K, Span>,
+        key: K,
+        plugin: &Plugin,
+        message: String,
+    ) {
+        if let Some(first) = seen.get(&key) {
+            let fault =
+                Fault::new(message).hint(format!("it was first given at {}", self.found.place(*first)));
+            self.found.error(plugin.origin.span, &plugin.origin.path, fault);
+            return;
+        }
+        seen.insert(key, plugin.origin.span);
+    }
+
+    fn plugin(&self, pending: &PendingPlugin<'a>) -> Option<Plugin> {
+        let fields = &pending.fields;
+        let name = fields.optional_string("name")?;
+        let scope = self.scope(pending);
+        let off = fields.is_set("consumer_group");
+        let enabled = fields.bool("enabled") && !off;
+        let Some(section) = self.catalog.section(&name) else {
+            self.unknown_plugin(&name, fields);
+            return None;
+        };
+        let mut config = match fields.get("config") {
+            Some(node) => node.clone(),
+            None => Node::empty_map(fields.origin().span),
+        };
+        let base = fields.path_of("config");
+        conceal(&mut config, section, self.found);
+        self.checker.section(&config, section, &Path::Base(&base));
+        Some(Plugin {
+            name,
+            id: fields.optional_string("id"),
+            instance_name: fields.optional_string("instance_name"),
+            enabled,
+            scope,
+            protocols: fields.words("protocols").into_iter().filter_map(Protocol::from_word).collect(),
+            tags: fields.strings("tags"),
+            config,
+            defaults: self.defaults,
+            origin: fields.origin(),
+        })
+    }
+
+    fn scope(&self, pending: &PendingPlugin<'_>) -> Scope {
+        let fields = &pending.fields;
+        let names = &self.names;
+        let named = Scope {
+            service: fields.reference("service").and_then(|one| {
+                names.services.resolve(Entity::Service, &one, &fields.path_of("service"), self.found)
+            }),
+            route: fields.reference("route").and_then(|one| {
+                names.routes.resolve(Entity::Route, &one, &fields.path_of("route"), self.found)
+            }),
+            consumer: fields.reference("consumer").and_then(|one| {
+                names.consumers.resolve(Entity::Consumer, &one, &fields.path_of("consumer"), self.found)
+            }),
+        };
+        let parent = pending.scope;
+        if parent.service.is_some() && named.service.is_some_and(|one| Some(one) != parent.service) {
+            fields.error("service", "the plugin is nested in one service and refers to another");
+        }
+        if parent.route.is_some() && named.route.is_some_and(|one| Some(one) != parent.route) {
+            fields.error("route", "the plugin is nested in one route and refers to another");
+        }
+        if parent.consumer.is_some() && named.consumer.is_some_and(|one| Some(one) != parent.consumer) {
+            fields.error("consumer", "the plugin is nested in one consumer and refers to another");
+        }
+        Scope {
+            service: parent.service.or(named.service),
+            route: parent.route.or(named.route),
+            consumer: parent.consumer.or(named.consumer),
+        }
+    }
+
+    fn unknown_plugin(&self, name: &str, fields: &Fields<'_>) {
+        let mut known = self.catalog.names();
+        known.sort_unstable();
+        let hint = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "no plugin is known".to_owned(),
+            None => format!("the plugins are {}", known.join(", ")),
+        };
+        let fault = Fault::new(format!("there is no plugin `{name}`")).hint(hint);
+        // A plugin that is off does no harm by not existing; leaving out one that is on would.
+        if fields.bool("enabled") {
+            fields.error("name", fault);
+        } else {
+            fields.warning("name", fault);
+        }
+    }
+}

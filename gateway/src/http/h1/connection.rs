@@ -1,0 +1,189 @@
+//! What concerns one connection only: persistence, hop-by-hop fields, expectations.
+//!
+//! Owns the meaning of the Connection field and the removal of what must not be forwarded (RFC 9110
+//! section 7.6.1). Never closes anything. Invariant: a sender can use Connection to take away only
+//! fields that no rule of the gateway depends on.
+//!
+//! Persistence (RFC 9112 section 9.3), by version and Connection options:
+//!
+//! | version | close | keep-alive | persistent |
+//! |---|---|---|---|
+//! | 1.1 | no | any | yes |
+//! | 1.1 | yes | any | no |
+//! | 1.0 | no | yes | yes |
+//! | 1.0 | no | no | no |
+//! | 1.0 | yes | any | no |
+//!
+//! A name listed in Connection is removed when it is none that the gateway knows ([`Known`]).
+//! Known names are removed when they are connection-specific, listed or not; all others stay even
+//! if listed. `Connection: Authorization` or `Connection: X-Forwarded-For` would otherwise strip
+//! what an earlier, trusted hop has added. Ignoring them is preferred to a 400, as the result is
+//! the same and no request fails. The removal comes before the gateway adds fields of its own.
+
+use crate::http::{Head, Known, KnownSet, Reason, Refusal, RequestHead, Span, Version};
+
+/// The options of the Connection field that are understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionOptions {
+    /// `close`
+    pub close: bool,
+    /// `keep-alive`
+    pub keep_alive: bool,
+    /// `upgrade`
+    pub upgrade: bool,
+}
+
+/// What the removed hop-by-hop fields said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HopByHop {
+    /// Options of Connection.
+    pub options: ConnectionOptions,
+    /// Value of the first Upgrade field, if Connection lists `upgrade` (RFC 9110 section 7.8). The
+    /// text stays in the arena of the head.
+    pub upgrade: Option<Span>,
+    /// TE lists `trailers`: the sender takes trailer fields.
+    pub te_trailers: bool,
+}
+
+/// What a written head says of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Persistence {
+    /// No Connection field: the default of the receiver's version holds.
+    Implied,
+    /// `Connection: keep-alive`, for a receiver of version 1.0.
+    KeepAlive,
+    /// `Connection: close`
+    Close,
+    /// `Connection: upgrade`
+    Upgrade,
+}
+
+impl Persistence {
+    /// What to write to a receiver of version `to` so that it keeps the connection or not.
+    pub fn to(to: Version, keep: bool) -> Persistence {
+        match (keep, to) {
+            (false, _) => Persistence::Close,
+            (true, Version::Http10) => Persistence::KeepAlive,
+            (true, _) => Persistence::Implied,
+        }
+    }
+}
+
+/// Whether the sender expects a word before it sends the body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expectation {
+    /// No expectation.
+    None,
+    /// `100-continue`
+    Continue,
+}
+
+/// Reads the Connection field.
+pub fn connection_options(head: &Head) -> ConnectionOptions {
+    let mut options = ConnectionOptions::default();
+    for value in head.all_known(Known::Connection) {
+        for option in list(value) {
+            options.note(option);
+        }
+    }
+    options
+}
+
+/// Whether the connection stays open after a message with these options, by the table above.
+pub fn keep_alive(version: Version, options: ConnectionOptions) -> bool {
+    match version {
+        Version::Http10 => options.keep_alive && !options.close,
+        _ => !options.close,
+    }
+}
+
+/// The expectation of a request (RFC 9110 section 10.1.1): 417 for any but `100-continue`, and
+/// none in HTTP/1.0, where it must be ignored.
+pub fn expectation(request: &RequestHead) -> Result<Expectation, Refusal> {
+    let Some(value) = request.head.get_known(Known::Expect) else { return Ok(Expectation::None) };
+    if request.version() == Version::Http10 {
+        return Ok(Expectation::None);
+    }
+    if request.head.count_known(Known::Expect) == 1 && value.eq_ignore_ascii_case(b"100-continue") {
+        return Ok(Expectation::Continue);
+    }
+    Err(Refusal::new(Reason::UnsupportedExpectation))
+}
+
+/// Removes the fields that concern one connection only, and says what they said.
+pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
+    let mut hop = HopByHop { te_trailers: te_trailers(head), ..HopByHop::default() };
+    let mut removals = 0;
+    let mut line = 0;
+    while let Some(value) = head.value_span(Known::Connection, line) {
+        line += 1;
+        let mut at = value.start();
+        while at < value.end() {
+            let rest = head.slice(Span::new(at, value.end() - at));
+            let len = rest.iter().position(|&byte| byte == b',').unwrap_or(rest.len());
+            let option = rest[..len].trim_ascii();
+            // An option is a token without spaces, so where it starts tells where it is.
+            let lead = rest[..len].len() - rest[..len].trim_ascii_start().len();
+            let span = Span::new(at + lead, option.len());
+            let known = hop.options.note(option);
+            let unknown = !known && !option.is_empty() && Known::of(option) == Known::Other;
+            if unknown && removals < LISTED {
+                removals += 1;
+                head.remove_named(span);
+            }
+            at += len + 1;
+        }
+    }
+    if hop.options.upgrade {
+        hop.upgrade = head.value_span(Known::Upgrade, 0);
+    }
+    head.remove_set(CONNECTION_SPECIFIC);
+    hop
+}
+
+/// How many listed names are honoured: each costs a look at all fields, and a head can list
+/// thousands. What is listed after them is forwarded, which harms nobody but its sender.
+const LISTED: usize = 32;
+
+/// Fields that are never forwarded as they came. Transfer-Encoding is among them because the body
+/// is framed anew; Trailer is not, as trailers are forwarded.
+pub const CONNECTION_SPECIFIC: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Te,
+    Known::TransferEncoding,
+    Known::Upgrade,
+    Known::Http2Settings,
+    Known::ProxyAuthorization,
+    Known::ProxyAuthenticate,
+    Known::ProxyAuthenticationInfo,
+]);
+
+impl ConnectionOptions {
+    /// Notes an option; says whether it is one of the understood.
+    fn note(&mut self, option: &[u8]) -> bool {
+        if option.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
+fn te_trailers(head: &Head) -> bool {
+    head.all_known(Known::Te).flat_map(list).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The elements of a comma-separated value.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests;

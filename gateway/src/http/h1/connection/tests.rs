@@ -1,0 +1,141 @@
+//! The tables of the module, row by row.
+
+use super::*;
+
+fn head(fields: &[(&str, &str)]) -> Head {
+    let mut head = Head::new();
+    for (name, value) in fields {
+        head.append(name, value);
+    }
+    head
+}
+
+fn names(head: &Head) -> String {
+    head.iter().map(|(_, name, _)| String::from_utf8_lossy(name).into_owned() + " ").collect()
+}
+
+#[test]
+fn persistence_rfc9112_9_3() {
+    for (version, connection, want) in [
+        (Version::Http11, &[][..], true),
+        (Version::Http11, &["keep-alive"], true),
+        (Version::Http11, &["close"], false),
+        (Version::Http11, &["CLOSE"], false),
+        (Version::Http11, &["keep-alive, close"], false),
+        (Version::Http11, &["foo ,\tClose\t, bar"], false),
+        (Version::Http11, &["keep-alive", "close"], false),
+        (Version::Http11, &["closed", "not-close"], true),
+        (Version::Http11, &["upgrade"], true),
+        (Version::Http10, &[], false),
+        (Version::Http10, &["keep-alive"], true),
+        (Version::Http10, &["Keep-Alive, foo"], true),
+        (Version::Http10, &["close"], false),
+        (Version::Http10, &["keep-alive, close"], false),
+        (Version::Http10, &["close", "keep-alive"], false),
+    ] {
+        let fields: Vec<_> = connection.iter().map(|value| ("Connection", *value)).collect();
+        let options = connection_options(&head(&fields));
+        assert_eq!(keep_alive(version, options), want, "{version:?} {connection:?}");
+        assert_eq!(strip_hop_by_hop(&mut head(&fields)).options, options, "{connection:?}");
+    }
+}
+
+#[test]
+fn written_persistence() {
+    assert_eq!(Persistence::to(Version::Http11, true), Persistence::Implied);
+    assert_eq!(Persistence::to(Version::Http11, false), Persistence::Close);
+    assert_eq!(Persistence::to(Version::Http10, true), Persistence::KeepAlive);
+    assert_eq!(Persistence::to(Version::Http10, false), Persistence::Close);
+}
+
+#[test]
+fn connection_specific_fields_go_rfc9110_7_6_1() {
+    let mut head = head(&[
+        ("Host", "a"),
+        ("Connection", "keep-alive, X-One,  x-two ,,"),
+        ("Keep-Alive", "timeout=5"),
+        ("X-One", "1"),
+        ("Proxy-Connection", "keep-alive"),
+        ("TE", "trailers, deflate;q=0.5"),
+        ("X-TWO", "2"),
+        ("Transfer-Encoding", "chunked"),
+        ("Upgrade", "websocket"),
+        ("HTTP2-Settings", "x"),
+        ("Proxy-Authorization", "Basic x"),
+        ("Trailer", "Expires"),
+        ("X-Three", "3"),
+        ("connection", "x-four"),
+        ("x-four", "4"),
+        ("x-two", "2"),
+    ]);
+    let hop = strip_hop_by_hop(&mut head);
+    assert_eq!(names(&head), "Host Trailer X-Three ");
+    assert!(hop.te_trailers && hop.options.keep_alive && !hop.options.close);
+    assert_eq!(hop.upgrade, None, "not without `upgrade` in Connection");
+}
+
+#[test]
+fn connection_cannot_take_away_what_rules_depend_on() {
+    let fields = [
+        "Host",
+        "Content-Length",
+        "Authorization",
+        "Cookie",
+        "X-Forwarded-For",
+        "X-Real-IP",
+        "Forwarded",
+        "Via",
+        "apikey",
+        "X-Consumer-ID",
+        "Content-Type",
+        "Cache-Control",
+        "X-Request-ID",
+        "Expect",
+    ];
+    let mut all: Vec<(&str, &str)> = fields.iter().map(|&name| (name, "1")).collect();
+    let listed = fields.join(", ");
+    all.push(("Connection", &listed));
+    let mut head = head(&all);
+    strip_hop_by_hop(&mut head);
+    assert_eq!(names(&head).trim_end(), fields.join(" "));
+}
+
+#[test]
+fn an_endless_list_costs_a_bounded_time() {
+    let listed: String = (0..100).map(|number| format!("x{number},")).collect();
+    let mut head = head(&[("Connection", &listed), ("x31", ""), ("x32", "")]);
+    strip_hop_by_hop(&mut head);
+    assert_eq!(names(&head), "x32 ");
+}
+
+#[test]
+fn upgrade_rfc9110_7_8() {
+    let mut head = head(&[("Upgrade", "websocket"), ("Connection", "Upgrade")]);
+    let hop = strip_hop_by_hop(&mut head);
+    assert!(hop.options.upgrade);
+    assert_eq!(hop.upgrade.map(|span| head.slice(span)), Some(&b"websocket"[..]));
+    assert!(head.is_empty());
+}
+
+#[test]
+fn expectations_rfc9110_10_1_1() {
+    let refused = Err(Refusal { reason: Reason::UnsupportedExpectation, status: 417 });
+    for (version, values, want) in [
+        (Version::Http11, &[][..], Ok(Expectation::None)),
+        (Version::Http11, &["100-continue"], Ok(Expectation::Continue)),
+        (Version::Http11, &["100-Continue"], Ok(Expectation::Continue)),
+        (Version::Http11, &["100-continue, x"], refused),
+        (Version::Http11, &["100-continue", "100-continue"], refused),
+        (Version::Http11, &["cookies"], refused),
+        (Version::Http11, &[""], refused),
+        (Version::Http10, &["100-continue"], Ok(Expectation::None)),
+        (Version::Http10, &["cookies"], Ok(Expectation::None)),
+    ] {
+        let mut request = RequestHead::new();
+        request.set_version(version);
+        for value in values {
+            request.head.append("Expect", value);
+        }
+        assert_eq!(expectation(&request), want, "{version:?} {values:?}");
+    }
+}

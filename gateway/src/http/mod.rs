@@ -1,0 +1,42 @@
+//! HTTP messages: heads, bodies, framing rules, path normalisation.
+//!
+//! Owns the types that the rest of the gateway sees a message through ([`RequestHead`],
+//! [`ResponseHead`], [`Head`]), and the wire formats behind them ([`h1`]). Everything here is a
+//! pure function over byte slices: no I/O, no clock, no global state, and no allocation once the
+//! arenas of the heads are warm.
+//!
+//! Invariant: what leaves this module is unambiguous. A message whose end, target, path or host
+//! could be read in two ways is refused with a [`Refusal`], never repaired.
+//!
+//! Read `head` next, then `h1`.
+
+pub mod date;
+mod authority;
+pub mod h1;
+pub mod head;
+pub mod known;
+pub mod method;
+pub mod path;
+pub mod query;
+pub mod refusal;
+pub mod request;
+pub mod response;
+
+pub use head::{Head, Span};
+pub use known::{Known, KnownSet};
+pub use method::Method;
+pub use path::PathPolicy;
+pub use query::Parameter;
+pub use refusal::{Reason, Refusal};
+pub use request::RequestHead;
+pub use response::ResponseHead;
+
+/// The protocol version that a message was sent with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each variant is the version of that name")]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+    Http2,
+}

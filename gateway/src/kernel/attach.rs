@@ -1,0 +1,250 @@
+//! Attaching: native, then generic, then not at all; and switching a pinned link to a new program.
+//!
+//! A link is pinned as `links/INDEX_STYLE` under the pin root. The interface's index, not its name: bpffs
+//! forbids dots, and an interface made anew under an old name has another index and needs a new link. The
+//! style is in the name because the kernel does not tell it of a link.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, XdpMode};
+use portcullis_abi::{PROGRAM, PROGRAM_FRAGS};
+
+use super::error::{errno_of, hint_of_attach};
+use super::{KernelError, Mode, load, sys};
+
+/// Where the program runs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// In the driver, before the packet is a socket buffer.
+    Native,
+    /// In the stack's generic hook.
+    Generic,
+}
+
+impl Style {
+    const ALL: [Style; 2] = [Style::Native, Style::Generic];
+
+    /// `native` or `generic`, as in configuration and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Style::Native => "native",
+            Style::Generic => "generic",
+        }
+    }
+
+    const fn aya(self) -> XdpMode {
+        match self {
+            Style::Native => XdpMode::Driver,
+            Style::Generic => XdpMode::Skb,
+        }
+    }
+}
+
+impl Mode {
+    /// In order of preference.
+    const fn styles(self) -> &'static [Style] {
+        match self {
+            Mode::Off => &[],
+            Mode::Auto => &Style::ALL,
+            Mode::Native => &[Style::Native],
+            Mode::Generic => &[Style::Generic],
+        }
+    }
+}
+
+/// What became of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name.
+    pub interface: String,
+    /// The style obtained; `None` is off.
+    pub style: Option<Style>,
+    /// Whether a running link was switched, so that no packet passed in between.
+    pub switched: bool,
+    /// What was tried and refused on the way, for the log.
+    pub refused: Vec<String>,
+}
+
+/// The links of this process and their pins.
+pub(super) struct Links {
+    directory: PathBuf,
+    pinned: bool,
+}
+
+impl Links {
+    pub(super) fn under(pin_root: &Path) -> Links {
+        Links { directory: pin_root.join("links"), pinned: true }
+    }
+
+    /// Links that end with the process; for test-run, which attaches nothing.
+    pub(super) fn unpinned() -> Links {
+        Links { directory: PathBuf::new(), pinned: false }
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        mode: Mode,
+        interfaces: &[String],
+    ) -> Result<Vec<Attachment>, KernelError> {
+        if self.pinned && mode != Mode::Off {
+            load::make_directory(&self.directory)?;
+        }
+        interfaces.iter().map(|interface| self.attach_one(ebpf, mode, interface)).collect()
+    }
+
+    fn attach_one(&self, ebpf: &mut Ebpf, mode: Mode, interface: &str) -> Result<Attachment, KernelError> {
+        let mut attachment =
+            Attachment { interface: interface.to_owned(), style: None, switched: false, refused: Vec::new() };
+        let Some(index) = sys::interface_index(interface) else {
+            return match mode {
+                Mode::Off => Ok(attachment),
+                _ => Err(KernelError::NoInterface { interface: interface.to_owned() }),
+            };
+        };
+
+        // A link of an earlier run first: taking it over is the way without a gap.
+        for style in Style::ALL {
+            let pin = self.pin(index, style);
+            if !pin.exists() {
+                continue;
+            }
+            if mode.styles().contains(&style) {
+                match switch(ebpf, &pin) {
+                    Ok(()) => {
+                        attachment.style = Some(style);
+                        attachment.switched = true;
+                        return Ok(attachment);
+                    }
+                    Err(reason) => attachment.refused.push(format!("taking over the pinned link: {reason}")),
+                }
+            }
+            remove(&pin)?;
+        }
+
+        for &style in mode.styles() {
+            match attach_new(ebpf, interface, style, self.pinned.then(|| self.pin(index, style))) {
+                Ok(()) => {
+                    attachment.style = Some(style);
+                    return Ok(attachment);
+                }
+                Err(reason) => attachment.refused.push(format!("{}: {reason}", style.as_str())),
+            }
+        }
+        match mode {
+            Mode::Off | Mode::Auto => Ok(attachment),
+            Mode::Native | Mode::Generic => Err(KernelError::Attach {
+                interface: interface.to_owned(),
+                mode: mode.styles()[0].as_str(),
+                reason: attachment.refused.join("; "),
+            }),
+        }
+    }
+
+    fn pin(&self, index: u32, style: Style) -> PathBuf {
+        self.directory.join(format!("{index}_{}", style.as_str()))
+    }
+}
+
+/// Removes every pinned link under `pin_root`, and with it the program from its interface, whether or not a
+/// gateway runs. Maps stay. Returns what was removed, as `INDEX_STYLE`.
+pub fn detach(pin_root: &Path) -> Result<Vec<String>, KernelError> {
+    let directory = pin_root.join("links");
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(KernelError::Pin { doing: "reading", path: directory, source }),
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let entry =
+            entry.map_err(|source| KernelError::Pin { doing: "reading", path: directory.clone(), source })?;
+        remove(&entry.path())?;
+        removed.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    Ok(removed)
+}
+
+fn remove(pin: &Path) -> Result<(), KernelError> {
+    fs::remove_file(pin).map_err(|source| KernelError::Pin {
+        doing: "removing",
+        path: pin.to_owned(),
+        source,
+    })
+}
+
+/// Runs `step` with the plain program, and where the MTU forbids that one, with the multi-buffer one.
+fn with_program<T>(
+    ebpf: &mut Ebpf,
+    mut step: impl FnMut(&mut Ebpf, &'static str) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match step(ebpf, PROGRAM) {
+        Err(failure) if failure.errno == Some(libc::ERANGE) => {
+            // Before 5.18 it does not load; then the first answer is the one that helps.
+            step(ebpf, PROGRAM_FRAGS).map_err(|_| failure)
+        }
+        answer => answer,
+    }
+}
+
+/// Why a step failed, and the system's number for it.
+struct Failure {
+    errno: Option<i32>,
+    text: String,
+}
+
+impl Failure {
+    fn of_program(error: ProgramError) -> Failure {
+        let errno = errno_of(&error);
+        Failure { errno, text: format!("{}{}", chain(&error), hint_of_attach(errno)) }
+    }
+
+    fn of(error: impl std::error::Error) -> Failure {
+        Failure { errno: None, text: chain(&error) }
+    }
+}
+
+/// An error with its causes, in one line: aya's outer messages leave the number out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn switch(ebpf: &mut Ebpf, pin: &Path) -> Result<(), String> {
+    with_program(ebpf, |ebpf, name| {
+        let link: FdLink = PinnedLink::from_pin(pin).map_err(Failure::of)?.into();
+        let link: XdpLink = link.try_into().map_err(|error: LinkError| Failure::of(error))?;
+        let program = load::program(ebpf, name).map_err(Failure::of)?;
+        let id = program.attach_to_link(link).map_err(Failure::of_program)?;
+        // The pin holds the link; a handle kept here would outlive `portcullis xdp detach`.
+        drop(program.take_link(id).map_err(Failure::of_program)?);
+        Ok(())
+    })
+    .map_err(|failure| failure.text)
+}
+
+fn attach_new(ebpf: &mut Ebpf, interface: &str, style: Style, pin: Option<PathBuf>) -> Result<(), String> {
+    with_program(ebpf, |ebpf, name| {
+        let program = load::program(ebpf, name).map_err(Failure::of)?;
+        let id = program.attach(interface, style.aya()).map_err(Failure::of_program)?;
+        let Some(pin) = &pin else { return Ok(()) };
+        let link = program.take_link(id).map_err(Failure::of_program)?;
+        // Not a BPF link only if the kernel fell back to netlink (before 5.9), below what we need anyway.
+        let link: FdLink = link.try_into().map_err(|error: LinkError| Failure::of(error))?;
+        link.pin(pin).map(drop).map_err(Failure::of)
+    })
+    .map_err(|failure| failure.text)
+}

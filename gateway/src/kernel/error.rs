@@ -1,0 +1,188 @@
+//! What goes wrong between the gateway and the kernel, in words an operator can act on.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+/// Why the kernel part is not, or not wholly, on. The gateway is correct without it.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The object did not load.
+    #[error("cannot load the XDP program: {source}{}", hint_of(source))]
+    Load {
+        /// aya's answer.
+        source: Box<EbpfError>,
+    },
+    /// The program was refused.
+    #[error("the kernel refuses the XDP program {program}: {source}{}", hint_of_program(source))]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// aya's answer, with the verifier's last lines.
+        source: Box<ProgramError>,
+    },
+    /// A map could not be read or written.
+    #[error("BPF map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// aya's answer.
+        source: Box<MapError>,
+    },
+    /// The object has no such map or program; a build fault.
+    #[error("the embedded BPF object has no {name}")]
+    Missing {
+        /// What is missing.
+        name: &'static str,
+    },
+    /// bpffs or a pin.
+    #[error("{doing} {}: {source}{}", path.display(), hint_of_io(source))]
+    Pin {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// Mapping a BPF map into memory.
+    #[error("mapping BPF map {map} into memory: {source}")]
+    Mmap {
+        /// Its name.
+        map: &'static str,
+        /// The answer.
+        source: io::Error,
+    },
+    /// Attaching to an interface.
+    #[error("cannot attach XDP to {interface} in {mode} mode: {reason}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// `native` or `generic`.
+        mode: &'static str,
+        /// The answer, with a hint.
+        reason: String,
+    },
+    /// No such interface.
+    #[error("no network interface {interface}")]
+    NoInterface {
+        /// The name asked for.
+        interface: String,
+    },
+    /// More entries than the map was made for.
+    #[error("{what}: {count} entries, but the map was made for {max}; raise {setting} (takes a restart)")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// How many fit.
+        max: u32,
+        /// The setting to raise.
+        setting: &'static str,
+    },
+    /// The kernel's random source.
+    #[error("reading random bytes: {0}")]
+    Random(#[source] io::Error),
+}
+
+impl KernelError {
+    pub(super) fn load(source: EbpfError) -> KernelError {
+        KernelError::Load { source: Box::new(source) }
+    }
+
+    pub(super) fn map(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+        move |source| KernelError::Map { map, source: Box::new(source) }
+    }
+}
+
+const NEEDS: &str = "; it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root): \
+    `setcap cap_bpf,cap_net_admin,cap_perfmon+ep portcullis`, or run it as a service with these \
+    AmbientCapabilities";
+
+/// What to do about an answer to attaching, in one sentence; starts with a separator.
+pub(super) fn hint_of_attach(errno: Option<i32>) -> &'static str {
+    match errno {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            "; another XDP program is attached: `bpftool net` shows it, `ip link set dev IF xdp off` removes it \
+             unless it hangs on a BPF link; a link of ours is removed by `portcullis xdp detach`"
+        }
+        Some(libc::ERANGE) => {
+            "; the MTU is too large for the driver's native mode: lower it (3498 or less suits most drivers) or \
+             allow generic mode"
+        }
+        Some(libc::EOPNOTSUPP) => {
+            "; this interface has no native XDP (loopback, most tunnels, or a driver option such as LRO is in \
+             the way): allow generic mode"
+        }
+        Some(libc::EINVAL) => {
+            "; the driver refuses: often too few queues for the number of CPUs, or receive offloads that exclude \
+             XDP (virtio: `ethtool -K IF gro-hw off rxcsum off`)"
+        }
+        Some(libc::EPERM | libc::EACCES) => NEEDS,
+        Some(libc::ENODEV | libc::ENOLINK) => "; the interface has gone",
+        Some(libc::ENOMEM) => "; the driver could not allocate its XDP queues",
+        _ => "",
+    }
+}
+
+fn hint_of_io(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "; pins live on bpffs: `mount -t bpf bpf /sys/fs/bpf`, and give the gateway's user a directory there"
+        }
+        _ => "",
+    }
+}
+
+fn errno_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => NEEDS,
+        Some(libc::ENOSYS) => "; this kernel has no bpf() (CONFIG_BPF_SYSCALL)",
+        Some(libc::EINVAL) => "; it needs Linux 5.12 or later with CONFIG_BPF_JIT",
+        Some(libc::ENOMEM) => "; not enough memory: lower the number of sets, or raise the memory limit",
+        _ => "",
+    }
+}
+
+fn hint_of(error: &EbpfError) -> &'static str {
+    match error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => errno_hint(io_error),
+        EbpfError::MapError(MapError::SyscallError(syscall)) => errno_hint(&syscall.io_error),
+        EbpfError::MapError(MapError::PinError { .. }) => {
+            "; pins live on bpffs and need a directory there that the gateway's user may write"
+        }
+        EbpfError::BtfError(_) => {
+            "; the kernel's BTF could not be used: the program does not need it, say so in a report"
+        }
+        EbpfError::ProgramError(program) => hint_of_program(program),
+        _ => "",
+    }
+}
+
+fn hint_of_program(error: &ProgramError) -> &'static str {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            // Without CAP_PERFMON the verifier forbids what every packet program does.
+            if verifier_log.to_string().contains("prohibited for !root") {
+                NEEDS
+            } else {
+                errno_hint(io_error)
+            }
+        }
+        ProgramError::SyscallError(syscall) => errno_hint(&syscall.io_error),
+        _ => "",
+    }
+}
+
+/// The system's error number inside aya's answer.
+pub(super) fn errno_of(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::LoadError { io_error, .. } | ProgramError::IOError(io_error) => io_error.raw_os_error(),
+        ProgramError::SyscallError(syscall) => syscall.io_error.raw_os_error(),
+        _ => None,
+    }
+}

@@ -1,0 +1,71 @@
+//! System calls that std does not wrap.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// `BPF_FS_MAGIC`, linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Whether `path` lies on a BPF file system.
+pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    // SAFETY: all-zero bytes are a valid statfs.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a C string and a statfs, both alive during the call.
+    let answer = unsafe { libc::statfs(path.as_ptr(), &mut stat) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The field's width differs between C libraries; the magic's upper half is sign or zero.
+    Ok(stat.f_type as i64 & 0xffff_ffff == BPF_FS_MAGIC)
+}
+
+/// Mounts a BPF file system.
+pub(super) fn mount_bpffs(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: C strings that live during the call; no data argument.
+    let answer = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            path.as_ptr(),
+            c"bpf".as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+            std::ptr::null(),
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The index of an interface in this thread's network namespace.
+pub(super) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a C string that lives during the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// How long the kernel's coarse clock stands still. 10 ms, the longest tick Linux offers, if it won't say.
+pub(super) fn coarse_tick_ns() -> u64 {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec.
+    match unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut tick) } {
+        0 => (tick.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(tick.tv_nsec as u64),
+        _ => 10_000_000,
+    }
+}
+
+/// The time of both sides' buckets: ns of CLOCK_MONOTONIC, the same clock as `bpf_ktime_get_ns`.
+pub(super) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec; this clock cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
