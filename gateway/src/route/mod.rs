@@ -65,7 +65,7 @@ use sets::Sets;
 
 pub use conflicts::Conflict;
 pub use explain::{Candidate, Fate, Miss};
-pub use forward::upstream_path;
+pub use forward::{upstream_path, upstream_path_v1};
 pub use spec::{
     HeaderMatch, HeaderValue, HostError, HostName, HostPattern, PathPattern, Protocols, RouteSpec,
 };

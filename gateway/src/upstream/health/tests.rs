@@ -1,3 +1,5 @@
+//! Health: the transitions of the table, random histories, and threads that share a group.
+
 use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
