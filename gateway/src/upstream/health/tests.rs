@@ -400,7 +400,7 @@ fn a_trial_is_given_once() {
             let mut turns = 0_u32;
             while reached[1 - own].load(Ordering::SeqCst) < target.0 {
                 turns += 1;
-                if turns % 1000 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+                if turns.is_multiple_of(1000) { std::thread::yield_now() } else { std::hint::spin_loop() }
             }
             matches!(group.admit(target, 31 * S, &policy), Admission::Trial(_))
         });
