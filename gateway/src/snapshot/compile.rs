@@ -177,6 +177,7 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
                 https: route.protocols.iter().any(|p| p.is_http() && p.is_tls()),
             },
             order: index as u64,
+            wants_captures: false,
         }
     });
     match Router::compile(specs.collect()) {
