@@ -94,7 +94,7 @@ impl Setup {
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
-            "_format_version: \"3.0\"\n\
+            "_format_version: \"3.0\"\ndefaults: portcullis\n\
              listeners:\n  - name: plain\n    address: {plain}\n",
             plain = places.plain.addr(),
         );
