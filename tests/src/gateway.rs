@@ -371,6 +371,7 @@ impl Gateway {
     pub fn restart(&mut self) {
         let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(self.places.config());
+        self.process.kill();
         self.process = Process::start(&command, self.places.dir.path());
         self.wait_ready();
     }
