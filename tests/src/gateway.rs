@@ -94,7 +94,7 @@ impl Setup {
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
-            "_format_version: \"3.0\"\n\
+            "_format_version: \"3.0\"\ndefaults: portcullis\n\
              listeners:\n  - name: plain\n    address: {plain}\n",
             plain = places.plain.addr(),
         );
@@ -371,6 +371,7 @@ impl Gateway {
     pub fn restart(&mut self) {
         let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(self.places.config());
+        self.process.kill();
         self.process = Process::start(&command, self.places.dir.path());
         self.wait_ready();
     }

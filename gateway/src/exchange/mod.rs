@@ -91,6 +91,9 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         let Some(service) = chosen.service else {
             break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
         };
+        if chosen.strip_path {
+            forward::add_prefix(&mut down.request, matched_len);
+        }
         let plan = Plan::new(local, down, chosen, service, matched_len, admitted, &record);
         forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
         forward(shard, local, down, &mut cx, &mut record, &plan).await
