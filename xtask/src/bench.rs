@@ -8,6 +8,7 @@ use crate::{needs, process, run};
 use anyhow::Result;
 use serde_json::Value;
 use std::path::Path;
+use std::time::SystemTime;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -59,15 +60,15 @@ const MICRO: [&str; 3] = ["bucket", "parse", "route"];
 const RESULTS: &str = "benches/results";
 
 fn micro() -> Result<()> {
-    process::run(process::cargo().args([
-        "bench",
-        "--locked",
-        "--package",
-        "portcullis-benches",
-        "--benches",
-    ]))?;
+    let start = SystemTime::now();
+    let mut command = process::cargo();
+    command.args(["bench", "--locked", "--package", "portcullis-benches"]);
+    for name in MICRO {
+        command.args(["--bench", name]);
+    }
+    process::run(&mut command)?;
     let mut found = Vec::new();
-    estimates(&process::target_dir().join("criterion"), &mut found)?;
+    estimates(&process::target_dir().join("criterion"), start, &mut found)?;
     anyhow::ensure!(!found.is_empty(), "criterion left no estimates");
     found.sort();
     let mut table = String::from(
@@ -85,11 +86,15 @@ fn micro() -> Result<()> {
 }
 
 /// Reads what criterion keeps of each bench: `FOLDER/…/new/{benchmark,estimates}.json`.
-fn estimates(folder: &Path, found: &mut Vec<(String, String)>) -> Result<()> {
+/// Those of earlier runs, also of benches that are gone, stay on disk and are left out.
+fn estimates(folder: &Path, start: SystemTime, found: &mut Vec<(String, String)>) -> Result<()> {
     let read = |file: &str| -> Result<Value> {
         Ok(serde_json::from_str(&std::fs::read_to_string(folder.join(file))?)?)
     };
     if folder.file_name().is_some_and(|n| n == "new") && folder.join("estimates.json").exists() {
+        if folder.join("estimates.json").metadata()?.modified()? < start {
+            return Ok(());
+        }
         let median = &read("estimates.json")?["median"];
         let nanoseconds = |value: &Value| time(value.as_f64().unwrap_or(f64::NAN));
         let interval = &median["confidence_interval"];
@@ -106,7 +111,7 @@ fn estimates(folder: &Path, found: &mut Vec<(String, String)>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            estimates(&path, found)?;
+            estimates(&path, start, found)?;
         }
     }
     Ok(())
