@@ -61,7 +61,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     // 1 receive head: done by the connection loop, which found it whole.
     let now_ns = clock::now_ns();
     let mut record = Record::new(shard, now_ns, connection::client_address(local, down));
-    let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table);
+    let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table, &shard.limit_table);
     cx.https = down.origin.https;
 
     let outcome: Result<Next, Box<Response>> = 'answered: {

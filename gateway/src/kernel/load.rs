@@ -76,7 +76,7 @@ impl Pins {
 }
 
 /// A file system for pins at or above `root`, mounted if there is none and it may be.
-fn ensure_bpffs(root: &Path) -> Result<(), KernelError> {
+pub(super) fn ensure_bpffs(root: &Path) -> Result<(), KernelError> {
     let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let fail = |doing, path: &Path| {
         let path = path.to_owned();

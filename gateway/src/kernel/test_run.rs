@@ -2,11 +2,12 @@
 //!
 //! Loads the same object with maps of its own, unpinned. Nothing in the gateway uses it.
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, PerCpuHashMap};
 use aya::programs::Xdp;
-use aya::{Ebpf, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use portcullis_abi::{PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY, flag, map};
 
 use super::{Kernel, KernelError, Settings, attach, load, set_flag};
@@ -40,8 +41,8 @@ impl Entry {
 pub struct Outcome {
     /// XDP action of the last repetition.
     pub action: u32,
-    /// Wall time of all repetitions with one system call's overhead.
-    pub elapsed: Duration,
+    /// Time of one repetition by the kernel's own clock, in whole ns; leaves out when it was preempted.
+    pub each: Duration,
 }
 
 /// The loaded object.
@@ -91,15 +92,53 @@ impl TestRun {
     }
 }
 
+/// Another project's XDP program, to be measured beside ours.
+pub struct Foreign {
+    ebpf: Ebpf,
+    program: &'static str,
+}
+
+impl Foreign {
+    /// Loads `program` of the object at `path`. Maps that ask to be pinned are pinned in `pins`, a directory on
+    /// bpffs, and unpinned at once.
+    pub fn load(path: &Path, program: &'static str, pins: &Path) -> Result<Foreign, KernelError> {
+        load::ensure_bpffs(pins)?;
+        let loaded = EbpfLoader::new().default_map_pin_directory(pins).load_file(path);
+        let removed = std::fs::remove_dir_all(pins);
+        let mut ebpf = loaded.map_err(KernelError::load)?;
+        removed.map_err(|source| KernelError::Pin { doing: "removing", path: pins.to_owned(), source })?;
+        load::program(&mut ebpf, program)?;
+        Ok(Foreign { ebpf, program })
+    }
+
+    /// Writes one entry of a per-CPU hash, the same value on every CPU.
+    pub fn insert(&mut self, name: &'static str, key: u32, value: u64) -> Result<(), KernelError> {
+        let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing { name })?;
+        let mut map: PerCpuHashMap<&mut MapData, u32, u64> =
+            PerCpuHashMap::try_from(map).map_err(KernelError::map(name))?;
+        let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus);
+        let values = vec![value; cpus].try_into().map_err(|source: std::io::Error| KernelError::Pin {
+            doing: "setting",
+            path: name.into(),
+            source,
+        })?;
+        map.insert(key, values, 0).map_err(KernelError::map(name))
+    }
+
+    /// Runs one packet `repeat` times.
+    pub fn run(&self, packet: &[u8], repeat: u32) -> Result<Outcome, KernelError> {
+        run(&self.ebpf, self.program, packet, repeat)
+    }
+}
+
 fn run(ebpf: &Ebpf, name: &'static str, packet: &[u8], repeat: u32) -> Result<Outcome, KernelError> {
     let program: &Xdp = ebpf
         .program(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(KernelError::Missing { name })?;
-    let start = Instant::now();
     let options = TestRunOptions { data_in: Some(packet), repeat, ..Default::default() };
     let result = program
         .test_run(options)
         .map_err(|source| KernelError::Program { program: name, source: Box::new(source) })?;
-    Ok(Outcome { action: result.return_value, elapsed: start.elapsed() })
+    Ok(Outcome { action: result.return_value, each: result.duration })
 }
