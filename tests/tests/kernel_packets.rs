@@ -398,7 +398,7 @@ fn concurrent_charges_are_exact() {
         });
         let counters = run.kernel.counters().expect("counters");
         let uncharged = counters[Reason::PassContended as usize];
-        assert_eq!(counters[Reason::Pass as usize] + uncharged, CHARGES.into());
+        assert_eq!(counters[Reason::Pass as usize] + uncharged, u64::from(CHARGES));
         assert_eq!(word.load(Relaxed) - start, u64::from(CHARGES) * 2 - uncharged);
         assert!(uncharged < 100, "{uncharged} packets lost every try");
     });

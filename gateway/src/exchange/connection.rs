@@ -227,4 +227,3 @@ pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
     }
     super::forward::client_from_fields(&down.request.head, source, trusted)
 }
-

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::http::Head;
+use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::id::ShardId;
 use crate::limit::{Table, WallClock};
 use crate::log::{self, ShardLog};
