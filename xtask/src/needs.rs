@@ -28,7 +28,7 @@ pub const TESTS: &[&str] = &[
 /// A compiler with the sources of its core library, for the BPF target that has no prebuilt one.
 pub const EBPF: &[&str] = &["rustc-web", "rust-web-src"];
 /// The other proxies and the load generator of the side-by-side runs.
-pub const BENCH: &[&str] = &["nginx-light", "haproxy", "wrk", "util-linux"];
+pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "util-linux"];
 
 /// Packages of the Python clients.
 const PYTHON: &[&str] = &["requests", "httpx[http2]"];
@@ -93,7 +93,8 @@ pub fn python() -> Result<PathBuf> {
 
 fn apt_get(args: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    // Installing a proxy to compare with must not also start it on port 80.
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     command
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Owns the life of both: builds, starts the demo origin and the gateway, says when it answers, passes
 //! Ctrl-C on as SIGTERM so that the gateway drains, and leaves nothing behind. It knows nothing of the
-//! configuration beyond three things it can see in the text: where the listeners are, which loopback
-//! addresses wait for an origin, and the curl lines in the comments.
+//! configuration beyond what it can see in the text: where the listeners are, which loopback addresses
+//! wait for an origin, and the curl lines in the comments (`# curl …`, then after two blanks what to
+//! expect; a number there is the status, 200 where none is given).
 
 use crate::{origin, process};
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,27 +57,57 @@ pub fn run(options: &Options) -> Result<()> {
             Err(error) => println!("no demo origin: {error:#}; is one of yours running there?"),
         }
     }
+    let path = if options.no_xdp { write_without_xdp(&path, &text)? } else { path };
     let mut command = Command::new(&binary);
-    command.arg("run").arg(&path);
-    if options.no_xdp {
-        command.arg("--no-xdp");
-    }
+    command.arg("run").arg("--config").arg(&path);
     println!("$ {}", process::describe(&command));
     // A group of its own: Ctrl-C reaches this process alone, which then asks the gateway to drain.
     let mut gateway = Gateway(command.process_group(0).spawn().context("cannot start the gateway")?);
     pass_signals_on(gateway.0.id())?;
     wait_until_it_answers(&mut gateway.0, &plan.listeners)?;
     plan.print(&options.config);
-    if options.check {
-        check_lines(&plan.curl_lines)?;
-        return gateway.stop();
+    let result = if options.check {
+        check_lines(&plan.curl_lines).and_then(|()| gateway.stop())
+    } else {
+        println!("\nCtrl-C ends it.");
+        gateway.wait()
+    };
+    detach(&binary);
+    result
+}
+
+/// The same configuration with the kernel part off, beside what cargo builds.
+fn write_without_xdp(path: &Path, text: &str) -> Result<PathBuf> {
+    let folder = process::target_dir().join("run");
+    std::fs::create_dir_all(&folder)?;
+    let copy = folder.join(path.file_name().context("the configuration has no file name")?);
+    std::fs::write(&copy, without_xdp(text))?;
+    Ok(copy)
+}
+
+/// The text without its top-level section `xdp`: the kernel part is off where nothing asks for it.
+fn without_xdp(text: &str) -> String {
+    let mut inside = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        if line.starts_with(|c: char| !c.is_whitespace() && c != '#') {
+            inside = line.starts_with("xdp:");
+        }
+        if !inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
     }
-    println!("\nCtrl-C ends it.");
-    let status = gateway.0.wait()?;
-    if !status.success() {
-        bail!("the gateway ended with {status}");
+    kept
+}
+
+/// The gateway leaves its pinned program attached for its successor; after a demo there is none.
+fn detach(binary: &Path) {
+    if process::is_root() {
+        // Where the kernel part was never on there is nothing to detach, which is no fault.
+        let _ =
+            Command::new(binary).args(["xdp", "detach"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
-    Ok(())
 }
 
 /// Builds the gateway and returns its path.
@@ -90,6 +121,13 @@ pub fn build(profile: &str) -> Result<PathBuf> {
 struct Gateway(Child);
 
 impl Gateway {
+    /// Waits until it is told to end by a signal.
+    fn wait(mut self) -> Result<()> {
+        let status = self.0.wait()?;
+        anyhow::ensure!(status.success(), "the gateway ended with {status}");
+        Ok(())
+    }
+
     fn stop(mut self) -> Result<()> {
         send(self.0.id(), "TERM");
         let start = Instant::now();
@@ -119,7 +157,45 @@ impl Drop for Gateway {
 struct Plan {
     listeners: Vec<SocketAddr>,
     origins: Vec<SocketAddr>,
-    curl_lines: Vec<String>,
+    curl_lines: Vec<CurlLine>,
+}
+
+/// A line to paste into a shell, and what its comment says of the answer.
+#[derive(Debug, PartialEq, Eq)]
+struct CurlLine {
+    command: String,
+    says: String,
+}
+
+impl CurlLine {
+    /// `curl …`, optionally two blanks and what to expect.
+    fn read(comment: &str) -> Option<Self> {
+        let comment = comment.trim().trim_start_matches("$ ");
+        if !comment.starts_with("curl ") {
+            return None;
+        }
+        let (command, says) = comment.split_once("  ").unwrap_or((comment, ""));
+        Some(Self { command: command.trim().to_owned(), says: says.trim().to_owned() })
+    }
+
+    fn status(&self) -> &str {
+        let word = self.says.split([' ', ',']).next().unwrap_or_default();
+        if word.len() == 3 && word.bytes().all(|b| b.is_ascii_digit()) { word } else { "200" }
+    }
+
+    /// Runs it and compares the status.
+    fn check(&self) -> Result<()> {
+        let line = format!("{} -i -s -S --max-time 10", self.command);
+        println!("$ {line}");
+        let output = Command::new("sh").args(["-c", &line]).output().context("sh")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        println!("{}", text.trim_end());
+        let status = text.split(' ').nth(1).unwrap_or_default();
+        let failed = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "`{}`: {}", self.command, failed.trim());
+        anyhow::ensure!(status == self.status(), "`{}`: {status}, not {}", self.command, self.status());
+        Ok(())
+    }
 }
 
 impl Plan {
@@ -128,10 +204,7 @@ impl Plan {
         let mut section = "";
         for line in text.lines() {
             if let Some(comment) = line.trim_start().strip_prefix('#') {
-                let comment = comment.trim().trim_start_matches("$ ");
-                if comment.starts_with("curl ") {
-                    plan.curl_lines.push(comment.to_owned());
-                }
+                plan.curl_lines.extend(CurlLine::read(comment));
                 continue;
             }
             if line.starts_with(|c: char| c.is_ascii_alphabetic()) {
@@ -160,7 +233,7 @@ impl Plan {
             println!("Try:");
         }
         for line in &self.curl_lines {
-            println!("  {line}");
+            println!("  {:60} {}", line.command, line.says);
         }
     }
 }
@@ -210,13 +283,10 @@ fn send(pid: u32, signal: &str) {
     let _ = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
 }
 
-fn check_lines(lines: &[String]) -> Result<()> {
+fn check_lines(lines: &[CurlLine]) -> Result<()> {
     anyhow::ensure!(lines.len() >= 3, "the configuration shows {} curl lines, not three", lines.len());
     for line in lines {
-        println!("$ {line}");
-        let output = Command::new("sh").args(["-c", line]).output().context("sh")?;
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-        anyhow::ensure!(output.status.success() && !output.stdout.is_empty(), "`{line}`: {}", output.status);
+        line.check()?;
     }
     println!("{} answered", process::count(lines.len(), "curl line"));
     Ok(())
@@ -231,7 +301,7 @@ mod tests {
         let text = "\
 # Try it:
 #   $ curl -i http://127.0.0.1:8000/hello
-#   curl -H 'apikey: k' http://127.0.0.1:8000/private
+#   curl -H 'apikey: k' http://127.0.0.1:8000/private    401
 listeners:
   - address: 0.0.0.0:8000 # or 127.0.0.1:8001
   - address: \"[::1]:8443\"
@@ -249,17 +319,32 @@ upstreams:
         let addresses = |a: &[&str]| a.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
         assert_eq!(plan.listeners, addresses(&["0.0.0.0:8000", "[::1]:8443"]));
         assert_eq!(plan.origins, addresses(&["127.0.0.1:9000", "127.0.0.1:9001"]));
+        let lines: Vec<(&str, &str)> =
+            plan.curl_lines.iter().map(|l| (l.command.as_str(), l.status())).collect();
         assert_eq!(
-            plan.curl_lines,
-            ["curl -i http://127.0.0.1:8000/hello", "curl -H 'apikey: k' http://127.0.0.1:8000/private"]
+            lines,
+            [
+                ("curl -i http://127.0.0.1:8000/hello", "200"),
+                ("curl -H 'apikey: k' http://127.0.0.1:8000/private", "401")
+            ]
         );
     }
 
     #[test]
-    fn lines_that_do_not_answer_are_named() {
-        let lines = ["curl".into(), "true".into(), "false".into()];
-        assert!(check_lines(&lines).is_err());
-        assert!(check_lines(&["echo 1".into(), "echo 2".into(), "echo 3".into()]).is_ok());
-        assert!(check_lines(&["echo 1".into()]).is_err());
+    fn an_answer_is_compared_with_what_was_promised() {
+        let address = origin::start("127.0.0.1:0".parse().unwrap()).unwrap();
+        let line = |says: &str| CurlLine::read(&format!("curl http://{address}/  {says}")).unwrap();
+        if process::is_installed("curl") {
+            line("the origin's answer").check().unwrap();
+            line("200").check().unwrap();
+            assert!(line("401, without a key").check().is_err());
+            assert!(check_lines(&[line("200")]).is_err());
+        }
+    }
+
+    #[test]
+    fn only_the_kernel_part_is_left_out() {
+        let text = "a: 1\n# about xdp\nxdp:\n  mode: auto\n  # inside\n\nservices:\n  - xdp: 1\n";
+        assert_eq!(without_xdp(text), "a: 1\n# about xdp\nservices:\n  - xdp: 1\n");
     }
 }

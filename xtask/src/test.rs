@@ -5,10 +5,9 @@
 //! where it should. Invariant: as root on Debian nothing is skipped.
 
 use crate::steps::Steps;
-use crate::{fuzz, needs, process, run, schema};
+use crate::{build_ebpf, fuzz, needs, process, run, schema};
 use anyhow::Result;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Seconds for each fuzz target in a test run; a hunt is longer and is not a gate.
 const FUZZ_SECONDS: u32 = 5;
@@ -98,9 +97,7 @@ fn rebuild_ebpf(steps: &mut Steps) {
         needs::cargo_tool(BPF_LINKER.0, BPF_LINKER.1)
     });
     if tools {
-        steps.run(NAME, || {
-            process::run(Command::new(std::env::current_exe()?).args(["build-ebpf", "--check"]))
-        });
+        steps.run(NAME, || build_ebpf::run(&build_ebpf::Options { check: true, no_install: true }));
     } else {
         steps.skip(NAME, "no BPF toolchain; the committed object was used");
     }

@@ -32,15 +32,15 @@ listeners:
   - name: tls
     address: {tls}
     backlog: 4096
-    tls: {{ certificates: [load], min_version: \"1.3\", session_tickets: false, alpn: [http/1.1] }}
+    tls: {{ certificates: [load], default_certificate: load, min_version: \"1.3\", session_tickets: false }}
   - name: tokens
     address: {tokens}
     backlog: 4096
-    tls: {{ certificates: [load], min_version: \"1.3\", session_tickets: false, alpn: [http/1.1] }}
+    tls: {{ certificates: [load], default_certificate: load, min_version: \"1.3\", session_tickets: false }}
 certificates:
-  - id: load
-    cert: ${{file:{certificate}}}
-    key: ${{file:{key}}}
+  - name: load
+    cert_file: {certificate}
+    key_file: {key}
 shards:
   count: 1
   cores: [{CORE}]
@@ -99,6 +99,6 @@ pub const TOKENS_HOST: &str = "tokens.test";
 pub fn command(lab: &Lab, config: &Path) -> Result<Command> {
     let binary = lab.portcullis.as_ref().context("`--portcullis` names the gateway's binary")?;
     let mut command = Command::new(binary);
-    command.arg("run").arg(config);
+    command.arg("run").arg("--config").arg(config);
     Ok(command)
 }

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
@@ -23,12 +23,13 @@ use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
 use crate::id::{Generation, ShardId};
-use crate::limit::WallClock;
+use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
-use crate::metrics::{self, DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, CompileContext, Snapshot};
+use crate::tls::Ticketer;
 
 /// Everything that carries traffic.
 pub struct Gateway {
@@ -42,8 +43,14 @@ pub struct Gateway {
     kernel: KernelPart,
     registry: Arc<Registry>,
     wall_clock: Arc<WallClock>,
-    compiler: Arc<snapshot::Compiler>,
+    /// Counters of limit keys that are not source addresses.
+    limit_table: Arc<Table>,
+    ticketer: Ticketer,
 }
+
+/// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
+/// least used are forgotten first.
+const LIMIT_KEYS: usize = 1 << 18;
 
 /// Sockets of an address, one a shard.
 type Bound = (SocketAddr, Vec<TcpListener>);
@@ -72,7 +79,8 @@ impl Gateway {
             cores: cores(config, count),
             kernel: KernelPart::load(config)?,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
-            compiler: Arc::new(snapshot::Compiler::new(Arc::clone(&registry))?),
+            limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
+            ticketer: Ticketer::new().context("ticket keys")?,
             registry,
         })
     }
@@ -100,6 +108,7 @@ impl Gateway {
             cores: self.cores.clone(),
             snapshot: Arc::clone(snapshot),
             table: Arc::clone(self.kernel.table()),
+            limit_table: Arc::clone(&self.limit_table),
             wall_clock: Arc::clone(&self.wall_clock),
             registry: Arc::clone(&self.registry),
             outboxes: std::mem::take(&mut self.outboxes),
@@ -130,10 +139,12 @@ impl Plane for Gateway {
     type Compiled = Arc<Snapshot>;
 
     fn compiler(&self) -> Compile<Self::Compiled> {
-        let compiler = Arc::clone(&self.compiler);
+        let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
         let previous = self.snapshot.clone();
         Box::new(move |config, generation| {
-            compiler.compile(&config, generation, previous.as_deref()).map(Arc::new)
+            let previous = previous.as_deref();
+            let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
+            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
         })
     }
 
@@ -175,10 +186,6 @@ impl Plane for Gateway {
         let Some(shards) = &self.shards else { return };
         if let Err(cause) = shards.stop() {
             tracing::error!(%cause, "not every shard stops");
-        }
-        let patience = Instant::now() + STOP_PATIENCE;
-        while !shards.all_ended() && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -295,9 +302,6 @@ fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// How long shards may take to end once they are told to.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //!
 //! | listener | interfaces |
 //! |---|---|
-//! | `0.0.0.0`, `::` | every interface that is up, but for loopback |
+//! | `0.0.0.0`, `::` | every interface that is up, but for loopback (`/proc/net/dev`) |
 //! | an IPv4 address | the one whose directly connected network holds it (`/proc/net/route`) |
 //! | an IPv6 address | the one that has it (`/proc/net/if_inet6`) |
 //! | a loopback address | none: loopback is never dropped |
@@ -29,11 +29,14 @@ impl Network {
     /// The interfaces of this network namespace. What cannot be read counts as absent.
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-        let is_up = |name: &String| carries_traffic(&text(&format!("/sys/class/net/{name}/flags")));
+        // sysfs shows the namespace it was mounted in, procfs that of the reader; they differ after
+        // `nsenter --net`. So the names are procfs's, and an interface that sysfs does not know counts as up.
+        let is_up = |name: &String| {
+            let flags = fs::read_to_string(format!("/sys/class/net/{name}/flags"));
+            flags.map_or(true, |flags| carries_traffic(&flags))
+        };
         Self {
-            up: names.filter(is_up).collect(),
+            up: names(&text("/proc/net/dev")).into_iter().filter(is_up).collect(),
             v4: connected(&text("/proc/net/route")),
             v6: addresses(&text("/proc/net/if_inet6")),
         }
@@ -73,6 +76,12 @@ impl Network {
             IpAddr::V6(v6) => self.v6.iter().find(|(_, own)| *own == v6).map(|(name, _)| name.as_str()),
         }
     }
+}
+
+/// From `/proc/net/dev`, after its two lines of headings: every interface but loopback.
+fn names(table: &str) -> Vec<String> {
+    let named = table.lines().skip(2).filter_map(|line| line.split_once(':'));
+    named.map(|(name, _)| name.trim().to_owned()).filter(|name| name != "lo").collect()
 }
 
 /// From `/sys/class/net/*/flags`: IFF_UP (1) without IFF_LOOPBACK (8).
@@ -154,6 +163,12 @@ mod tests {
     fn an_address_of_no_interface_is_named() {
         let strange = ["192.0.2.1", "10.1.2.9", "2001:db8::2"].map(|text| text.parse().unwrap());
         assert_eq!(network().carrying(&strange).unwrap_err(), [strange[0], strange[2]]);
+    }
+
+    #[test]
+    fn names_of_interfaces() {
+        let table = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  eth0: 1 2\nwg-a.7:1 2\n";
+        assert_eq!(names(table), ["eth0", "wg-a.7"]);
     }
 
     #[test]

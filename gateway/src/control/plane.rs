@@ -13,8 +13,11 @@ use super::status::PlaneStatus;
 use crate::id::Generation;
 
 /// The step from a validated configuration to a generation that can be installed. Slow (regular expressions,
-/// certificates, names to resolve), so it runs on a thread of its own.
-pub type Compile<C> = Box<dyn FnOnce(Arc<Config>, Generation) -> Result<C, Vec<Diagnostic>> + Send>;
+/// certificates, names to resolve), so it runs on a thread of its own. Warnings come beside the generation.
+pub type Compile<C> = Box<dyn FnOnce(Arc<Config>, Generation) -> Compiled<C> + Send>;
+
+/// A generation with warnings, or all that is wrong with it.
+pub type Compiled<C> = Result<(C, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// The shards with their listeners, tables and counters, as the control thread sees them.
 pub trait Plane {
@@ -37,10 +40,11 @@ pub trait Plane {
     /// Stops accepting; shards end idle connections now and busy ones after their exchange.
     fn drain(&mut self);
 
-    /// Whether no connection is open any more.
+    /// Whether no connection is open any more and the shards' threads have ended.
     fn is_drained(&self) -> bool;
 
-    /// Ends the shards' threads, cutting what is open, and waits for them. Their last log lines are in the queue afterwards.
+    /// Tells the shards' threads to end now, cutting what is open; [`Plane::is_drained`] says when they have.
+    /// Their last log lines are in the queue then.
     fn stop(&mut self);
 
     /// Counts a reload: whether it went well, the generation now in force, and when (seconds since 1970).

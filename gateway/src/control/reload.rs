@@ -38,19 +38,21 @@ pub async fn prepare<C: Send + 'static>(
     compile: Compile<C>,
     generation: Generation,
 ) -> Result<Ready<C>, Vec<Finding>> {
-    let job = tokio::task::spawn_blocking(move || now(&load, compile, generation));
+    let job = tokio::task::spawn_blocking(move || run(&load, compile, generation));
     match job.await {
         Ok(result) => result,
         Err(cause) => Err(vec![Finding::without_place(format!("the compiler gave up: {cause}"))]),
     }
 }
 
-/// The same on this thread: for the start, when nothing else is to be done meanwhile.
-pub fn now<C>(load: &Load, compile: Compile<C>, generation: Generation) -> Result<Ready<C>, Vec<Finding>> {
+fn run<C>(load: &Load, compile: Compile<C>, generation: Generation) -> Result<Ready<C>, Vec<Finding>> {
     let loaded = load().map_err(|findings| to_findings(&findings))?;
-    let remarks = to_findings(&loaded.remarks);
+    let mut remarks = to_findings(&loaded.remarks);
     match compile(Arc::clone(&loaded.config), generation) {
-        Ok(compiled) => Ok(Ready { config: loaded.config, compiled, remarks }),
+        Ok((compiled, warnings)) => {
+            remarks.extend(to_findings(&warnings));
+            Ok(Ready { config: loaded.config, compiled, remarks })
+        }
         // The remarks may well explain the errors.
         Err(errors) => Err(to_findings(&errors).into_iter().chain(remarks).collect()),
     }
@@ -67,6 +69,10 @@ pub fn ignored_until_restart(old: &Config, new: &Config) -> Vec<Finding> {
         ("admin", old.admin != new.admin),
         ("shards", old.shards != new.shards),
         ("telemetry.log_format", old.telemetry.log_format != new.telemetry.log_format),
+        ("xdp.mode", old.xdp.mode != new.xdp.mode),
+        ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
+        ("xdp.pin_path", old.xdp.pin_path != new.xdp.pin_path),
+        ("xdp.table_entries", old.xdp.table_entries != new.xdp.table_entries),
     ];
     let remark = |key: &str| {
         let message = format!("{key} has changed, which takes effect at the next start");

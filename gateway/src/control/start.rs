@@ -118,12 +118,15 @@ pub async fn assemble<P: Plane>(
         AccessLog::start(inbox, wake, destination(&config), has_ring).context("the access log")?;
     let mut plane = (inputs.begin)(&config, outboxes)?;
     let compiled = plane.compiler()(Arc::clone(&config), Generation(1));
-    let installed = compiled.and_then(|compiled| plane.install(compiled));
-    if let Err(errors) = installed {
-        plane.stop();
-        return Err(Failure::Findings(reload::to_findings(&errors)));
-    }
-    let report = watch.report(true, Generation(1), reload::to_findings(&loaded.remarks));
+    let installed = compiled.and_then(|(compiled, warnings)| plane.install(compiled).map(|()| warnings));
+    let remarks = match installed {
+        Ok(warnings) => reload::to_findings(&[loaded.remarks, warnings].concat()),
+        Err(errors) => {
+            plane.stop();
+            return Err(Failure::Findings(reload::to_findings(&errors)));
+        }
+    };
+    let report = watch.report(true, Generation(1), remarks);
     plane.reloaded(true, Generation(1), report.at);
     say(&config, &inputs.config_path, &plane.status());
     reload::tell(&report);
@@ -165,9 +168,11 @@ async fn open_admin(admin: &Admin, events: &mpsc::Sender<Event>) -> Result<Optio
     Ok(Some(file))
 }
 
-/// The configuration in force, without its secrets.
+/// The configuration in force with its secrets masked, for people.
 pub fn masked(config: &Config) -> String {
-    format!("{config:#?}\n")
+    // Values mask themselves when shown, but the texts they were written in do not.
+    let shown = Config { sources: Arc::default(), ..config.clone() };
+    format!("{shown:#?}\n")
 }
 
 /// Sends a tick in each `period` for as long as somebody listens.
@@ -196,6 +201,10 @@ pub async fn end<P: Plane>(mut control: Control<P>, socket: Option<SocketFile>, 
         }
     }
     control.plane.stop();
+    let patience = Instant::now() + STOP_PATIENCE;
+    while !control.plane.is_drained() && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     control.access_log.finish().await;
     ExitCode::SUCCESS
 }
@@ -248,6 +257,9 @@ fn say(config: &Config, path: &Path, plane: &PlaneStatus) {
         tracing::info!("metrics at http://{address}/metrics");
     }
 }
+
+/// How long shards may take to end once they are told to.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Events that may wait for the loop; senders wait beyond that.
 pub const EVENTS: usize = 64;

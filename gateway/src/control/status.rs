@@ -109,11 +109,6 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether this alone makes a configuration unusable.
-    pub fn is_error(&self) -> bool {
-        self.severity == "error"
-    }
-
     /// A finding of control itself, at no place in a file.
     pub fn without_place(message: String) -> Self {
         Self {

@@ -42,7 +42,7 @@ impl Plane for FakePlane {
         let panics = Arc::clone(&self.panic_in_compiler);
         Box::new(move |config, generation| {
             assert!(!panics.load(Ordering::Relaxed), "as told by the test");
-            Ok((config.listeners.len(), generation))
+            Ok(((config.listeners.len(), generation), Vec::new()))
         })
     }
 
@@ -147,6 +147,16 @@ impl Scene {
         (answer.status, serde_json::from_str(&answer.body).unwrap())
     }
 
+    /// Waits until something happens to the plane.
+    async fn next_calls(&self) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.script.borrow().calls.is_empty() {
+            assert!(Instant::now() < deadline, "nothing happened within 5 s");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.calls()
+    }
+
     fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.script.borrow_mut().calls)
     }
@@ -155,7 +165,7 @@ impl Scene {
 fn loader(path: PathBuf) -> Load {
     Arc::new(move || {
         let loaded = portcullis_config::load(&path, &EmptyCatalog)?;
-        Ok(Loaded { config: Arc::new(loaded.config), remarks: loaded.remarks })
+        Ok(Loaded { config: Arc::new(loaded.config), remarks: loaded.warnings })
     })
 }
 
@@ -197,8 +207,7 @@ fn a_gateway_starts_answers_and_drains() {
         let (code, report) = scene.json("POST", "/reload").await;
         assert_eq!((code, &report["ok"]), (422, &false.into()), "a reload while draining");
         scene.calls();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(scene.calls(), ["drain"]);
+        assert_eq!(scene.next_calls().await, ["drain"]);
         assert!(!scene.exit.is_finished(), "a connection is open still");
         scene.script.borrow_mut().has_connections = false;
         assert_eq!(format!("{:?}", scene.exit.await.unwrap()), format!("{:?}", ExitCode::SUCCESS));
@@ -274,6 +283,21 @@ fn what_needs_a_restart_is_said() {
         assert_eq!(code, 200);
         let said = report["findings"].as_array().unwrap().iter().any(|finding| finding["path"] == "shards");
         assert!(said, "{report}");
+        scene.exit.abort();
+    });
+}
+
+#[test]
+fn the_configuration_is_shown_without_secrets() {
+    in_each_runtime(async |has_ring| {
+        let scene = Scene::open(has_ring).await;
+        let consumers =
+            "consumers:\n  - username: ann\n    keyauth_credentials:\n      - key: hunter2hunter2\n";
+        write_config(scene.folder.path(), 1, consumers);
+        assert_eq!(scene.ask("POST", "/reload").await.status, 200);
+        let shown = scene.ask("GET", "/config").await.body;
+        assert!(shown.contains("ann"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
         scene.exit.abort();
     });
 }

@@ -119,9 +119,7 @@ pub fn charge(
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
 pub fn may_keep(shard: &Shard, down: &mut Downstream, record: &Record) -> bool {
-    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
-        return false;
-    };
+    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else { return false };
     if record.malformed || record.body_touched {
         return false;
     }
@@ -134,3 +132,4 @@ impl HeaderLookup for RequestHead {
         self.head.get_all(name).any(accept)
     }
 }
+

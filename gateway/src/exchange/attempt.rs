@@ -16,8 +16,8 @@ use super::pump::Pump;
 use super::refuse;
 use super::relay::{Coding, Leg, RelayError};
 use crate::http::h1::{
-    self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response,
-    write_continue, write_request, write_response,
+    self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response, write_continue,
+    write_request, write_response,
 };
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
 use crate::id::ServiceId;
@@ -260,13 +260,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Takes note of a response, and keeps the connection if it can be used again.
-    pub fn succeeded(
-        &self,
-        target: &Target<'_>,
-        status: u16,
-        connection: UpstreamConnection,
-        reusable: bool,
-    ) {
+    pub fn succeeded(&self, target: &Target<'_>, status: u16, connection: UpstreamConnection, reusable: bool) {
         let now_ns = clock::now_ns();
         self.report(target, Outcome::Status(status), now_ns);
         if reusable {
@@ -281,9 +275,7 @@ impl<'a> Attempts<'a> {
         let stale = failure.reused && failure.kind == retry::Failure::Reset;
         let outcome = match failure.kind {
             _ if stale => Outcome::Unknown,
-            retry::Failure::Connect | retry::Failure::Reset | retry::Failure::BadResponse => {
-                Outcome::TcpFailure
-            }
+            retry::Failure::Connect | retry::Failure::Reset | retry::Failure::BadResponse => Outcome::TcpFailure,
             retry::Failure::ConnectTimeout | retry::Failure::ResponseTimeout => Outcome::Timeout,
             retry::Failure::Status(status) => Outcome::Status(status),
             retry::Failure::ClientGone => Outcome::Unknown,
@@ -313,8 +305,7 @@ impl<'a> Attempts<'a> {
 
     fn report(&self, target: &Target<'_>, outcome: Outcome, now_ns: u64) {
         let spec = &self.upstream.spec;
-        let change =
-            spec.health.report(target.index, now_ns, &spec.health_policy, target.trial.take(), outcome);
+        let change = spec.health.report(target.index, now_ns, &spec.health_policy, target.trial.take(), outcome);
         super::finish::health_changed(spec, target.spec, change);
     }
 
@@ -335,9 +326,7 @@ fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
         HashKey::Consumer => cx.consumers.consumer(cx.identity.consumer?).id.hash(&mut hasher),
         HashKey::Ip => cx.client.hash(&mut hasher),
         HashKey::Header(name) => request.head.get(name)?.hash(&mut hasher),
-        HashKey::Cookie { name, .. } => {
-            cookie(request.head.get_known(Known::Cookie)?, name)?.hash(&mut hasher)
-        }
+        HashKey::Cookie { name, .. } => cookie(request.head.get_known(Known::Cookie)?, name)?.hash(&mut hasher),
         HashKey::Path => request.path().hash(&mut hasher),
         HashKey::QueryArgument(name) => query_argument(request.query()?, name)?.hash(&mut hasher),
     }
@@ -345,9 +334,7 @@ fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
 }
 
 fn cookie<'h>(field: &'h [u8], name: &str) -> Option<&'h [u8]> {
-    field
-        .split(|&b| b == b';')
-        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    field.split(|&b| b == b';').find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn query_argument<'q>(query: &'q [u8], name: &str) -> Option<&'q [u8]> {

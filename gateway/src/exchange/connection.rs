@@ -227,3 +227,4 @@ pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
     }
     super::forward::client_from_fields(&down.request.head, source, trusted)
 }
+

@@ -61,14 +61,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     // 1 receive head: done by the connection loop, which found it whole.
     let now_ns = clock::now_ns();
     let mut record = Record::new(shard, now_ns, connection::client_address(local, down));
-    let mut cx = Cx::new(
-        now_ns,
-        shard.wall(now_ns),
-        down.origin.source.ip(),
-        record.client,
-        &snapshot.consumers,
-        &shard.table,
-    );
+    let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table, &shard.limit_table);
     cx.https = down.origin.https;
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
@@ -91,9 +84,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             break 'answered Err(response);
         }
         // 4 request plugins
-        if let Err(response) =
-            plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await
-        {
+        if let Err(response) = plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await {
             break 'answered Err(response);
         }
         // 5 to 7
@@ -189,14 +180,9 @@ async fn carry(
     let request_bytes = Cell::new(0);
     let mut decoder = plan.request_decoder()?;
     let mut pump = match &mut decoder {
-        Some(decoder) => Pump::Running(Box::pin(relay(
-            intake,
-            decoder,
-            up_tx,
-            upstream_out,
-            plan.request_leg(),
-            &request_bytes,
-        ))),
+        Some(decoder) => {
+            Pump::Running(Box::pin(relay(intake, decoder, up_tx, upstream_out, plan.request_leg(), &request_bytes)))
+        }
         None => {
             up_tx.deadline().arm(plan.service.write_timeout);
             up_tx.send(upstream_out).await.map_err(Failure::send)?;
@@ -230,8 +216,7 @@ async fn carry(
     if plan.method != Method::Head && response.status() != 304 {
         h1::set_framing(&mut response.head, relayed);
     }
-    let keep =
-        plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
+    let keep = plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
     write_response(response, Persistence::to(version, keep), out);
     let head_bytes = out.len() as u64;
 
@@ -244,9 +229,7 @@ async fn carry(
         receive_idle: plan.service.body_idle_timeout,
         send: plan.response_write,
     };
-    let sent = pump
-        .beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut())
-        .await;
+    let sent = pump.beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut()).await;
     let body_whole = pump.is_complete();
     if !body_whole {
         // The response is over: nobody is interested in the rest of the request.
@@ -271,10 +254,7 @@ async fn carry(
             Next::Reset
         }
     };
-    let reusable = next != Next::Reset
-        && body_whole
-        && framing != BodyFraming::UntilClose
-        && attempt::persists(response, &hop);
+    let reusable = next != Next::Reset && body_whole && framing != BodyFraming::UntilClose && attempt::persists(response, &hop);
     Ok(Carried { next, reusable })
 }
 
@@ -299,3 +279,4 @@ async fn respond(
         Err(_) => Next::Reset,
     }
 }
+

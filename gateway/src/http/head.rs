@@ -11,7 +11,7 @@
 //! 3. The arena only grows until [`Head::clear`], so a [`Span`] stays valid while fields are
 //!    edited. A warm arena allocates nothing.
 
-use super::known::Known;
+use super::known::{Known, KnownSet};
 
 /// A range of the arena of the [`Head`] it came from. Valid until that head is cleared; a stale
 /// one reads as other text or as nothing, never out of bounds.
@@ -162,7 +162,11 @@ impl Head {
 
     /// Values of all fields of that name, in order.
     pub fn all_known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.live_fields().filter(move |field| field.known == known).map(|field| self.slice(field.value()))
+        let fields = if self.present & known.bit() == 0 { &[] } else { self.fields.as_slice() };
+        fields
+            .iter()
+            .filter(move |field| field.live && field.known == known)
+            .map(|field| self.slice(field.value()))
     }
 
     /// Whether a field of that name is there.
@@ -304,6 +308,32 @@ impl Head {
         removed as usize
     }
 
+    /// Removes all fields whose name is in `set`, in one pass; says how many there were.
+    #[inline]
+    pub fn remove_set(&mut self, set: KnownSet) -> usize {
+        if self.present & set.0 == 0 {
+            return 0;
+        }
+        let mut removed = 0;
+        for field in self.fields.iter_mut().filter(|field| field.live && set.contains(field.known)) {
+            field.live = false;
+            removed += 1;
+        }
+        self.present &= !set.0;
+        self.live -= removed;
+        removed as usize
+    }
+
+    /// Adds all fields of `other` after all others, in one copy of text: for fields that are made
+    /// once and sent many times, such as those that tell of a connection.
+    pub fn append_head(&mut self, other: &Head) {
+        let shift = self.arena.len() as u32;
+        self.arena.extend_from_slice(&other.arena);
+        for field in other.live_fields() {
+            self.push(Field { off: field.off + shift, ..*field });
+        }
+    }
+
     /// Gives all fields called `old` the name `new`, with values and places kept; says how many.
     /// They replace what was called `new` before, as in Kong's transformers.
     pub fn rename(&mut self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) -> usize {
@@ -408,9 +438,11 @@ impl Head {
     /// line that is not spelled `name: value CR LF` is written out anew (invariant 1).
     #[inline]
     pub(super) fn adopt(&mut self, known: Known, name: Span, value: Span) {
+        // Between them are a colon and one blank, and the line ends in CR LF: the parser has seen to
+        // that. So two bytes tell.
         let line = name.end() + 2 == value.start()
-            && self.arena.get(name.end()..value.start()) == Some(b": ")
-            && self.arena.get(value.end()..value.end() + 2) == Some(b"\r\n");
+            && self.arena.get(name.end() + 1) == Some(&b' ')
+            && self.arena.get(value.end()) == Some(&b'\r');
         let off = if line {
             name.start()
         } else {

@@ -148,6 +148,36 @@ impl Known {
     }
 }
 
+/// A set of listed names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KnownSet(pub(super) u128);
+
+impl KnownSet {
+    /// The set of `names`; [`Known::Other`] is left out, as it names nothing.
+    pub const fn of(names: &[Known]) -> KnownSet {
+        let mut set = 0;
+        let mut index = 0;
+        while index < names.len() {
+            set |= names[index].bit();
+            index += 1;
+        }
+        KnownSet(set & !Known::Other.bit())
+    }
+
+    /// The listed names that are not in this set.
+    pub const fn complement(self) -> KnownSet {
+        let mut listed = KnownSet::of(Known::ALL);
+        listed.0 &= !self.0;
+        listed
+    }
+
+    /// Whether `known` is in the set.
+    #[inline]
+    pub const fn contains(self, known: Known) -> bool {
+        self.0 & known.bit() != 0
+    }
+}
+
 /// One more than the longest listed name.
 const LENGTHS: usize = 33;
 /// Columns of the table: the low five bits of the first byte, equal for both cases of a letter.
@@ -210,24 +240,32 @@ const fn build() -> Table {
 }
 
 /// Whether `name`, with the case bit of every byte set, is `folded` (already lower case).
+///
+/// Compares in words; the last one overlaps the one before it, which saves a loop over bytes.
 #[inline]
 fn folds_to(name: &[u8], folded: &[u8]) -> bool {
+    fn word(text: &[u8; 8]) -> u64 {
+        u64::from_ne_bytes(*text)
+    }
+    fn half(text: &[u8; 4]) -> u32 {
+        u32::from_ne_bytes(*text)
+    }
+    const CASE: u64 = 0x2020_2020_2020_2020;
     if name.len() != folded.len() {
         return false;
     }
-    const WORD: u64 = 0x2020_2020_2020_2020;
-    let (words, rest) = name.as_chunks::<8>();
-    let (wanted, wanted_rest) = folded.as_chunks::<8>();
-    for (word, want) in words.iter().zip(wanted) {
-        if u64::from_ne_bytes(*word) | WORD != u64::from_ne_bytes(*want) {
-            return false;
-        }
+    if let (Some(last), Some(want)) = (name.last_chunk(), folded.last_chunk()) {
+        let (words, _) = name.as_chunks::<8>();
+        let (wanted, _) = folded.as_chunks::<8>();
+        let mut pairs = words.iter().zip(wanted);
+        return word(last) | CASE == word(want) && pairs.all(|(text, want)| word(text) | CASE == word(want));
     }
-    // The last word overlaps the one before it, which saves a loop over single bytes.
-    if let (Some(word), Some(want)) = (name.last_chunk::<8>(), folded.last_chunk::<8>()) {
-        return u64::from_ne_bytes(*word) | WORD == u64::from_ne_bytes(*want);
+    if let (Some(first), Some(want)) = (name.first_chunk(), folded.first_chunk())
+        && let (Some(last), Some(want_last)) = (name.last_chunk(), folded.last_chunk())
+    {
+        return half(first) | CASE as u32 == half(want) && half(last) | CASE as u32 == half(want_last);
     }
-    rest.iter().zip(wanted_rest).all(|(byte, want)| byte | 0x20 == *want)
+    name.iter().zip(folded).all(|(byte, want)| byte | 0x20 == *want)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@
 //!
 //! Read `head` next, then `h1`.
 
-mod authority;
 pub mod date;
+mod authority;
 pub mod h1;
 pub mod head;
 pub mod known;
@@ -23,7 +23,7 @@ pub mod request;
 pub mod response;
 
 pub use head::{Head, Span};
-pub use known::Known;
+pub use known::{Known, KnownSet};
 pub use method::Method;
 pub use path::PathPolicy;
 pub use query::Parameter;

@@ -5,8 +5,9 @@
 //! the address. A v4-mapped IPv6 address is looked up as the IPv4 address it stands for, and a prefix of
 //! such addresses is an IPv4 prefix, so neither spelling slips past the other.
 
-use ipnet::IpNet;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 /// An immutable set of prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,10 +6,11 @@
 //!
 //! Invariant: nobody outside can choose two limited things that share a key, or a set of the table.
 
-use portcullis_abi::{Secret, key_v4, key_v6};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
+
+use portcullis_abi::{Secret, key_v4, key_v6};
 
 /// Keys of everything but addresses have this top byte.
 const LIMIT_KEY: u64 = 0x08 << 56;

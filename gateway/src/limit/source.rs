@@ -7,12 +7,14 @@
 //!
 //! Invariant: a trusted source is neither charged nor refused, whatever its words say.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
+
 use super::cidr::CidrSet;
 use super::key::source_key;
 use super::table::Table;
-use ipnet::IpNet;
-use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
-use std::net::IpAddr;
 
 /// What a request or a piece of bad behaviour costs, in tokens. A cost of 0 switches that charge off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,9 +232,12 @@ impl SourceLimiter {
     }
 
     /// Marks `source` as established, after a completed handshake or request. Cheap to call often: a mark
-    /// that has more than half of its time left is not renewed.
+    /// that has more than half of its time left is not renewed. A trusted source needs no mark.
     #[inline]
     pub fn mark_established(&self, table: &Table, source: IpAddr, now: u64) {
+        if self.is_trusted(source) {
+            return;
+        }
         let key = source_key(source);
         match table.block_at(key, now) {
             Block::Established { until } if until - now > self.established_ns / 2 => {}
@@ -271,8 +276,11 @@ mod tests {
     }
 
     fn limiter(change: impl FnOnce(&mut SourceSettings)) -> Bench {
-        let mut settings =
-            SourceSettings { rate: 1_000, burst: 5, enforcement: Enforcement::Enforce, ..Default::default() };
+        let mut settings = SourceSettings {
+            rate: Rate::per_second(1_000, 5),
+            enforcement: Enforcement::Enforce,
+            ..Default::default()
+        };
         change(&mut settings);
         Bench {
             limiter: SourceLimiter::new(&settings),
@@ -305,6 +313,7 @@ mod tests {
             ["198.51.100.7", "::ffff:198.51.100.7", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]
         {
             limiter.penalize(source, Behaviour::Malformed, NOW);
+            limiter.limiter.mark_established(&limiter.table, ip(source), NOW);
             for _ in 0..10 {
                 assert_eq!(limiter.admit(source, NOW), Admission::Trusted, "{source}");
             }
@@ -385,8 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_zero_is_no_limit() {
-        let limiter = limiter(|settings| settings.rate = 0);
+    fn an_unlimited_rate_is_no_limit() {
+        let limiter = limiter(|settings| settings.rate = Rate::UNLIMITED);
         limiter.penalize("192.0.2.1", Behaviour::Malformed, NOW);
         assert_eq!(limiter.admitted("192.0.2.1", NOW), 100);
     }

@@ -24,11 +24,13 @@
 //!
 //! Invariant: in no window are more than N units admitted, and exactly N if enough are asked for one by one.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use portcullis_abi::Word as _;
+use thiserror::Error;
+
 use super::calendar::Period;
 use super::table::Table;
-use portcullis_abi::Word as _;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use thiserror::Error;
 
 /// Limits over one or more periods, compiled. Holds no counts: those are in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,40 +158,16 @@ impl WindowLimiter {
     /// Never admits too much. While another thread's charge is being taken back because a later window
     /// refused it, a check may be refused that would have been admitted a moment later.
     pub fn check(&self, table: &Table, base_key: u64, now: u64, wall: u64, cost: u64) -> Decision {
-        let (mut decision, places) = self.look(table, base_key, now, wall, cost);
-        if cost == 0 || !decision.allowed() {
-            return decision;
+        let mut look = self.look(table, base_key, now, wall, cost);
+        if cost > 0 && look.decision.allowed() {
+            look.charge(table, now, cost);
         }
-        for i in 0..decision.len {
-            let place = places[i];
-            // Found anew each time: a way must not be kept, and the cache line is warm.
-            let charged = charge(&table.way(place.key, now).request_tat, place, cost);
-            let (Ok(used) | Err(used)) = charged;
-            decision.windows[i].remaining = place.limit.saturating_sub(used);
-            if charged.is_err() {
-                decision.stopped = Some(i);
-                for (window, place) in decision.windows[..i].iter_mut().zip(&places) {
-                    if let Some(way) = table.find(place.key) {
-                        refund(&way.request_tat, *place, cost);
-                    }
-                    window.remaining += cost;
-                }
-                break;
-            }
-        }
-        decision
+        look.decision
     }
 
     /// The windows as they stand, without a charge. Most refusals end here: a client over its limit costs
     /// loads only, and does not make its other windows waver for other threads.
-    fn look(
-        &self,
-        table: &Table,
-        base_key: u64,
-        now: u64,
-        wall: u64,
-        cost: u64,
-    ) -> (Decision, [Place; Period::ALL.len()]) {
+    fn look(&self, table: &Table, base_key: u64, now: u64, wall: u64, cost: u64) -> Look {
         let empty = WindowState { period: Period::Second, limit: 0, remaining: 0, reset_seconds: 0 };
         let mut places = [Place::default(); Period::ALL.len()];
         let mut decision =
@@ -214,7 +192,42 @@ impl WindowLimiter {
             }
             places[i] = place;
         }
-        (decision, places)
+        Look { decision, places }
+    }
+}
+
+/// What a check saw, and where.
+struct Look {
+    decision: Decision,
+    places: [Place; Period::ALL.len()],
+}
+
+impl Look {
+    /// Charges every window. If one has filled up since it was looked at, takes back what the ones before
+    /// it were charged.
+    fn charge(&mut self, table: &Table, now: u64, cost: u64) {
+        for i in 0..self.decision.len {
+            let place = self.places[i];
+            // Found anew each time: a way must not be kept, and the cache line is warm.
+            let charged = charge(&table.way(place.key, now).request_tat, place, cost);
+            let (Ok(used) | Err(used)) = charged;
+            self.decision.windows[i].remaining = place.limit.saturating_sub(used);
+            if charged.is_err() {
+                self.decision.stopped = Some(i);
+                self.take_back(table, i, cost);
+                return;
+            }
+        }
+    }
+
+    /// Takes back the charges of the first `charged` windows.
+    fn take_back(&mut self, table: &Table, charged: usize, cost: u64) {
+        for (window, place) in self.decision.windows[..charged].iter_mut().zip(&self.places) {
+            if let Some(way) = table.find(place.key) {
+                refund(&way.request_tat, *place, cost);
+            }
+            window.remaining += cost;
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //!
 //! Invariant: what was written parses (the strict parser of the tests reads it back).
 
+use std::fmt::Write;
+
 use super::histogram::Totals;
 use super::names::{Kind, Metric};
-use std::fmt::Write;
 
 /// The value of `Content-Type` for what [`Exposition::finish`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -7,12 +7,15 @@
 //! Invariant: the number of route names with series of their own never exceeds the bound, whatever
 //! configurations are loaded over the life of the process.
 
+#![allow(clippy::disallowed_types, reason = "no shard takes the lock: control alone compiles and scrapes")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use super::control::ControlMetrics;
 use super::route::RouteSeries;
 use super::shard::ShardMetrics;
 use crate::id::ShardId;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many route names get series of their own unless configured otherwise. A route costs about 65
 /// lines of exposition and 0.8 KiB a shard.

@@ -4,6 +4,11 @@
 //! the difference between shards is the point (connections, CPU, driver, generation). Reads with
 //! relaxed loads while shards go on counting, so families may be some nanoseconds apart.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portcullis_abi::Reason;
+
 use super::cell::{Counter, Gauge};
 use super::exposition::{Exposition, Value};
 use super::histogram::Totals;
@@ -11,9 +16,6 @@ use super::names::{self, Metric};
 use super::registry::Registry;
 use super::route::{CLASSES, RouteMetrics, RouteSeries};
 use super::shard::{LimiterDecision, ShardMetrics};
-use portcullis_abi::Reason;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 impl Registry {
     /// Writes all that the registry holds. Kernel counters and target health are the caller's to add.

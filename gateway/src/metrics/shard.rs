@@ -5,10 +5,11 @@
 //!
 //! Invariant: no other thread than the shard's calls a writing method.
 
+use portcullis_abi::Reason;
+
 use super::cell::{Counter, Gauge};
 use super::histogram::FineHistogram;
 use super::route::class_index;
-use portcullis_abi::Reason;
 
 /// The counts of one shard. Fields are public: `metrics.bytes_in.add(n)` is the whole interface.
 // Two cache lines apart from its neighbours, see `RouteMetrics`.

@@ -70,12 +70,7 @@ impl Consumers {
     }
 
     /// Adds a JWT credential.
-    pub fn push_jwt(
-        &mut self,
-        consumer: ConsumerId,
-        identifier: String,
-        secret: impl FnOnce(CredentialRef) -> JwtSecret,
-    ) {
+    pub fn push_jwt(&mut self, consumer: ConsumerId, identifier: String, secret: impl FnOnce(CredentialRef) -> JwtSecret) {
         let credential = self.push_credential(consumer, identifier);
         self.jwt.push(secret(credential));
     }

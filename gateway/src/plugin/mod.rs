@@ -64,11 +64,7 @@ impl Response {
     }
 
     /// Adds a header field.
-    pub fn with_field(
-        mut self: Box<Self>,
-        name: &'static str,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Box<Self> {
+    pub fn with_field(mut self: Box<Self>, name: &'static str, value: impl Into<Cow<'static, str>>) -> Box<Self> {
         self.fields.push((name, value.into()));
         self
     }
@@ -99,8 +95,11 @@ pub struct Cx<'a> {
     pub service: Option<ServiceId>,
     pub service_name: Option<&'a str>,
     pub consumers: &'a Consumers,
-    /// Limit counters: the mapping shared with the kernel, or ordinary memory.
+    /// Buckets of sources, and counters kept by client address: the mapping shared with the kernel, or ordinary
+    /// memory. A word gets in here only for an address that completed a request, so no spoofed flood can crowd it.
     pub table: &'a Table,
+    /// Counters of all other limit keys, in ordinary memory.
+    pub limit_table: &'a Table,
     pub identity: Identity,
     /// Fields to be added to the response on its way back, whoever makes it.
     pub response_fields: Head,
@@ -115,6 +114,7 @@ impl<'a> Cx<'a> {
         client: IpAddr,
         consumers: &'a Consumers,
         table: &'a Table,
+        limit_table: &'a Table,
     ) -> Self {
         Self {
             now_ns,
@@ -128,6 +128,7 @@ impl<'a> Cx<'a> {
             service_name: None,
             consumers,
             table,
+            limit_table,
             identity: Identity::default(),
             response_fields: Head::new(),
         }

@@ -3,14 +3,18 @@
 //! Owns compilation; reports every fault of every route, not the first only. Never answers a request. Invariant: the
 //! entries end up sorted by [`Rank`], so that their numbers compare as their precedence does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::conditions::{Conditions, MethodTable};
 use super::expression::{Expression, Place};
 use super::hosts::HostTable;
-use super::paths::{EntryId, PathTable, Placed};
+use super::paths::{EntryId, NodeId, PathTable, Placed, Stop};
 use super::rank::{Pair, Rank};
-use super::{Entry, Fault, MAX_PATH, PathPattern, Route, RouteError, RouteSpec, Router};
+use super::sets::{Asked, Sets, WORTHWHILE};
+use super::{
+    ASKS_MORE, Entry, Fault, MAX_PATH, NO_EXPRESSION, PathPattern, Route, RouteError, RouteSpec, Router,
+    SERVES_HTTP, SERVES_HTTPS,
+};
 
 impl Router {
     /// Compiles routes. Errors: all faults of all routes, in the order of the list.
@@ -89,37 +93,80 @@ fn assemble(routes: Vec<Route>, methods: MethodTable, expressions: Expressions) 
         groups[group as usize].push(id);
         entries.push(entry(*pair, &routes, &expressions));
     }
-    let expressions = expressions.compiled;
-    let (paths, roots) = (PathTable::default(), Vec::new());
-    let mut router = Router { routes, entries, methods, hosts, roots, paths, expressions };
-    for group in groups {
-        let placed = group.into_iter().map(|id| Placed {
-            key: router.key_of(id).to_vec(),
-            entry: id,
-            expression: router.entries[id as usize].expression.is_some(),
-        });
-        let placed = placed.collect();
-        let root = router.paths.add(placed);
-        router.roots.push(root);
-    }
+    let mut router = Router {
+        routes,
+        entries,
+        methods,
+        hosts,
+        any_host: 0,
+        paths: PathTable::default(),
+        expressions: expressions.compiled,
+        sets: Vec::new(),
+    };
+    router.file(groups);
+    router.sets = router.build_sets();
     router
 }
 
+impl Router {
+    /// Builds the trie of each host group; the first is that of the routes without hosts.
+    fn file(&mut self, groups: Vec<Vec<EntryId>>) {
+        let mut roots = Vec::with_capacity(groups.len());
+        for group in groups {
+            let placed = group.into_iter().map(|id| Placed {
+                key: self.key_of(id).to_vec(),
+                entry: id,
+                expression: self.entries[id as usize].expression().is_some(),
+            });
+            let placed = placed.collect();
+            roots.push(self.paths.add(placed));
+        }
+        self.any_host = roots[ANY_HOST as usize];
+        self.hosts.map(|group| roots[group as usize]);
+    }
+
+    fn build_sets(&self) -> Vec<(NodeId, Sets)> {
+        let crowded = self.paths.stops().filter(|stop| stop.expressions.len() >= WORTHWHILE);
+        let build = |stop: Stop<'_>| {
+            let mut asked: BTreeMap<u32, Asked<'_>> = BTreeMap::new();
+            for &id in stop.expressions {
+                let entry = &self.entries[id as usize];
+                let paths = &self.routes[entry.route as usize].spec.paths;
+                if let Some(PathPattern::Regex { source, .. }) = paths.get(entry.path as usize) {
+                    let heavy = self.expressions[entry.expression as usize].is_heavy();
+                    let fresh = || Asked { source, entries: Vec::new(), heavy };
+                    asked.entry(entry.expression).or_insert_with(fresh).entries.push(id);
+                }
+            }
+            (stop.node, Sets::new(asked.into_values().collect()))
+        };
+        crowded.map(build).collect()
+    }
+}
+
 fn entry(pair: Pair<'_>, routes: &[Route], expressions: &Expressions) -> Entry {
-    let conditions = &routes[pair.position.0].conditions;
+    let Route { spec, conditions } = &routes[pair.position.0];
+    let expression = match pair.path {
+        Some(PathPattern::Regex { source, .. }) => expressions.by_source.get(source).copied(),
+        _ => None,
+    };
     Entry {
+        methods: conditions.methods,
+        id: spec.id,
         route: pair.position.0 as u32,
         host: pair.position.1 as u32,
         path: pair.position.2 as u32,
-        methods: conditions.methods,
-        port: pair.host.and_then(|host| host.port),
-        asks_more: conditions.asks_more(),
-        expression: match pair.path {
-            Some(PathPattern::Regex { source, .. }) => expressions.by_source.get(source).copied(),
-            _ => None,
-        },
+        expression: expression.unwrap_or(NO_EXPRESSION),
+        port: pair.host.and_then(|host| host.port).unwrap_or(0),
+        flags: [
+            (conditions.asks_more(), ASKS_MORE),
+            (spec.protocols.http, SERVES_HTTP),
+            (spec.protocols.https, SERVES_HTTPS),
+        ]
+        .iter()
+        .fold(0, |flags, (set, flag)| if *set { flags | flag } else { flags }),
     }
 }
 
 /// The group of the routes that list no host, always the first.
-pub(super) const ANY_HOST: u32 = 0;
+const ANY_HOST: u32 = 0;

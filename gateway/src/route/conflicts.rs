@@ -10,7 +10,6 @@
 //! host, finds exactly the groups that cover it, and the walk along a pair's literal path meets exactly the shorter
 //! paths.
 
-use super::compile::ANY_HOST;
 use super::paths::{EntryId, Stop};
 use super::{HostName, Router};
 use crate::id::RouteId;
@@ -51,19 +50,19 @@ impl Router {
     fn shadow(&self, id: EntryId) -> Option<EntryId> {
         let entry = &self.entries[id as usize];
         let spec = &self.routes[entry.route as usize].spec;
-        let mut groups = vec![ANY_HOST];
+        let mut roots = vec![self.any_host];
         if let Some(host) = spec.hosts.get(entry.host as usize) {
             let text = match &host.name {
                 HostName::Exact(name) => name.clone(),
                 HostName::Leading(suffix) => format!("*.{suffix}"),
                 HostName::Trailing(prefix) => format!("{prefix}.*"),
             };
-            self.hosts.visit(text.as_bytes(), |group| groups.push(group));
+            self.hosts.visit(text.as_bytes(), |root| roots.push(root));
         }
         let key = self.key_of(id);
         let mut found = None;
-        for group in groups {
-            self.paths.walk(self.roots[group as usize], key, id, |stop| {
+        for root in roots {
+            self.paths.walk(root, key, id, |stop| {
                 let shadow = self.shadow_at(id, stop);
                 found = [found, shadow].into_iter().flatten().min();
                 id
@@ -76,16 +75,16 @@ impl Router {
     fn shadow_at(&self, id: EntryId, stop: Stop<'_>) -> Option<EntryId> {
         let own = &self.entries[id as usize];
         let takes_paths = |other: EntryId| {
-            self.entries[other as usize].expression.is_none_or(|expression| {
+            self.entries[other as usize].expression().is_none_or(|expression| {
                 let compiled = &self.expressions[expression as usize];
-                own.expression == Some(expression)
+                own.expression == expression
                     || (compiled.literal_decides() && compiled.literal().len() == stop.depth)
             })
         };
         let covers = |&other: &EntryId| {
             let entry = &self.entries[other as usize];
             entry.route != own.route
-                && (entry.port.is_none() || entry.port == own.port)
+                && (entry.port == 0 || entry.port == own.port)
                 && takes_paths(other)
                 && self.routes[entry.route as usize]
                     .conditions

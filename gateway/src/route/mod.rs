@@ -45,6 +45,7 @@ mod paths;
 mod rank;
 #[cfg(test)]
 mod reference;
+mod sets;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -55,11 +56,11 @@ use thiserror::Error;
 
 use crate::id::RouteId;
 
-use compile::ANY_HOST;
 use conditions::{Conditions, MethodSet, MethodTable};
 use expression::Expression;
 use hosts::HostTable;
 use paths::{EntryId, NodeId, PathTable, Stop};
+use sets::Sets;
 
 pub use conflicts::Conflict;
 pub use explain::{Candidate, Fate, Miss};
@@ -200,10 +201,12 @@ pub struct Router {
     entries: Vec<Entry>,
     methods: MethodTable,
     hosts: HostTable,
-    /// The trie of each host group; the first is that of the routes without hosts.
-    roots: Vec<NodeId>,
+    /// The trie of the routes without hosts.
+    any_host: NodeId,
     paths: PathTable,
     expressions: Vec<Expression>,
+    /// Of the nodes that have many expressions, sorted by node.
+    sets: Vec<(NodeId, Sets)>,
 }
 
 #[derive(Debug)]
@@ -212,19 +215,29 @@ struct Route {
     conditions: Conditions,
 }
 
-/// One pair of a route's hosts and paths.
+/// One pair of a route's hosts and paths, with all that a match needs: two to a cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct Entry {
+    methods: MethodSet,
+    id: RouteId,
     /// Indices into the routes and into that route's hosts and paths.
     route: u32,
     host: u32,
     path: u32,
-    expression: Option<u32>,
-    methods: MethodSet,
-    port: Option<u16>,
-    /// Whether SNIs or headers have to be looked at.
-    asks_more: bool,
+    /// Index into the expressions, or [`NO_EXPRESSION`].
+    expression: u32,
+    /// 0: any.
+    port: u16,
+    flags: u8,
 }
+
+/// Flags of an entry: SNIs or headers have to be looked at; the schemes that the route serves.
+const ASKS_MORE: u8 = 1;
+const SERVES_HTTP: u8 = 2;
+const SERVES_HTTPS: u8 = 4;
+const NO_EXPRESSION: u32 = u32::MAX;
+const _: () = assert!(size_of::<Entry>() == 32);
 
 /// The best entry so far and what it consumed of the path.
 #[derive(Clone, Copy, Debug)]
@@ -244,13 +257,13 @@ impl Router {
                 best.entry
             });
         };
-        self.hosts.visit(spec::bare_host(query.host), |group| search(self.roots[group as usize]));
-        search(self.roots[ANY_HOST as usize]);
+        self.hosts.visit(spec::bare_host(query.host), &mut search);
+        search(self.any_host);
         self.entries.get(best.entry as usize).map(|entry| Match {
-            route: self.routes[entry.route as usize].spec.id,
+            route: entry.id,
             matched_len: best.matched_len,
-            scheme: self.routes[entry.route as usize].spec.protocols.fit(query.scheme),
-            expression: entry.expression.map(ExpressionId),
+            scheme: entry.protocols().fit(query.scheme),
+            expression: entry.expression().map(ExpressionId),
         })
     }
 
@@ -269,16 +282,36 @@ impl Router {
                 break;
             }
         }
-        for &id in stop.expressions {
-            if id >= best.entry {
-                break;
-            }
-            if self.fits(id, method, query)
-                && let Some(end) = self.end_of_match(id, query.path)
-            {
-                *best = Best { entry: id, matched_len: end };
-                break;
-            }
+        match stop.expressions.first() {
+            Some(&first) if first < best.entry => self.improve_by_expressions(best, stop, method, query),
+            _ => {}
+        }
+    }
+
+    fn improve_by_expressions<H: HeaderLookup + ?Sized>(
+        &self,
+        best: &mut Best,
+        stop: Stop<'_>,
+        method: MethodSet,
+        query: &Query<'_, H>,
+    ) {
+        let before = best.entry;
+        let fits = |id| self.fits(id, method, query);
+        let matches = |id| self.end_of_match(id, query.path).is_some();
+        if stop.expressions.len() < sets::WORTHWHILE {
+            let found =
+                stop.expressions.iter().take_while(|&&id| id < before).find(|&&id| fits(id) && matches(id));
+            best.entry = found.map_or(before, |&id| id);
+        } else if let Ok(at) = self.sets.binary_search_by_key(&stop.node, |(node, _)| *node) {
+            self.sets[at].1.matches(query.path, before, matches, |id| {
+                if fits(id) {
+                    best.entry = best.entry.min(id);
+                }
+                best.entry
+            });
+        }
+        if best.entry < before {
+            best.matched_len = self.end_of_match(best.entry, query.path).unwrap_or(0);
         }
     }
 
@@ -287,19 +320,19 @@ impl Router {
     fn fits<H: HeaderLookup + ?Sized>(&self, id: EntryId, method: MethodSet, query: &Query<'_, H>) -> bool {
         let entry = &self.entries[id as usize];
         entry.methods.meets(method)
-            && entry.port.is_none_or(|port| port == query.port)
-            && (!entry.asks_more || self.routes[entry.route as usize].conditions.fit_more(query))
+            && (entry.port == 0 || entry.port == query.port)
+            && (entry.flags & ASKS_MORE == 0 || self.routes[entry.route as usize].conditions.fit_more(query))
     }
 
     fn end_of_match(&self, id: EntryId, path: &[u8]) -> Option<usize> {
-        let expression = self.entries[id as usize].expression?;
+        let expression = self.entries[id as usize].expression()?;
         self.expressions[expression as usize].end_of_match(path)
     }
 
     /// What a path must begin with for the entry to be looked at.
     fn key_of(&self, id: EntryId) -> &[u8] {
         let entry = &self.entries[id as usize];
-        match entry.expression {
+        match entry.expression() {
             Some(expression) => {
                 let literal = self.expressions[expression as usize].literal();
                 &literal[..literal.len().min(MAX_PATH)]
@@ -337,13 +370,25 @@ impl Router {
         for entry in self.entries.iter().filter(|entry| entry.host == 0) {
             let spec = &self.routes[entry.route as usize].spec;
             if let (Some(id), Some(PathPattern::Regex { source, .. })) =
-                (entry.expression, spec.paths.get(entry.path as usize))
+                (entry.expression(), spec.paths.get(entry.path as usize))
                 && self.expressions[id as usize].is_heavy()
             {
                 heavy.push((spec.id, source));
             }
         }
         heavy
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn expression(&self) -> Option<u32> {
+        (self.expression != NO_EXPRESSION).then_some(self.expression)
+    }
+
+    #[inline]
+    fn protocols(&self) -> Protocols {
+        Protocols { http: self.flags & SERVES_HTTP != 0, https: self.flags & SERVES_HTTPS != 0 }
     }
 }
 

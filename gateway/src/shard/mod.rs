@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
+use crate::http::Head;
 use crate::id::ShardId;
 use crate::limit::{Table, WallClock};
 use crate::log::{self, ShardLog};
@@ -50,7 +50,10 @@ pub enum Order {
 pub struct Shard {
     pub id: ShardId,
     pub metrics: Arc<ShardMetrics>,
+    /// Buckets of sources: the mapping shared with the XDP program, or ordinary memory.
     pub table: Arc<Table>,
+    /// Counters of all other limit keys, in ordinary memory.
+    pub limit_table: Arc<Table>,
     wall_clock: Arc<WallClock>,
     local: RefCell<Rc<Local>>,
     pools: RefCell<PoolTable>,
@@ -178,6 +181,7 @@ impl Shard {
     fn tick(&self, now_ns: u64) {
         if let Some(log) = &mut *self.log.borrow_mut() {
             log.tick(now_ns);
+            self.metrics.log_records_dropped.add(log.take_lost());
         }
     }
 

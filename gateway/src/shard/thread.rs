@@ -38,7 +38,10 @@ pub struct Start {
     /// A core for each shard.
     pub cores: Vec<usize>,
     pub snapshot: Arc<Snapshot>,
+    /// Buckets of sources.
     pub table: Arc<Table>,
+    /// Counters of all other limit keys.
+    pub limit_table: Arc<Table>,
     pub wall_clock: Arc<WallClock>,
     pub registry: Arc<Registry>,
     /// One for each shard; empty when nothing is logged.
@@ -77,6 +80,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             driver: start.driver,
             snapshot: start.snapshot.clone(),
             table: start.table.clone(),
+            limit_table: start.limit_table.clone(),
             wall_clock: start.wall_clock.clone(),
             registry: start.registry.clone(),
             outbox: outboxes.next(),
@@ -168,6 +172,7 @@ struct Seed {
     driver: Driver,
     snapshot: Arc<Snapshot>,
     table: Arc<Table>,
+    limit_table: Arc<Table>,
     wall_clock: Arc<WallClock>,
     registry: Arc<Registry>,
     outbox: Option<Outbox>,
@@ -202,6 +207,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
         id: seed.id,
         metrics,
         table: seed.table,
+        limit_table: seed.limit_table,
         wall_clock: seed.wall_clock,
         local: RefCell::new(Rc::new(local)),
         pools: RefCell::new(pools),

@@ -108,11 +108,7 @@ fn compile_consumers(config: &Config, found: &Diagnostics) -> Consumers {
         for (number, key) in consumer.keys.iter().enumerate() {
             let identifier = key.id.clone().unwrap_or_else(|| format!("{}/key/{number}", consumer.name()));
             if !consumers.push_key(id, identifier, key.key.expose().as_bytes()) {
-                found.error(
-                    key.origin.span,
-                    &key.origin.path,
-                    "the key belongs to another credential already",
-                );
+                found.error(key.origin.span, &key.origin.path, "the key belongs to another credential already");
             }
         }
         for jwt in &consumer.jwt_secrets {
@@ -164,8 +160,9 @@ fn compile_services(
 }
 
 fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
-    let live =
-        |route: &config::Route| route.enabled && route.service.is_none_or(|service| config[service].enabled);
+    let live = |route: &config::Route| {
+        route.enabled && route.service.is_none_or(|service| config[service].enabled)
+    };
     let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
         route::RouteSpec {
             id: RouteId(index as u32),

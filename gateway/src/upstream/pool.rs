@@ -115,8 +115,7 @@ impl Pool {
             None => tls::Stream::plain(stream),
             Some((config, name)) => {
                 stream.rx.deadline.arm(limit);
-                let stream =
-                    tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
+                let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
                 stream.rx.deadline().disarm();
                 stream
             }
@@ -160,3 +159,4 @@ impl Pool {
         (self.idle.borrow().len(), self.active.get())
     }
 }
+

@@ -7,9 +7,9 @@ use super::{Finding, Source};
 
 /// Modules of the gateway from the bottom up. A module names only those above it in this list, so the
 /// graph has no cycle and each module can be read knowing only what stands before it.
-const ORDER: [&str; 14] = [
-    "id", "metrics", "net", "limit", "tls", "http", "kernel", "route", "plugin", "upstream", "snapshot",
-    "exchange", "shard", "control",
+const ORDER: [&str; 15] = [
+    "id", "metrics", "log", "net", "limit", "tls", "http", "kernel", "route", "plugin", "upstream",
+    "snapshot", "exchange", "shard", "control",
 ];
 
 /// Where code may name a crate. A path that ends in `/` is a folder.
@@ -20,7 +20,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["aya", "aya_log"], &["gateway/src/kernel/", "ebpf/abi/"]),
     (&["aya_ebpf", "aya_log_ebpf"], &["ebpf/src/"]),
     (&["jsonwebtoken"], &["gateway/src/plugin/"]),
-    (&["crossbeam_queue"], &["gateway/src/shard/"]),
+    (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
     (&["tokio_uring", "tokio", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
     (&["saphyr_parser"], &["config/"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),

@@ -26,7 +26,7 @@ use std::ops::Range;
 
 use super::BodyFraming;
 use super::parse::parse_fields;
-use crate::http::{Head, Known, Reason, Refusal};
+use crate::http::{Head, Known, KnownSet, Reason, Refusal};
 
 /// Bytes of the extensions of one chunk, CR included.
 pub const EXTENSION_BYTES: u32 = 1024;
@@ -298,11 +298,7 @@ impl BodyDecoder {
     fn finish_trailers(&mut self) -> Result<(), Reason> {
         let text = std::mem::take(&mut self.trailer_text);
         parse_fields(&text, TRAILER_FIELDS, &mut self.trailers).ok_or(Reason::BadChunk)?;
-        for &known in Known::ALL {
-            if known != Known::Etag {
-                self.trailers.remove_known(known);
-            }
-        }
+        self.trailers.remove_set(KnownSet::of(&[Known::Etag]).complement());
         // Underscores pass for dashes elsewhere, so `content_length` is no better.
         self.trailers.retain_other(|name| !name.contains(&b'_'));
         Ok(())

@@ -20,7 +20,7 @@
 //! what an earlier, trusted hop has added. Ignoring them is preferred to a 400, as the result is
 //! the same and no request fails. The removal comes before the gateway adds fields of its own.
 
-use crate::http::{Head, Known, Reason, Refusal, RequestHead, Span, Version};
+use crate::http::{Head, Known, KnownSet, Reason, Refusal, RequestHead, Span, Version};
 
 /// The options of the Connection field that are understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -137,9 +137,7 @@ pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
     if hop.options.upgrade {
         hop.upgrade = head.value_span(Known::Upgrade, 0);
     }
-    for &known in CONNECTION_SPECIFIC {
-        head.remove_known(known);
-    }
+    head.remove_set(CONNECTION_SPECIFIC);
     hop
 }
 
@@ -149,7 +147,7 @@ const LISTED: usize = 32;
 
 /// Fields that are never forwarded as they came. Transfer-Encoding is among them because the body
 /// is framed anew; Trailer is not, as trailers are forwarded.
-pub const CONNECTION_SPECIFIC: &[Known] = &[
+pub const CONNECTION_SPECIFIC: KnownSet = KnownSet::of(&[
     Known::Connection,
     Known::KeepAlive,
     Known::ProxyConnection,
@@ -160,7 +158,7 @@ pub const CONNECTION_SPECIFIC: &[Known] = &[
     Known::ProxyAuthorization,
     Known::ProxyAuthenticate,
     Known::ProxyAuthenticationInfo,
-];
+]);
 
 impl ConnectionOptions {
     /// Notes an option; says whether it is one of the understood.

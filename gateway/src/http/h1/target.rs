@@ -89,7 +89,7 @@ fn take_host(out: &mut RequestHead) -> Result<(), Refusal> {
             _ => Err(Refusal::new(Reason::MissingHost)),
         };
     };
-    if out.head.count_known(Known::Host) > 1 {
+    if out.head.value_span(Known::Host, 1).is_some() {
         return Err(Refusal::new(Reason::DuplicateHost));
     }
     if value.is_empty() {

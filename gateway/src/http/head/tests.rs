@@ -81,6 +81,23 @@ fn edits_keep_the_order() {
 }
 
 #[test]
+fn sets_are_removed_and_heads_appended() {
+    let mut first = head(&[("a", "1"), ("Via", "2"), ("X-Real-IP", "3"), ("via", "4")]);
+    let second = {
+        let mut head = head(&[("Via", "5"), ("b", "6"), ("X-Real-IP", "7")]);
+        head.remove("b");
+        head
+    };
+    assert_eq!(first.remove_set(KnownSet::of(&[Known::Via, Known::Host, Known::Other])), 2);
+    assert_eq!(first.get_known(Known::Via), None);
+    first.append_head(&second);
+    assert_eq!(lines(&first).replace("\r\n", "|"), "a: 1|X-Real-IP: 3|Via: 5|X-Real-IP: 7|");
+    assert_eq!((first.len(), first.get_known(Known::Via)), (4, Some(&b"5"[..])));
+    let all_but_via = KnownSet::of(&[Known::Via]).complement();
+    assert_eq!((first.remove_set(all_but_via), first.len()), (2, 2), "unlisted names are in no set");
+}
+
+#[test]
 fn renamed_fields_are_found_by_their_new_name() {
     let mut head = head(&[("x-host", "a")]);
     head.rename("x-host", "Host");
