@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use portcullis_abi::Reason;
 
+use super::shard::{OpenConnection, Shard};
 use super::{Next, exchange, refuse};
 use crate::http::h1::{Parsed, parse_request};
-use crate::http::{Refusal, RequestHead, ResponseHead};
+use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
-use crate::shard::{OpenConnection, Shard};
 use crate::snapshot::Local;
 use crate::tls::{self, HEAD_ROOM, HandshakeError, Intake};
 
@@ -24,6 +24,8 @@ pub struct Downstream {
     pub upstream_out: Vec<u8>,
     pub request: RequestHead,
     pub response: ResponseHead,
+    /// Fields that plugins add to the response.
+    pub plugin_fields: Head,
     pub origin: Origin,
     /// Exchanges so far.
     pub exchanges: u32,
@@ -82,6 +84,7 @@ pub async fn serve(
         upstream_out: Vec::new(),
         request: RequestHead::new(),
         response: ResponseHead::new(),
+        plugin_fields: Head::new(),
         exchanges: 0,
     };
     loop {
@@ -213,6 +216,9 @@ pub(super) fn relax(down: &mut Downstream) {
     if down.request.head.capacity() > HEAD_KEEP {
         down.request.head.shrink(HEAD_KEEP);
     }
+    if down.plugin_fields.capacity() > HEAD_KEEP {
+        down.plugin_fields.shrink(HEAD_KEEP);
+    }
     if down.response.head.capacity() > HEAD_KEEP {
         down.response.head.shrink(HEAD_KEEP);
     }
@@ -227,4 +233,3 @@ pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
     }
     super::forward::client_from_fields(&down.request.head, source, trusted)
 }
-

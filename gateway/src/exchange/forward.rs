@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::connection::Origin;
-use crate::http::{Known, RequestHead, Head};
+use crate::http::{Head, Known, RequestHead};
 use crate::limit::CidrSet;
 
 /// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.

@@ -10,8 +10,8 @@
 //!
 //! Read `head` next, then `h1`.
 
-pub mod date;
 mod authority;
+pub mod date;
 pub mod h1;
 pub mod head;
 pub mod known;

@@ -68,7 +68,11 @@ impl Response {
     }
 
     /// Adds a header field.
-    pub fn with_field(mut self: Box<Self>, name: &'static str, value: impl Into<Cow<'static, str>>) -> Box<Self> {
+    pub fn with_field(
+        mut self: Box<Self>,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         self.fields.push((name, value.into()));
         self
     }
