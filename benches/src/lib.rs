@@ -1,1 +1,2 @@
-//! Criterion benches of the hot pure parts live in `micro/`; side-by-side load runs in `load/`.
+//! Nothing to import: criterion benches of the hot pure parts are in `micro/`, side-by-side load runs in
+//! `load/`, and what they last found in `results/`.

@@ -137,15 +137,31 @@ pub const MAX_KEPT: usize = 500;
 #[derive(Debug)]
 pub struct Diagnostics {
     sources: Arc<Sources>,
-    kept: RefCell<Vec<(Span, Diagnostic)>>,
+    kept: RefCell<Vec<Finding>>,
+    /// Places of secret values; lines are shown with these masked.
+    secrets: RefCell<Vec<Span>>,
     errors: Cell<usize>,
     dropped: Cell<usize>,
+}
+
+/// A finding whose line is not cut out yet.
+#[derive(Debug)]
+struct Finding {
+    span: Span,
+    show_line: bool,
+    diagnostic: Diagnostic,
 }
 
 impl Diagnostics {
     /// A collector for findings in these texts.
     pub fn new(sources: Arc<Sources>) -> Self {
-        Self { sources, kept: RefCell::default(), errors: Cell::new(0), dropped: Cell::new(0) }
+        Self {
+            sources,
+            kept: RefCell::default(),
+            secrets: RefCell::default(),
+            errors: Cell::new(0),
+            dropped: Cell::new(0),
+        }
     }
 
     /// Reports an error.
@@ -170,12 +186,11 @@ impl Diagnostics {
         let mut kept = self.kept.borrow_mut();
         if kept.len() >= MAX_KEPT {
             // An error must never be lost behind a heap of warnings.
-            let last = kept.iter().rposition(|(_, old)| old.severity > severity);
+            let last = kept.iter().rposition(|old| old.diagnostic.severity > severity);
             self.dropped.set(self.dropped.get() + 1);
             let Some(last) = last else { return };
             kept.swap_remove(last);
         }
-        let (source_line, caret) = self.excerpt(span, fault.show_line);
         let diagnostic = Diagnostic {
             severity,
             file: self.sources.name(span.file).to_owned(),
@@ -184,10 +199,15 @@ impl Diagnostics {
             path: path.to_string(),
             message: fault.message,
             hint: fault.hint,
-            source_line,
-            caret,
+            source_line: None,
+            caret: (0, 0),
         };
-        kept.push((span, diagnostic));
+        kept.push(Finding { span, show_line: fault.show_line, diagnostic });
+    }
+
+    /// Masks the text of this place wherever its line is shown.
+    pub fn conceal(&self, span: Span) {
+        self.secrets.borrow_mut().push(span);
     }
 
     /// Whether an error was reported.
@@ -210,9 +230,13 @@ impl Diagnostics {
 
     /// All findings in the order of the texts, each once.
     pub fn into_sorted(self) -> Vec<Diagnostic> {
-        let mut kept = self.kept.into_inner();
-        kept.sort_by_key(|(span, found)| (span.file, span.line, span.column, found.severity));
-        let mut found: Vec<_> = kept.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        let mut kept = self.kept.take();
+        kept.sort_by_key(|one| (one.span.file, one.span.line, one.span.column, one.diagnostic.severity));
+        let complete = |one: Finding| {
+            let (source_line, caret) = self.excerpt(one.span, one.show_line);
+            Diagnostic { source_line, caret, ..one.diagnostic }
+        };
+        let mut found: Vec<_> = kept.into_iter().map(complete).collect();
         found.dedup();
         if let (dropped @ 1.., Some(last)) = (self.dropped.get(), found.last().cloned()) {
             found.push(Diagnostic {
@@ -233,12 +257,16 @@ impl Diagnostics {
             return (None, (0, 0));
         }
         let Some(source) = self.sources.get(span.file) else { return (None, (0, 0)) };
-        let line = source.line(span.line);
+        let (at, line) = source.line_at(span.line);
+        let secrets = self.secrets.borrow();
+        let secrets: Vec<_> = secrets.iter().filter(|secret| secret.file == span.file).collect();
+        let hidden = |byte: u32| secrets.iter().any(|secret| (secret.start..secret.end).contains(&byte));
         let column = span.column.saturating_sub(1) as usize;
         let spanned = source.text().get(span.start as usize..span.end as usize).unwrap_or("");
         let spanned = spanned.split(['\r', '\n']).next().unwrap_or("").trim_end().chars().count();
         let skipped = column.saturating_sub(WINDOW / 2);
-        let window: String = line.chars().skip(skipped).take(WINDOW).map(printable).collect();
+        let shown = |(offset, character)| if hidden(at + offset as u32) { '*' } else { printable(character) };
+        let window: String = line.char_indices().skip(skipped).take(WINDOW).map(shown).collect();
         let before = column - skipped;
         let carets = spanned.clamp(1, window.chars().count().saturating_sub(before).max(1));
         (Some(window), (before, carets))

@@ -90,24 +90,25 @@ impl<'a> Fields<'a> {
         self.found
     }
 
-    /// Reports an error at a key. The line is not shown when the table calls the key secret.
+    /// Reports an error at a key.
     pub fn error(&self, key: &str, fault: impl Into<Fault>) {
-        self.found.error(self.span_of(key), self.path_of(key), self.guarded(key, fault));
+        self.found.error(self.span_of(key), self.path_of(key), fault);
     }
 
     /// Reports a warning at a key.
     pub fn warning(&self, key: &str, fault: impl Into<Fault>) {
-        self.found.warning(self.span_of(key), self.path_of(key), self.guarded(key, fault));
-    }
-
-    fn guarded(&self, key: &str, fault: impl Into<Fault>) -> Fault {
-        let secret = self.section.key(key).is_some_and(|key| key.secret);
-        if secret { fault.into().hide_line() } else { fault.into() }
+        self.found.warning(self.span_of(key), self.path_of(key), fault);
     }
 
     /// Whether the key is written, with a value.
     pub fn is_set(&self, key: &str) -> bool {
         self.get(key).is_some()
+    }
+
+    /// Whether the map has keys that the table lacks, which is reported. What seems left out may only be
+    /// misspelt then.
+    pub fn has_unknown_keys(&self) -> bool {
+        self.node.entries().iter().any(|entry| self.section.key(&entry.name).is_none())
     }
 
     /// The value as written.
@@ -347,7 +348,7 @@ pub(crate) fn default_items(text: Option<&'static str>) -> impl Iterator<Item = 
 }
 
 fn plain(text: &str) -> Scalar {
-    Scalar { text: text.to_owned(), quoted: false, secret: false }
+    Scalar { text: text.to_owned(), ..Scalar::default() }
 }
 
 fn whole(kind: &Kind, scalar: &Scalar) -> Option<i64> {
@@ -377,6 +378,7 @@ fn reference(node: &Node) -> Option<Reference<'_>> {
     if let Some(scalar) = node.scalar() {
         return Some(Reference { by: None, text: &scalar.text, span: node.span });
     }
-    let entry = node.entries().iter().find(|entry| !entry.value.is_null())?;
+    let known = |name: &str| matches!(name, "id" | "name" | "username" | "custom_id");
+    let entry = node.entries().iter().find(|entry| known(&entry.name) && !entry.value.is_null())?;
     Some(Reference { by: Some(&entry.name), text: entry.value.text()?, span: entry.value.span })
 }

@@ -19,7 +19,9 @@ pub mod units;
 pub use diagnostic::{Diagnostic, Diagnostics, Fault, Severity};
 pub use environment::{Environment, FixedEnvironment};
 pub use fields::{Fields, Reference, check_section};
-pub use load::{Loaded, ProcessEnvironment, Text, load, load_paths, load_str, load_texts};
+pub use load::{
+    Loaded, ProcessEnvironment, Text, load, load_paths, load_str, load_texts, parse_str, read_section,
+};
 pub use model::*;
 pub use node::{Entry, Node, Scalar, Value};
 pub use schema::{EmptyCatalog, Key, Kind, PluginCatalog, Section, StaticCatalog, json_schema};

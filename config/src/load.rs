@@ -14,8 +14,9 @@ use crate::fields::Fields;
 use crate::model::{Config, Defaults};
 use crate::node::Node;
 use crate::parse::{MAX_TEXT, parse};
-use crate::schema::PluginCatalog;
 use crate::schema::check::{Checker, Difference, Differences, Path};
+use crate::schema::conceal::conceal;
+use crate::schema::{PluginCatalog, Section};
 use crate::sections::ROOT;
 use crate::source::{FileId, Sources, Span};
 
@@ -107,6 +108,42 @@ pub fn load_texts(
     }
 }
 
+/// Parses one text that refers to nothing outside, without checking it against any table.
+///
+/// # Errors
+/// What is wrong with it as YAML.
+pub fn parse_str(name: &str, text: &str) -> Result<(Node, Arc<Sources>), Vec<Diagnostic>> {
+    let mut sources = Sources::default();
+    let file = sources.add(name, text);
+    let sources = Arc::new(sources);
+    let found = Diagnostics::new(sources.clone());
+    match parse(file, FilePath::new(""), &FixedEnvironment::default(), &found) {
+        Some(tree) if !found.has_errors() => Ok((tree, sources)),
+        _ => Err(found.into_sorted()),
+    }
+}
+
+/// Parses one text, checks it against a section and reads it: for tests of a plugin's own `config:`.
+///
+/// # Errors
+/// Everything that is wrong, `read`'s own findings included.
+pub fn read_section<T>(
+    text: &str,
+    section: &'static Section,
+    defaults: Defaults,
+    read: impl FnOnce(&Fields<'_>) -> T,
+) -> Result<T, Vec<Diagnostic>> {
+    let (mut tree, sources) = parse_str(section.name, text)?;
+    if tree.is_null() {
+        tree = Node::empty_map(tree.span);
+    }
+    let found = Diagnostics::new(sources);
+    conceal(&mut tree, section, &found);
+    Checker { found: &found, differences: None }.section(&tree, section, &Path::Base("config"));
+    let value = read(&Fields::new(&tree, section, "config", defaults, &found));
+    if found.has_errors() { Err(found.into_sorted()) } else { Ok(value) }
+}
+
 fn assemble(
     files: Vec<(FileId, PathBuf)>,
     catalog: &dyn PluginCatalog,
@@ -120,6 +157,7 @@ fn assemble(
             found.warning(Span::of_file(file), "", "the file is empty");
             tree = Node::empty_map(tree.span);
         }
+        conceal(&mut tree, &ROOT, found);
         trees.push((tree, folder));
     }
     let read = |defaults| -> Vec<Document<'_>> {

@@ -39,8 +39,10 @@ pub struct Scalar {
     pub text: String,
     /// Whether it was quoted (or tagged `!!str`) and so can only be a string.
     pub quoted: bool,
-    /// Whether some of it came from `${env:..}` or `${file:..}`: masked when shown.
+    /// Whether it must not be shown: some of it came from `${env:..}` or `${file:..}`, or its key is secret.
     pub secret: bool,
+    /// Whether it refers to something that could not be found. That is reported; checks let it pass.
+    pub unresolved: bool,
 }
 
 /// One `name: value` of a mapping.

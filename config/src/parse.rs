@@ -241,17 +241,16 @@ impl<'a> Tree<'a> {
         if !quoted && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
             return Value::Null;
         }
-        let (text, secret) = match substitute(text, self.folder, self.environment) {
-            Ok(Some(new)) => (new.text, new.secret),
-            Ok(None) => (text.to_owned(), false),
+        let scalar = match substitute(text, self.folder, self.environment) {
+            Ok(Some(new)) => Scalar { text: new.text, quoted, secret: new.secret, unresolved: false },
+            Ok(None) => Scalar { text: text.to_owned(), quoted, secret: false, unresolved: false },
             Err(fault) => {
                 self.found.error(span, "", fault);
-                // Taken as a secret so that no later check complains of the reference's own text.
-                (text.to_owned(), true)
+                Scalar { text: text.to_owned(), quoted, secret: true, unresolved: true }
             }
         };
-        self.read += text.len();
-        Value::Scalar(Scalar { text, quoted, secret })
+        self.read += scalar.text.len();
+        Value::Scalar(scalar)
     }
 
     fn check_tag(&self, tag: Option<&Tag>, shape: &str, span: Span) {
@@ -286,21 +285,21 @@ impl<'a> Tree<'a> {
     fn scan_error<T>(&self, error: &ScanError) -> Result<T, Stop> {
         let marker = *error.marker();
         let span = self.span(Marks::empty(marker));
-        let fault = Fault::new(format!("not valid YAML: {}", error.info())).maybe_hint(self.scan_hint(span));
+        let fault =
+            Fault::new(format!("not valid YAML: {}", error.info())).maybe_hint(self.scan_hint(error, span));
         self.stop(span, fault)
     }
 
     /// A guess at what is behind an error of the scanner, from the line it stopped at.
-    fn scan_hint(&self, span: Span) -> Option<String> {
+    fn scan_hint(&self, error: &ScanError, span: Span) -> Option<String> {
         let line = self.found.sources().get(self.file)?.line(span.line);
-        let text = line.trim_start();
-        if line[..line.len() - text.len()].contains('\t') {
+        if error.info().contains("tab") || line.trim_start_matches(' ').starts_with('\t') {
             return Some("indent with spaces; YAML does not allow tabs".into());
         }
-        let value = text.split_once(": ").map(|(_, value)| value)?;
-        value
-            .starts_with(['*', '&', '!', '%', '@', '`', '{', '['])
-            .then(|| format!("quote the value when it is meant as text: `{:?}`", value.trim_end()))
+        let value = line.trim_start().trim_start_matches("- ");
+        let value = value.split_once(": ").map_or(value, |(_, value)| value).trim();
+        let special = value.starts_with(['*', '&', '!', '%', '@', '`', '{', '[']);
+        special.then(|| format!("quote the value when it is meant as text: `{value:?}`"))
     }
 
     fn stop<T>(&self, span: Span, fault: Fault) -> Result<T, Stop> {

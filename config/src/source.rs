@@ -75,10 +75,15 @@ impl Source {
 
     /// Line `number` (from 1) without its line break; empty when there is no such line.
     pub fn line(&self, number: u32) -> &str {
-        let Some(index) = number.checked_sub(1).map(|n| n as usize) else { return "" };
-        let Some(start) = self.lines.get(index) else { return "" };
+        self.line_at(number).1
+    }
+
+    /// The same with the byte offset of its beginning.
+    pub fn line_at(&self, number: u32) -> (u32, &str) {
+        let Some(index) = number.checked_sub(1).map(|n| n as usize) else { return (0, "") };
+        let Some(start) = self.lines.get(index) else { return (0, "") };
         let rest = self.text.get(*start as usize..).unwrap_or("");
-        rest.split(['\r', '\n']).next().unwrap_or("")
+        (*start, rest.split(['\r', '\n']).next().unwrap_or(""))
     }
 }
 

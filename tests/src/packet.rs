@@ -1,5 +1,5 @@
-//! Frames for packet tests, built part by part. Checksums are left zero where no stack looks at them; the
-//! raw-socket sender fills the ones that matter.
+//! Frames for packet tests, built part by part. IPv4 headers have their checksum; transport checksums are
+//! zero unless [`Packet::checksummed`], as the XDP program does not look at them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -163,6 +163,20 @@ impl Packet {
         datagram[4..6].copy_from_slice(&(8 + payload as u16).to_be_bytes());
         self.protocol = UDP;
         self.transport = datagram;
+        self
+    }
+
+    /// Fills the checksum of an IPv4 TCP segment, for a stack that will look at it.
+    pub fn checksummed(mut self) -> Packet {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (self.source, self.destination) else {
+            panic!("IPv4 only");
+        };
+        let mut covered = [source.octets(), destination.octets()].concat();
+        covered.extend([0, self.protocol]);
+        covered.extend((self.transport.len() as u16).to_be_bytes());
+        covered.extend(&self.transport);
+        let sum = checksum(&covered);
+        self.transport[16..18].copy_from_slice(&sum.to_be_bytes());
         self
     }
 

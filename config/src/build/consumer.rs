@@ -60,7 +60,7 @@ impl<'a> Builder<'a> {
             for (_, credential) in self.all(list) {
                 if !credential.is_set("consumer") {
                     let fault = Fault::new("the credential belongs to no consumer");
-                    credential.error("consumer", fault.hint("set `consumer` to a username").hide_line());
+                    credential.error("consumer", fault.hint("set `consumer` to a username"));
                 }
                 if let Some(owner) = self.credential_owner(&credential) {
                     add(&mut self.consumers[owner.index()], list, &credential, &mut seen);
@@ -205,10 +205,7 @@ fn jwt_credential(key: String, fields: &Fields<'_>) -> Option<JwtCredential> {
         let Some(public_key) = fields.optional_string("rsa_public_key") else {
             if !fields.is_set("rsa_public_key") {
                 let fault = Fault::new(format!("{word} needs `rsa_public_key`"));
-                fields.error(
-                    "rsa_public_key",
-                    fault.hint("the public key in PEM, whatever its kind").hide_line(),
-                );
+                fields.error("rsa_public_key", fault.hint("the public key in PEM, whatever its kind"));
             }
             return None;
         };

@@ -131,7 +131,8 @@ impl<'a> Builder<'a> {
             None if fields.optional_bool("tls") == Some(true) => Some(self.tls_of_all()),
             None => None,
         };
-        if tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) && self.certificates.is_empty() {
+        let named = fields.section("tls").is_set("certificates");
+        if tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) && !named {
             fields.error(
                 "tls",
                 Fault::new("there is no certificate to offer").hint("add one under `certificates`"),
@@ -226,8 +227,7 @@ fn pem(document: &Document<'_>, fields: &Fields<'_>, inline: &str, file: &str) -
         return Pem::File(document.folder.join(path));
     }
     if !fields.is_set(inline) {
-        let fault = Fault::new(format!("neither `{inline}` nor `{file}` is given")).hide_line();
-        fields.error(inline, fault);
+        fields.error(inline, format!("neither `{inline}` nor `{file}` is given"));
     }
     Pem::Inline(Secret::new(fields.string(inline)))
 }

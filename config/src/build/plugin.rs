@@ -6,10 +6,11 @@ use super::{Builder, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{Plugin, Protocol, Scope};
-use crate::node::{Node, Value};
+use crate::node::Node;
+use crate::schema::Entity;
 use crate::schema::check::Path;
+use crate::schema::conceal::conceal;
 use crate::schema::suggest::nearest;
-use crate::schema::{Entity, Kind, Section};
 use crate::source::Span;
 
 impl<'a> Builder<'a> {
@@ -66,8 +67,8 @@ impl<'a> Builder<'a> {
             None => Node::empty_map(fields.origin().span),
         };
         let base = fields.path_of("config");
+        conceal(&mut config, section, self.found);
         self.checker.section(&config, section, &Path::Base(&base));
-        conceal(&mut config, section);
         Some(Plugin {
             name,
             id: fields.optional_string("id"),
@@ -128,37 +129,5 @@ impl<'a> Builder<'a> {
         } else {
             fields.warning("name", fault);
         }
-    }
-}
-
-/// Marks the values of secret keys, so that they are masked when the configuration is shown.
-fn conceal(node: &mut Node, section: &'static Section) {
-    let Value::Map(entries) = &mut node.value else { return };
-    for entry in entries {
-        let Some(key) = section.key(&entry.name) else { continue };
-        if key.secret {
-            conceal_all(&mut entry.value);
-        }
-        conceal_kind(&mut entry.value, &key.kind);
-    }
-}
-
-fn conceal_kind(node: &mut Node, kind: &Kind) {
-    match (kind, &mut node.value) {
-        (Kind::Section(section), _) => conceal(node, section),
-        (Kind::List { of, .. }, Value::List(items)) => {
-            items.iter_mut().for_each(|item| conceal_kind(item, of))
-        }
-        (Kind::Either(kinds), _) => kinds.iter().for_each(|kind| conceal_kind(node, kind)),
-        _ => {}
-    }
-}
-
-fn conceal_all(node: &mut Node) {
-    match &mut node.value {
-        Value::Scalar(scalar) => scalar.secret = true,
-        Value::List(items) => items.iter_mut().for_each(conceal_all),
-        Value::Map(entries) => entries.iter_mut().for_each(|entry| conceal_all(&mut entry.value)),
-        Value::Null => {}
     }
 }

@@ -8,6 +8,7 @@ use crate::model::{
     HeaderMatch, HeaderValue, HostPattern, PathHandling, PathPattern, Pattern, Protocol, Route, RouteRef,
     Scope, ServiceRef,
 };
+use crate::node::Value;
 use crate::schema::{Entity, text};
 
 impl<'a> Builder<'a> {
@@ -38,7 +39,7 @@ impl<'a> Builder<'a> {
             fields.error("service", fault.hint("leave `service` out of a nested route"));
         }
         let route = route(document, fields, parent.or(named));
-        if route.enabled && route.service.is_none() {
+        if route.enabled && route.service.is_none() && !fields.is_set("service") {
             let fault = Fault::new("the route has no service, so only plugins can answer its requests");
             self.found.warning(route.origin.span, &route.origin.path, fault.hint("set `service`"));
         }
@@ -98,7 +99,7 @@ fn check_conditions(fields: &Fields<'_>, route: &Route) {
     let stated = conditions.iter().any(|key| {
         fields.get(key).is_some_and(|node| !node.items().is_empty() || !node.entries().is_empty())
     });
-    if !stated {
+    if !stated && !fields.has_unknown_keys() {
         let fault = Fault::new("the route has no condition: none of hosts, paths, methods, headers and snis");
         fields.diagnostics().error(
             route.origin.span,
@@ -186,9 +187,12 @@ fn doubt(path: &str) -> Option<Fault> {
 fn headers(fields: &Fields<'_>) -> Vec<HeaderMatch> {
     let mut matches: Vec<HeaderMatch> = Vec::new();
     for (written, values) in fields.map_of_lists("headers") {
+        let entry = fields.get("headers").and_then(|node| node.entry(&written));
+        if entry.is_none_or(|entry| !matches!(entry.value.value, Value::List(_))) {
+            continue;
+        }
         let name = written.to_ascii_lowercase();
         let fail = |fault: Fault| {
-            let entry = fields.get("headers").and_then(|node| node.entry(&written));
             let span = entry.map_or_else(|| fields.span_of("headers"), |entry| entry.name_span);
             fields.diagnostics().error(span, format!("{}.{written}", fields.path_of("headers")), fault);
         };

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::suggest::did_you_mean;
+use super::suggest::nearest;
 use super::{Entity, Key, Kind, Section, Status, leaf};
 use crate::diagnostic::{Diagnostics, Fault};
 use crate::node::{Entry, Node, Value};
@@ -68,18 +68,20 @@ impl Checker<'_> {
             self.found.error(node.span, path, fault);
             return;
         }
+        let mut misspelt = Vec::new();
         for entry in node.entries() {
             let path = Path::Key(path, &entry.name);
             match section.key(&entry.name) {
                 Some(key) => self.key(entry, key, &path),
-                None => self.unknown(entry, section, &path),
+                None => misspelt.extend(self.unknown(entry, section, &path)),
             }
         }
         for key in section.keys() {
             if node.get(key.name).is_some() {
                 continue;
             }
-            if key.required {
+            // One mistake, one error: the key is there, only not under its name.
+            if key.required && !misspelt.contains(&key.name) {
                 let fault = Fault::new(format!("`{}` is missing", key.name)).hint(key.doc);
                 self.found.error(first_line(node), path, fault);
             }
@@ -98,19 +100,28 @@ impl Checker<'_> {
                 self.found.warning(entry.name_span, path, Fault::new("deprecated").hint(hint));
             }
         }
-        self.value(&entry.value, &key.kind, key.secret, path);
+        self.value(&entry.value, &key.kind, path);
     }
 
-    fn unknown(&self, entry: &Entry, section: &'static Section, path: &Path<'_>) {
+    /// Reports an unknown key; gives back the known one that was probably meant.
+    fn unknown(&self, entry: &Entry, section: &'static Section, path: &Path<'_>) -> Option<&'static str> {
         // Kong injects these two into every record; `x-` is the custom for anchors kept at the top.
         let free = matches!(entry.name.as_str(), "_comment" | "_ignore");
         if free || section.name == "configuration" && entry.name.starts_with("x-") {
-            return;
+            return None;
         }
-        let hint = did_you_mean(&entry.name, section.keys().map(|key| key.name))
-            .unwrap_or_else(|| format!("the keys are {}", words(section.keys().map(|key| key.name))));
+        let meant = nearest(&entry.name, section.keys().map(|key| key.name));
+        let hint = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("the keys are {}", words(section.keys().map(|key| key.name))),
+        };
+        // What stands under a misspelt `secret` is one too.
+        if meant.and_then(|meant| section.key(meant)).is_some_and(|key| key.secret) {
+            self.found.conceal(entry.value.span);
+        }
         let fault = Fault::new(format!("unknown key `{}` in {}", entry.name, section.name)).hint(hint);
         self.found.error(entry.name_span, path, fault);
+        meant
     }
 
     /// Counts a key that was left out, and those of a whole section that was.
@@ -129,15 +140,15 @@ impl Checker<'_> {
     }
 
     /// Checks one value against a kind.
-    pub(crate) fn value(&self, node: &Node, kind: &Kind, secret: bool, path: &Path<'_>) {
+    pub(crate) fn value(&self, node: &Node, kind: &Kind, path: &Path<'_>) {
         match (kind, &node.value) {
-            (Kind::Either(kinds), _) => self.either(node, kinds, secret, path),
+            (Kind::Either(kinds), _) => self.either(node, kinds, path),
             (Kind::Section(section), _) => self.section(node, section, path),
             (Kind::Any, _) | (Kind::Reference(_), Value::Null) => {}
-            (Kind::List { of, max }, Value::List(items)) => self.list(node, items, of, *max, secret, path),
+            (Kind::List { of, max }, Value::List(items)) => self.list(node, items, of, *max, path),
             (Kind::List { .. }, Value::Scalar(_)) => {
                 let hint = format!("write `[{}]`", shown(node));
-                self.wrong_shape(node, kind, secret, path, Some(hint));
+                self.wrong_shape(node, kind, path, Some(hint));
             }
             (Kind::Map { keys, of }, Value::Map(entries)) => {
                 for entry in entries {
@@ -145,31 +156,31 @@ impl Checker<'_> {
                     if let Err(fault) = (keys.check)(&entry.name) {
                         self.found.error(entry.name_span, path, fault);
                     }
-                    self.value(&entry.value, of, secret, &path);
+                    self.value(&entry.value, of, &path);
                 }
             }
             (Kind::Reference(entity), Value::Map(_)) => self.reference(node, *entity, path),
             (kind, Value::Scalar(scalar)) => match leaf::check(kind, scalar) {
                 Some(Ok(())) => {}
-                Some(Err(fault)) => self.fault(node, fault, secret, path),
-                None => self.wrong_shape(node, kind, secret, path, None),
+                Some(Err(fault)) => self.fault(node, fault, path),
+                None => self.wrong_shape(node, kind, path, None),
             },
-            _ => self.wrong_shape(node, kind, secret, path, None),
+            _ => self.wrong_shape(node, kind, path, None),
         }
     }
 
-    fn list(&self, node: &Node, items: &[Node], of: &Kind, max: usize, secret: bool, path: &Path<'_>) {
+    fn list(&self, node: &Node, items: &[Node], of: &Kind, max: usize, path: &Path<'_>) {
         if items.len() > max {
             self.found.error(node.span, path, format!("has {} items, more than {max}", items.len()));
             return;
         }
         for (index, item) in items.iter().enumerate() {
-            self.value(item, of, secret, &Path::Index(path, index));
+            self.value(item, of, &Path::Index(path, index));
         }
     }
 
     /// The first kind that takes the shape of the value judges it; among scalars the first that accepts it.
-    fn either(&self, node: &Node, kinds: &[Kind], secret: bool, path: &Path<'_>) {
+    fn either(&self, node: &Node, kinds: &[Kind], path: &Path<'_>) {
         let takes = |kind: &&Kind| match (&node.value, kind) {
             (Value::Scalar(scalar), kind) => leaf::check(kind, scalar).is_some(),
             (Value::List(_), kind) => matches!(kind, Kind::List { .. } | Kind::Any),
@@ -184,8 +195,8 @@ impl Checker<'_> {
         };
         let fitting = kinds.iter().filter(takes);
         match fitting.clone().find(accepts).or_else(|| fitting.clone().next()) {
-            Some(kind) if fitting.count() == 1 || accepts(&kind) => self.value(node, kind, secret, path),
-            _ => self.wrong_shape(node, &Kind::Either(&[]), secret, path, Some(alternatives(kinds))),
+            Some(kind) if fitting.count() == 1 || accepts(&kind) => self.value(node, kind, path),
+            _ => self.wrong_shape(node, &Kind::Either(&[]), path, Some(alternatives(kinds))),
         }
     }
 
@@ -201,7 +212,7 @@ impl Checker<'_> {
                     fault.hint(format!("one of {}", words(keys.iter().copied()))),
                 );
             } else if !matches!(entry.value.value, Value::Scalar(_) | Value::Null) {
-                self.wrong_shape(&entry.value, &Kind::NAME, false, &path, None);
+                self.wrong_shape(&entry.value, &Kind::NAME, &path, None);
             }
         }
         if node.entries().iter().all(|entry| entry.value.is_null()) {
@@ -214,17 +225,17 @@ impl Checker<'_> {
         }
     }
 
-    fn wrong_shape(&self, node: &Node, kind: &Kind, secret: bool, path: &Path<'_>, hint: Option<String>) {
-        let found = if secret { "something else".into() } else { node.describe() };
+    fn wrong_shape(&self, node: &Node, kind: &Kind, path: &Path<'_>, hint: Option<String>) {
+        let found = node.describe();
         let fault = match kind {
             Kind::Either(_) => Fault::new(format!("{found} does not fit here")),
             kind => Fault::new(format!("expected {}, found {found}", describe(kind))),
         };
-        self.fault(node, fault.maybe_hint(hint.filter(|_| !secret)), secret, path);
+        self.fault(node, fault.maybe_hint(hint), path);
     }
 
-    fn fault(&self, node: &Node, fault: Fault, secret: bool, path: &Path<'_>) {
-        self.found.error(node.span, path, if secret { fault.hide_line() } else { fault });
+    fn fault(&self, node: &Node, fault: Fault, path: &Path<'_>) {
+        self.found.error(node.span, path, fault);
     }
 }
 

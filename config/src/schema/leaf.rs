@@ -209,14 +209,17 @@ fn is_float(text: &str) -> bool {
 
 /// Checks one scalar against a kind that takes scalars; `None` when the kind takes none.
 pub(crate) fn check(kind: &Kind, scalar: &Scalar) -> Option<Result<(), Fault>> {
+    if scalar.unresolved && !matches!(kind, Kind::List { .. } | Kind::Map { .. } | Kind::Section(_)) {
+        return Some(Ok(()));
+    }
     Some(match kind {
         Kind::Bool => boolean(scalar).map(drop),
         Kind::Integer { min, max } => integer(scalar, *min, *max).map(drop),
         Kind::Number { min, max } => number(scalar, *min, *max).map(drop),
         Kind::Text(form) => text(scalar).and_then(|()| {
             (form.check)(&scalar.text).map_err(|fault| match scalar.secret {
-                true => Fault::new(format!("the value is not {}", form.what)),
-                false => fault,
+                true if !scalar.text.is_empty() => Fault::new(format!("the value is not {}", form.what)),
+                _ => fault,
             })
         }),
         Kind::Duration { bare, min, max } => duration(scalar, *bare, *min, *max).map(drop),
@@ -239,11 +242,11 @@ mod tests {
     use super::*;
 
     fn plain(text: &str) -> Scalar {
-        Scalar { text: text.into(), quoted: false, secret: false }
+        Scalar { text: text.into(), quoted: false, secret: false, unresolved: false }
     }
 
     fn quoted(text: &str) -> Scalar {
-        Scalar { text: text.into(), quoted: true, secret: false }
+        Scalar { text: text.into(), quoted: true, secret: false, unresolved: false }
     }
 
     #[test]
@@ -278,7 +281,7 @@ mod tests {
 
     #[test]
     fn secrets_are_never_repeated() {
-        let secret = Scalar { text: "hunter2".into(), quoted: false, secret: true };
+        let secret = Scalar { text: "hunter2".into(), quoted: false, secret: true, unresolved: false };
         let kinds = [
             Kind::Bool,
             Kind::COUNT,

@@ -6,6 +6,7 @@
 //! several keys; those are in `build`. Next: `check` (validation), then `fields` (typed reading).
 
 pub(crate) mod check;
+pub(crate) mod conceal;
 mod json;
 pub(crate) mod leaf;
 pub mod reference;

@@ -55,11 +55,11 @@ fn range(kind: &Kind) -> Option<String> {
         Kind::Duration { min, max, .. } => format!("From {} to {}", show_duration(*min), show_duration(*max)),
         Kind::Size { min, max } => format!("From {} to {}", show_size(*min), show_size(*max)),
         Kind::Word(words) => format!("One of {}", words.join(", ")),
-        Kind::List { of, .. } => match of {
-            Kind::Word(words) => format!("Any of {}", words.join(", ")),
-            _ => return None,
-        },
-        Kind::Either(kinds) => return kinds.iter().find_map(range),
+        Kind::List { of: Kind::Word(words), .. } => format!("Any of {}", words.join(", ")),
+        Kind::Either(kinds) => {
+            let all: Vec<_> = kinds.iter().filter_map(range).collect();
+            return (!all.is_empty()).then(|| all.join(", or ").replace("One of auto", "`auto`"));
+        }
         _ => return None,
     })
 }

@@ -258,7 +258,7 @@ pub(crate) fn host_and_port(text: &str) -> Result<(Host, Option<u16>), Fault> {
         return Ok((Host::Ip(address.ip()), Some(address.port())));
     }
     match text.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') => {
+        Some((name, port)) if !name.contains(':') && !text.contains("://") => {
             let number = port.parse().ok().filter(|port| *port > 0);
             let number = number
                 .ok_or_else(|| Fault::new(format!("the port {port:?} is not a number from 1 to 65535")))?;
@@ -324,8 +324,7 @@ fn pem(text: &str) -> Result<(), Fault> {
     if text.contains("-----BEGIN ") && text.contains("-----END ") {
         return Ok(());
     }
-    let fault = Fault::new("not in PEM: it lacks the `-----BEGIN ...-----` and `-----END ...-----` lines")
-        .hide_line();
+    let fault = Fault::new("not in PEM: it lacks the `-----BEGIN ...-----` and `-----END ...-----` lines");
     Err(if text.lines().count() <= 1 {
         fault.hint("for a file write `cert_file`, `key_file` or `${file:/path}`")
     } else {

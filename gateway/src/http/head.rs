@@ -109,6 +109,11 @@ impl Head {
         self.fields.shrink_to(bytes / 32);
     }
 
+    /// Bytes of arena that it holds.
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity()
+    }
+
     /// Number of live fields.
     pub fn len(&self) -> usize {
         self.live as usize
@@ -187,6 +192,25 @@ impl Head {
     /// [`append`](Self::append) with the canonical spelling of a known name.
     pub fn append_known(&mut self, known: Known, value: impl AsRef<[u8]>) {
         self.append_line(known, known.as_str().as_bytes(), &[value.as_ref()]);
+    }
+
+    /// Adds a field whose value stands in the arena already.
+    pub(super) fn append_span(&mut self, known: Known, value: Span) {
+        let name = known.as_str().as_bytes();
+        let off = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena.extend_from_slice(b": ");
+        self.arena.extend_from_within(value.start()..value.end());
+        self.arena.extend_from_slice(b"\r\n");
+        self.fields.push(Field {
+            off: off as u32,
+            name_len: name.len() as u32,
+            value_len: value.len,
+            known,
+            live: true,
+        });
+        self.present |= known.bit();
+        self.live += 1;
     }
 
     /// [`append`](Self::append) with the value put together from `parts`.

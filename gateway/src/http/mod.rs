@@ -10,6 +10,7 @@
 //!
 //! Read `head` next, then `h1`.
 
+pub mod date;
 mod authority;
 pub mod h1;
 pub mod head;

@@ -95,6 +95,12 @@ impl RequestHead {
         self.head.slice(self.host)
     }
 
+    /// Adds a field with the authority as its value.
+    pub fn append_authority(&mut self, known: super::Known) {
+        let authority = self.authority;
+        self.head.append_span(known, authority);
+    }
+
     /// The port of the authority, if it has one.
     pub fn port(&self) -> Option<u16> {
         self.port

@@ -5,7 +5,7 @@
 //! line: `{"case":...,"program":...,"ns_median":...,"ns_min":...,"ns_max":...,"rounds":...}`; a case that
 //! cannot run prints `{"case":...,"skipped":"why"}` instead.
 //!
-//! Usage: `portcullis-xdp-bench [ROUNDS] [PACKETS_A_ROUND]`, default 15 and 300000.
+//! Usage: `cargo bench -p portcullis-benches --bench xdp -- [ROUNDS] [PACKETS_A_ROUND]`, default 15 and 300000.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ const PORT: u16 = 443;
 const XDP_FILTER_SOURCE: u64 = 1;
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map_while(|argument| argument.parse::<u32>().ok());
+    // cargo adds `--bench`.
+    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<u32>().ok());
     let rounds = numbers.next().unwrap_or(15);
     let packets = numbers.next().unwrap_or(300_000);
 

@@ -1,0 +1,114 @@
+//! The proxies that are compared: how each is configured for the jobs, and started.
+//!
+//! The three configurations say the same thing: one worker, keep-alive on both sides, a pool of upstream
+//! connections, TLS 1.3 with one P-256 certificate and neither tickets nor a session cache, no access
+//! log, hop-by-hop headers as each does by itself. Invariant: `check` sees the same answers from all.
+
+mod haproxy;
+mod nginx;
+mod portcullis;
+
+use crate::certs::Files;
+use crate::child::{Child, free_address};
+use crate::scenario::Door;
+use anyhow::{Context, Result};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The core of every proxy.
+pub const CORE: usize = 0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Proxy {
+    Portcullis,
+    Nginx,
+    Haproxy,
+}
+
+impl Proxy {
+    pub const ALL: [Self; 3] = [Self::Portcullis, Self::Nginx, Self::Haproxy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portcullis => "portcullis",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+        }
+    }
+}
+
+/// What all configurations are made from.
+pub struct Lab {
+    /// Folder of configurations and logs.
+    pub folder: PathBuf,
+    pub files: Files,
+    pub origin: SocketAddr,
+    /// The gateway's binary, where it takes part.
+    pub portcullis: Option<PathBuf>,
+}
+
+/// Listeners of one proxy, one for each kind of job.
+#[derive(Clone, Copy, Debug)]
+pub struct Doors {
+    pub plain: SocketAddr,
+    pub tls: SocketAddr,
+    pub tokens: SocketAddr,
+}
+
+impl Doors {
+    pub fn get(&self, door: Door) -> SocketAddr {
+        match door {
+            Door::Plain => self.plain,
+            Door::Tls => self.tls,
+            Door::Tokens => self.tokens,
+        }
+    }
+}
+
+/// A proxy that accepts connections.
+pub struct Running {
+    pub proxy: Proxy,
+    pub doors: Doors,
+    pub child: Child,
+}
+
+/// Configures and starts one proxy on its core.
+pub fn start(proxy: Proxy, lab: &Lab) -> Result<Running> {
+    let doors = Doors { plain: free_address()?, tls: free_address()?, tokens: free_address()? };
+    let (text, file) = match proxy {
+        Proxy::Portcullis => (portcullis::config(lab, &doors), "portcullis.yaml"),
+        Proxy::Nginx => (nginx::config(lab, &doors), "nginx.conf"),
+        Proxy::Haproxy => (haproxy::config(lab, &doors), "haproxy.cfg"),
+    };
+    let path = lab.folder.join(file);
+    fs::write(&path, text)?;
+    let command = match proxy {
+        Proxy::Portcullis => portcullis::command(lab, &path)?,
+        Proxy::Nginx => nginx::command(lab, &path),
+        Proxy::Haproxy => haproxy::command(&path),
+    };
+    let mut child = Child::start(proxy.name(), CORE, &command, &lab.folder)?;
+    let log = lab.folder.join(format!("{}.log", proxy.name()));
+    child.wait_for(doors.plain).with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+    Ok(Running { proxy, doors, child })
+}
+
+/// The version a proxy gives of itself, for the report.
+pub fn version(proxy: Proxy, lab: &Lab) -> String {
+    let (program, argument) = match proxy {
+        Proxy::Portcullis => (lab.portcullis.clone().unwrap_or_default(), "--version"),
+        Proxy::Nginx => ("nginx".into(), "-v"),
+        Proxy::Haproxy => ("haproxy".into(), "-v"),
+    };
+    let Ok(output) = Command::new(program).arg(argument).output() else { return "unknown".into() };
+    let text = [output.stdout, output.stderr].concat();
+    let first = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned();
+    // HAProxy adds its home page.
+    first.split(" - ").next().unwrap_or_default().trim().to_owned()
+}
+
+fn text_of(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,138 @@
+//! The command line.
+//!
+//! Owns: the words of it. Never: what they do; commands that end by themselves are in [`super::commands`], the
+//! gateway is [`super::start`]. Exit codes: 0 done, 1 not (a bad configuration, a refused reload, no gateway
+//! there), 2 a command line that makes no sense.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::commands;
+use super::gateway::Gateway;
+use super::start::{self, Inputs};
+
+/// An API gateway that drops abusive sources at the network card and serves everybody else from io_uring.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway in the foreground.
+    Run {
+        /// The configuration: a YAML file, or a folder of them.
+        #[arg(long, short, env = "PORTCULLIS_CONFIG", value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say everything that is wrong with a configuration; exit with 1 if it cannot be used.
+    Check {
+        /// Each is a configuration of its own.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Warnings count as errors.
+        #[arg(long)]
+        strict: bool,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Let a running gateway read its configuration again; exit with 1 if it refuses it.
+    Reload {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Show what a running gateway is doing.
+    Status {
+        #[command(flatten)]
+        admin: AdminSocket,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Print the JSON schema of the configuration.
+    Schema,
+    /// Look after the kernel part.
+    Xdp {
+        #[command(subcommand)]
+        command: XdpCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum XdpCommand {
+    /// Show where the program is attached and what it has counted.
+    Status(XdpPlace),
+    /// Take the program off all interfaces and remove its pins.
+    Detach(XdpPlace),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AdminSocket {
+    /// The gateway's admin socket.
+    #[arg(long = "admin", env = "PORTCULLIS_ADMIN", value_name = "SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct XdpPlace {
+    /// Where maps and links are pinned; the configuration's `xdp.pin_path`.
+    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_PINS)]
+    pub pins: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Does what the command line says. The exit code is the process's.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Run { config } => {
+            let load = commands::loader(config.clone());
+            start::run(Inputs { config_path: config, load, begin: Box::new(Gateway::begin) })
+        }
+        Command::Check { files, strict, format } => commands::check(&files, strict, format),
+        Command::Reload { admin } => commands::reload(&admin.socket),
+        Command::Status { admin, format } => commands::status(&admin.socket, format),
+        Command::Schema => commands::schema(),
+        Command::Xdp { command: XdpCommand::Status(place) } => commands::xdp_status(&place.pins),
+        Command::Xdp { command: XdpCommand::Detach(place) } => commands::xdp_detach(&place.pins),
+    }
+}
+
+const DEFAULT_SOCKET: &str = "/run/portcullis/admin.sock";
+const DEFAULT_PINS: &str = "/sys/fs/bpf/portcullis";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let run = parse("portcullis run --config a.yaml").unwrap();
+        assert!(matches!(run.command, Command::Run { config } if config == Path::new("a.yaml")));
+        let check = parse("portcullis check a.yaml b.yaml --strict --format json").unwrap();
+        let Command::Check { files, strict: true, format: Format::Json } = check.command else { panic!() };
+        assert_eq!(files.len(), 2);
+        assert!(parse("portcullis check").is_err());
+        let reload = parse("portcullis reload --admin /tmp/x").unwrap();
+        assert!(matches!(reload.command, Command::Reload { admin } if admin.socket == Path::new("/tmp/x")));
+        assert!(parse("portcullis xdp detach").is_ok() && parse("portcullis xdp").is_err());
+    }
+}

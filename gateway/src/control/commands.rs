@@ -1,0 +1,268 @@
+//! Commands that do one thing and end.
+//!
+//! Owns: what they print, and their exit codes. Never: a runtime. Results go to standard output, complaints to
+//! standard error, and a reader that closes early (`| head`) is no error.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use portcullis_config::Diagnostic;
+use serde_json::{Value, json};
+
+use super::cli::Format;
+use super::client;
+use super::reload::{Load, Loaded};
+use super::status::{ReloadReport, Tally};
+use crate::id::Generation;
+use crate::kernel;
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Registry};
+use crate::snapshot::{self, CompileContext, GatewayCatalog};
+use crate::tls::Ticketer;
+
+/// Reads and validates the configuration at `path`, which is read anew at each call.
+pub fn loader(path: PathBuf) -> Load {
+    Arc::new(move || {
+        let loaded = portcullis_config::load(&path, &GatewayCatalog)?;
+        Ok(Loaded { config: Arc::new(loaded.config), remarks: loaded.warnings })
+    })
+}
+
+/// Says everything that is wrong with each configuration: in the text, and in what only compiling shows (a
+/// plugin's settings, a certificate's key).
+pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode> {
+    let registry = Registry::new(1, DEFAULT_MAX_ROUTE_SERIES);
+    let ticketer = Ticketer::off();
+    let checked = files.iter().map(|file| {
+        let findings = match loader(file.clone())() {
+            Err(errors) => errors,
+            Ok(Loaded { config, mut remarks }) => {
+                let cx = CompileContext {
+                    generation: Generation(1),
+                    previous: None,
+                    registry: &registry,
+                    ticketer: &ticketer,
+                };
+                remarks.extend(match snapshot::compile(config, &cx) {
+                    Ok((_, warnings)) => warnings,
+                    Err(errors) => errors,
+                });
+                remarks
+            }
+        };
+        Checked { file, findings }
+    });
+    Ok(print_check(&checked.collect::<Vec<_>>(), strict, format))
+}
+
+/// Prints the JSON schema, for editors.
+pub fn schema() -> Result<ExitCode> {
+    print(&format!("{}\n", portcullis_config::json_schema(&GatewayCatalog)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the links that are pinned, whether or not a gateway runs.
+pub fn xdp_status(pins: &Path) -> Result<ExitCode> {
+    let links = pins.join("links");
+    let mut names = match fs::read_dir(&links) {
+        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect(),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(cause) => return Err(cause).with_context(|| links.display().to_string()),
+    };
+    names.sort();
+    if names.is_empty() {
+        print(&format!("nothing is attached by way of {}\n", pins.display()));
+    }
+    for name in names {
+        print(&format!("{}\n", link_words(&name, &interface_names())));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the program off every interface.
+pub fn xdp_detach(pins: &Path) -> Result<ExitCode> {
+    let removed = kernel::detach(pins)?;
+    for name in &removed {
+        print(&format!("detached: {}\n", link_words(name, &interface_names())));
+    }
+    if removed.is_empty() {
+        print("nothing was attached\n");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `INDEX_STYLE`, as the kernel part names its pins, in words.
+fn link_words(pin: &str, interfaces: &[(String, String)]) -> String {
+    let Some((index, style)) = pin.split_once('_') else { return pin.to_owned() };
+    let found = interfaces.iter().find(|(number, _)| number == index).map(|(_, name)| name.as_str());
+    match found {
+        Some(name) => format!("{name}: {style}"),
+        // Gone, or in another network namespace than this command.
+        None => format!("interface {index}, not seen from here: {style}"),
+    }
+}
+
+/// Index and name of every interface.
+fn interface_names() -> Vec<(String, String)> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| {
+        let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
+        Some((index.trim().to_owned(), entry.file_name().into_string().ok()?))
+    });
+    named.collect()
+}
+
+/// Lets the gateway behind `socket` read its configuration again.
+pub fn reload(socket: &Path) -> Result<ExitCode> {
+    let answer = client::ask(socket, "POST", "/reload")?;
+    let report: ReloadReport = serde_json::from_str(&answer.body)
+        .with_context(|| format!("not a reload report: {} {}", answer.status, answer.body))?;
+    for finding in &report.findings {
+        eprintln!("{}", finding.text);
+    }
+    if report.ok {
+        print(&format!("generation {} in force after {} ms\n", report.generation, report.took_ms));
+        Ok(ExitCode::SUCCESS)
+    } else {
+        eprintln!("refused: generation {} stays in force", report.generation);
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// Shows what the gateway behind `socket` says about itself.
+pub fn status(socket: &Path, format: Format) -> Result<ExitCode> {
+    let answer = client::ask(socket, "GET", "/status")?;
+    match format {
+        Format::Json => print(&(answer.body + "\n")),
+        Format::Text => print(&summary(&serde_json::from_str(&answer.body).context("not a status")?)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For people, and tolerant of a gateway of another version: what is missing is not shown.
+fn summary(status: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "portcullis {} (pid {}): {}",
+            text(&status["version"]),
+            status["pid"],
+            text(&status["state"])
+        ),
+        format!(
+            "up {} s, generation {}, {}",
+            status["uptime_seconds"],
+            status["generation"],
+            text(&status["config"])
+        ),
+        format!("control: {}", text(&status["control_driver"])),
+    ];
+    for listener in list("listeners") {
+        let scheme = if listener["tls"] == true { "https" } else { "http" };
+        lines.push(format!(
+            "listener {}: {scheme}://{}",
+            text(&listener["name"]),
+            text(&listener["address"])
+        ));
+    }
+    for shard in list("shards") {
+        let refused = shard["refused"].as_str().map(|why| format!(" (io_uring refused: {why})"));
+        let driver = text(&shard["driver"]) + &refused.unwrap_or_default();
+        lines.push(format!("shard {}: {driver}, {} connections", shard["shard"], shard["connections"]));
+    }
+    let kernel = &status["kernel"];
+    let interfaces = kernel["interfaces"].as_array().cloned().unwrap_or_default();
+    let mut part = format!("kernel part: {}", text(&kernel["mode"]));
+    if !interfaces.is_empty() {
+        let names = interfaces.iter().map(text).collect::<Vec<_>>().join(", ");
+        part += &format!(" on {names}, {}", text(&kernel["enforcement"]));
+    }
+    if let Some(why) = kernel["why"].as_str() {
+        part += &format!(" ({why})");
+    }
+    lines.push(part);
+    if let Some(ok) = status["last_reload"]["ok"].as_bool() {
+        let findings = status["last_reload"]["findings"].as_array().map_or(0, Vec::len);
+        lines.push(format!("last reload: {}, {findings} findings", if ok { "ok" } else { "refused" }));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What checking one configuration found.
+struct Checked<'a> {
+    file: &'a Path,
+    findings: Vec<Diagnostic>,
+}
+
+/// Prints findings of `portcullis check`; success if there are no errors (with `strict`, no warnings either).
+fn print_check(checked: &[Checked<'_>], strict: bool, format: Format) -> ExitCode {
+    let fails = |tally: Tally| tally.errors > 0 || (strict && tally.warnings > 0);
+    let mut text = String::new();
+    let mut files = Vec::new();
+    let mut failed = false;
+    for Checked { file, findings } in checked {
+        let tally = Tally::of(findings);
+        failed |= fails(tally);
+        findings.iter().for_each(|finding| text += &format!("{finding}\n\n"));
+        text += &format!("{}: {tally}\n", file.display());
+        files.push(json!({
+            "file": file.display().to_string(),
+            "ok": !fails(tally),
+            "findings": super::reload::to_findings(findings),
+        }));
+    }
+    match format {
+        Format::Text => print(&text),
+        Format::Json => print(&format!("{}\n", json!({ "ok": !failed, "files": files }))),
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// As `print!`, but a reader that has seen enough (`| head`) is no reason to panic.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_shows_what_there_is() {
+        let status = json!({
+            "version": "1.2.3", "pid": 7, "state": "draining", "uptime_seconds": 5, "generation": 2,
+            "config": "/etc/x.yaml", "control_driver": "io_uring",
+            "listeners": [{"name": "web", "address": "0.0.0.0:80", "tls": false}],
+            "shards": [{"shard": 0, "driver": "epoll", "refused": "EPERM", "connections": 3}],
+            "kernel": {"mode": "off", "why": "no CAP_BPF"},
+            "last_reload": {"ok": false, "findings": [{}, {}]},
+        });
+        let expected = "portcullis 1.2.3 (pid 7): draining\nup 5 s, generation 2, /etc/x.yaml\n\
+            control: io_uring\nlistener web: http://0.0.0.0:80\n\
+            shard 0: epoll (io_uring refused: EPERM), 3 connections\nkernel part: off (no CAP_BPF)\n\
+            last reload: refused, 2 findings\n";
+        assert_eq!(summary(&status), expected);
+        assert!(summary(&json!({})).contains("portcullis null"));
+        let native = json!({"kernel": {"mode": "native", "enforcement": "shadow", "interfaces": ["eth0"]}});
+        assert!(summary(&native).ends_with("kernel part: native on eth0, shadow\n"));
+    }
+
+    #[test]
+    fn links_in_words() {
+        let interfaces = [("2".to_owned(), "eth0".to_owned())];
+        assert_eq!(link_words("2_native", &interfaces), "eth0: native");
+        assert_eq!(link_words("9_generic", &interfaces), "interface 9, not seen from here: generic");
+        assert_eq!(link_words("odd", &interfaces), "odd");
+    }
+
+    #[test]
+    fn detaching_nothing_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(xdp_detach(&folder.path().join("none")).is_ok());
+        assert!(xdp_status(&folder.path().join("none")).is_ok());
+    }
+}

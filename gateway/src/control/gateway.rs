@@ -1,0 +1,317 @@
+//! The real data plane: shards, their listeners, the kernel part and the counters, as one [`Plane`].
+//!
+//! Owns: the order in which a generation is put in force:
+//!
+//! ```text
+//! bind what is new ─► (first time: start the shards, attach the program) ─► publish ─► hand out sockets
+//!   ─► close what is gone ─► kernel lists and listeners
+//! ```
+//!
+//! Never: the compilation, or anything about a request. Invariant: a socket that is bound but not published is
+//! closed again when a later step fails, so a failed reload leaves no address open.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use portcullis_config::{self as config, Config, Diagnostic, Severity};
+
+use super::kernel::KernelPart;
+use super::plane::{Compile, Plane};
+use super::start::shard_count;
+use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
+use crate::id::{Generation, ShardId};
+use crate::limit::{Table, WallClock, random_secret};
+use crate::log::Outbox;
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::net::{self, Driver, DriverChoice, clock};
+use crate::shard::{self, Shards};
+use crate::snapshot::{self, CompileContext, Snapshot};
+use crate::tls::Ticketer;
+
+/// Everything that carries traffic.
+pub struct Gateway {
+    /// None until the first generation is installed.
+    shards: Option<Shards>,
+    snapshot: Option<Arc<Snapshot>>,
+    outboxes: Vec<Outbox>,
+    driver: Driver,
+    refused: Option<String>,
+    cores: Vec<usize>,
+    kernel: KernelPart,
+    registry: Arc<Registry>,
+    wall_clock: Arc<WallClock>,
+    /// Counters of limit keys that are not source addresses.
+    limit_table: Arc<Table>,
+    ticketer: Ticketer,
+}
+
+/// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
+/// least used are forgotten first.
+const LIMIT_KEYS: usize = 1 << 18;
+
+/// Sockets of an address, one a shard.
+type Bound = (SocketAddr, Vec<TcpListener>);
+
+impl Gateway {
+    /// Probes what the machine offers and loads the kernel part. No thread runs and no address is open yet.
+    ///
+    /// # Errors
+    /// What the configuration requires by name (a driver, the kernel part) cannot be had.
+    pub fn begin(config: &Arc<Config>, outboxes: Vec<Outbox>) -> Result<Self> {
+        let choice = match config.shards.driver {
+            config::Driver::Auto => DriverChoice::Auto,
+            config::Driver::IoUring => DriverChoice::IoUring,
+            config::Driver::Epoll => DriverChoice::Epoll,
+        };
+        let (driver, refused) = net::probe(choice).context("shards.driver")?;
+        let count = shard_count(config);
+        let registry = Arc::new(Registry::new(count, DEFAULT_MAX_ROUTE_SERIES));
+        registry.control().set_started(super::reload::unix_seconds());
+        Ok(Self {
+            shards: None,
+            snapshot: None,
+            outboxes,
+            driver,
+            refused: refused.map(|cause| cause.to_string()),
+            cores: cores(config, count),
+            kernel: KernelPart::load(config)?,
+            wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
+            limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
+            ticketer: Ticketer::new().context("ticket keys")?,
+            registry,
+        })
+    }
+
+    fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
+        let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
+        let mut bound = Vec::new();
+        let mut errors = Vec::new();
+        for listener in snapshot.config.listeners.iter().filter(|listener| !old.contains(&listener.address)) {
+            let sockets =
+                self.cores.iter().map(|_| net::bind(listener.address)).collect::<Result<Vec<_>, _>>();
+            match sockets {
+                Ok(sockets) => bound.push((listener.address, sockets)),
+                Err(cause) => errors.push(at_listener(&snapshot.config, listener, &cause.to_string())),
+            }
+        }
+        if errors.is_empty() { Ok(bound) } else { Err(errors) }
+    }
+
+    fn start(&mut self, snapshot: &Arc<Snapshot>) -> Result<Shards> {
+        let targets = targets(snapshot);
+        self.kernel.sync(&snapshot.config, &targets, clock::now_ns())?;
+        let shards = shard::start(shard::Start {
+            driver: self.driver,
+            cores: self.cores.clone(),
+            snapshot: Arc::clone(snapshot),
+            table: Arc::clone(self.kernel.table()),
+            limit_table: Arc::clone(&self.limit_table),
+            wall_clock: Arc::clone(&self.wall_clock),
+            registry: Arc::clone(&self.registry),
+            outboxes: std::mem::take(&mut self.outboxes),
+        })?;
+        Ok(shards)
+    }
+
+    fn publish(&mut self, snapshot: &Arc<Snapshot>, bound: Vec<Bound>) -> Result<()> {
+        let Some(shards) = &self.shards else { return Ok(()) };
+        if self.snapshot.is_some() {
+            shards.publish(snapshot)?;
+        }
+        for (address, sockets) in bound {
+            shards.listen(address, sockets)?;
+        }
+        let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
+        for &address in old.difference(&addresses(snapshot)) {
+            shards.close(address)?;
+        }
+        if self.snapshot.is_some() {
+            self.kernel.sync(&snapshot.config, &targets(snapshot), clock::now_ns())?;
+        }
+        Ok(())
+    }
+}
+
+impl Plane for Gateway {
+    type Compiled = Arc<Snapshot>;
+
+    fn compiler(&self) -> Compile<Self::Compiled> {
+        let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
+        let previous = self.snapshot.clone();
+        Box::new(move |config, generation| {
+            let previous = previous.as_deref();
+            let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
+            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
+        })
+    }
+
+    fn install(&mut self, snapshot: Self::Compiled) -> Result<(), Vec<Diagnostic>> {
+        let bound = self.bind_new(&snapshot)?;
+        if self.shards.is_none() {
+            let started = self.start(&snapshot);
+            self.shards = Some(started.map_err(|cause| vec![without_place(&format!("{cause:#}"))])?);
+        }
+        if let Err(cause) = self.publish(&snapshot, bound) {
+            // A shard that does not take orders is stuck; the others have the new generation by now, and going
+            // back would meet the same shard again.
+            tracing::error!("the new configuration is not everywhere in force: {cause:#}");
+        }
+        self.snapshot = Some(snapshot);
+        Ok(())
+    }
+
+    fn beat(&mut self) {
+        let now_ns = clock::now_ns();
+        self.kernel.beat(now_ns);
+        if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
+            tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
+        }
+    }
+
+    fn drain(&mut self) {
+        let drained = self.shards.as_ref().map(Shards::drain);
+        if let Some(Err(cause)) = drained {
+            tracing::error!(%cause, "not every shard drains");
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.shards.as_ref().is_none_or(Shards::all_ended)
+    }
+
+    fn stop(&mut self) {
+        let Some(shards) = &self.shards else { return };
+        if let Err(cause) = shards.stop() {
+            tracing::error!(%cause, "not every shard stops");
+        }
+    }
+
+    fn reloaded(&self, ok: bool, generation: Generation, at: u64) {
+        if ok {
+            self.registry.control().reload_published(generation, at);
+        } else {
+            self.registry.control().reload_refused(at);
+        }
+    }
+
+    fn status(&self) -> PlaneStatus {
+        let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
+        let shards = self.cores.iter().enumerate().filter_map(|(index, &core)| {
+            let shard = ShardId(index as u32);
+            let metrics = self.registry.shard(shard)?;
+            Some(ShardStatus {
+                shard: shard.0,
+                driver: name(self.driver),
+                refused: self.refused.clone(),
+                core: Some(core),
+                generation: metrics.generation.get(),
+                connections: metrics.connections_active.get(),
+            })
+        });
+        let shards = shards.collect::<Vec<_>>();
+        PlaneStatus {
+            listeners: listeners
+                .map(|listener| ListenerStatus {
+                    name: listener.name.to_string(),
+                    address: listener.address.to_string(),
+                    tls: listener.tls.is_some(),
+                })
+                .collect(),
+            connections: shards.iter().map(|shard| shard.connections).sum(),
+            shards,
+            kernel: self.kernel.status(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut out = Exposition::new();
+        self.registry.render(&mut out);
+        self.kernel.write_metrics(&mut out);
+        out.finish()
+    }
+}
+
+/// The cores of the shards: those of the configuration, else those that the process may run on, in turn.
+fn cores(config: &Config, count: usize) -> Vec<usize> {
+    let cores = if config.shards.cores.is_empty() { allowed_cores() } else { config.shards.cores.clone() };
+    cores.iter().copied().cycle().take(count).collect()
+}
+
+/// A container's cores need not begin at 0. From `/proc/self/status`; core 0 if that cannot be read.
+fn allowed_cores() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let cores = parse_list(list.unwrap_or_default());
+    if cores.is_empty() { vec![0] } else { cores }
+}
+
+/// `0-3,8` as in cpuset(7).
+fn parse_list(list: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
+fn addresses(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
+    snapshot.listeners.iter().map(|listener| listener.address).collect()
+}
+
+fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
+    let targets = snapshot.upstreams.iter().flat_map(|upstream| &upstream.targets);
+    targets.filter_map(|target| Some(target.address?.ip())).collect()
+}
+
+fn name(driver: Driver) -> &'static str {
+    match driver {
+        Driver::IoUring => "io_uring",
+        Driver::Epoll => "epoll",
+    }
+}
+
+fn at_listener(config: &Config, listener: &config::Listener, cause: &str) -> Diagnostic {
+    let span = listener.origin.span;
+    Diagnostic {
+        file: config.sources.name(span.file).to_owned(),
+        line: span.line,
+        column: span.column,
+        path: listener.origin.path.clone(),
+        ..without_place(&format!("cannot listen on {}: {cause}", listener.address))
+    }
+}
+
+fn without_place(message: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        file: String::new(),
+        line: 0,
+        column: 0,
+        path: String::new(),
+        message: message.to_owned(),
+        hint: None,
+        source_line: None,
+        caret: (0, 1),
+    }
+}
+
+fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cores() {
+        assert_eq!(parse_list("\t0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(parse_list("5"), [5]);
+        assert_eq!(parse_list(""), [0; 0]);
+        assert!(!allowed_cores().is_empty());
+    }
+}

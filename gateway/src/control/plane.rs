@@ -1,0 +1,58 @@
+//! What control needs of the data plane, and nothing more.
+//!
+//! Owns: the seam between the control thread and the shards. Never: how a shard works. The reload, drain and
+//! admin code is written against [`Plane`], so that it is tested with a plane that only pretends.
+//!
+//! Invariant: [`Plane::install`] either puts the whole generation in force or changes nothing.
+
+use std::sync::Arc;
+
+use portcullis_config::{Config, Diagnostic};
+
+use super::status::PlaneStatus;
+use crate::id::Generation;
+
+/// The step from a validated configuration to a generation that can be installed. Slow (regular expressions,
+/// certificates, names to resolve), so it runs on a thread of its own. Warnings come beside the generation.
+pub type Compile<C> = Box<dyn FnOnce(Arc<Config>, Generation) -> Compiled<C> + Send>;
+
+/// A generation with warnings, or all that is wrong with it.
+pub type Compiled<C> = Result<(C, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// The shards with their listeners, tables and counters, as the control thread sees them.
+pub trait Plane {
+    /// A compiled generation.
+    type Compiled: Send + 'static;
+
+    /// A compiler for the next generation, made on the control thread and run elsewhere.
+    fn compiler(&self) -> Compile<Self::Compiled>;
+
+    /// Binds what is new, then publishes to every shard, then closes what is no longer listened on and brings
+    /// the kernel tables in line.
+    ///
+    /// # Errors
+    /// A socket cannot be bound. Nothing has changed then.
+    fn install(&mut self, compiled: Self::Compiled) -> Result<(), Vec<Diagnostic>>;
+
+    /// Once a second: the sign of life that the kernel program waits for, health words, and what else is due.
+    fn beat(&mut self);
+
+    /// Stops accepting; shards end idle connections now and busy ones after their exchange.
+    fn drain(&mut self);
+
+    /// Whether no connection is open any more and the shards' threads have ended.
+    fn is_drained(&self) -> bool;
+
+    /// Tells the shards' threads to end now, cutting what is open; [`Plane::is_drained`] says when they have.
+    /// Their last log lines are in the queue then.
+    fn stop(&mut self);
+
+    /// Counts a reload: whether it went well, the generation now in force, and when (seconds since 1970).
+    fn reloaded(&self, ok: bool, generation: Generation, at: u64);
+
+    /// What is to be told about it now.
+    fn status(&self) -> PlaneStatus;
+
+    /// Every metric in the Prometheus text format, version 0.0.4.
+    fn metrics(&self) -> String;
+}

@@ -1,0 +1,230 @@
+//! One downstream connection: from accept over the TLS handshake to request after request.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use portcullis_abi::Reason;
+
+use super::{Next, exchange, refuse};
+use crate::http::h1::{Parsed, parse_request};
+use crate::http::{Refusal, RequestHead, ResponseHead};
+use crate::limit::Behaviour;
+use crate::net::{self, clock};
+use crate::shard::{OpenConnection, Shard};
+use crate::snapshot::Local;
+use crate::tls::{self, HEAD_ROOM, HandshakeError, Intake};
+
+/// A downstream connection and the memory that its exchanges reuse.
+pub struct Downstream {
+    pub intake: Intake,
+    pub tx: tls::Tx,
+    /// Bytes to be sent downstream.
+    pub out: Vec<u8>,
+    /// Bytes to be sent upstream.
+    pub upstream_out: Vec<u8>,
+    pub request: RequestHead,
+    pub response: ResponseHead,
+    pub origin: Origin,
+    /// Exchanges so far.
+    pub exchanges: u32,
+}
+
+/// Facts of a connection that do not change.
+pub struct Origin {
+    /// Where packets come from.
+    pub source: SocketAddr,
+    /// The source's address as text, for forwarding fields.
+    pub source_text: String,
+    pub listener_port: u16,
+    pub https: bool,
+    /// TLS version, for the log.
+    pub tls_version: Option<&'static str>,
+    /// Server name the client asked for, lower case.
+    pub sni: Option<Box<str>>,
+}
+
+/// Arena of a head that an idle connection may keep.
+const HEAD_KEEP: usize = 2 * 1024;
+
+/// Serves a connection until it ends.
+pub async fn serve(
+    shard: Rc<Shard>,
+    stream: net::Stream,
+    source: SocketAddr,
+    listener: SocketAddr,
+    open: OpenConnection,
+) {
+    let source = canonical(source);
+    let local = shard.local();
+    let Some(tls) = local.snapshot.listener(listener).map(|l| l.tls.clone()) else {
+        return; // the listener was removed between accept and here
+    };
+    let accepted = match tls {
+        None => Some((tls::Stream::plain(stream), Vec::new())),
+        Some(config) => handshake(&shard, &local, stream, config, source).await,
+    };
+    // A connection may outlive many generations; hold none while it waits.
+    drop(local);
+    let Some((stream, received)) = accepted else { return };
+    let https = stream.with_session(|_| ()).is_some();
+    let mut down = Downstream {
+        origin: Origin {
+            source_text: source.ip().to_string(),
+            source,
+            listener_port: listener.port(),
+            https,
+            tls_version: stream.with_session(|s| s.version().map(|v| v.as_str())).flatten(),
+            sni: stream.with_session(|s| s.sni().map(|name| name.to_ascii_lowercase().into())).flatten(),
+        },
+        intake: Intake::with_received(stream.rx, received),
+        tx: stream.tx,
+        out: Vec::new(),
+        upstream_out: Vec::new(),
+        request: RequestHead::new(),
+        response: ResponseHead::new(),
+        exchanges: 0,
+    };
+    loop {
+        let local = match receive_head(&shard, &mut down).await {
+            Received::Head(local) => local,
+            Received::Closed => break,
+            Received::Refused(refusal, local) => {
+                refuse::malformed(&shard, &local, &mut down, refusal).await;
+                break;
+            }
+        };
+        down.exchanges += 1;
+        open.set_busy(true);
+        let next = exchange(&shard, &local, &mut down).await;
+        open.set_busy(false);
+        match next {
+            Next::KeepAlive => {}
+            Next::Close => break,
+            Next::Reset => {
+                down.tx.reset_on_close();
+                return;
+            }
+        }
+    }
+    refuse::close(&mut down).await;
+}
+
+/// An IPv4 client of a dual-stack listener is an IPv4 client.
+fn canonical(source: SocketAddr) -> SocketAddr {
+    SocketAddr::new(source.ip().to_canonical(), source.port())
+}
+
+enum Received {
+    Head(Rc<Local>),
+    /// Nothing to answer: closed between requests, or idle for too long.
+    Closed,
+    Refused(Refusal, Rc<Local>),
+}
+
+/// Phase 1: receives until a head is whole.
+async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
+    down.request.clear();
+    let first = down.exchanges == 0;
+    let mut waiting_for_rest = false;
+    loop {
+        // The generation is chosen with the first byte of the request at hand, and kept to its end.
+        let local = shard.local();
+        let limits = &local.snapshot.head_limits;
+        let timeouts = &local.snapshot.config.timeouts;
+        let deadline = down.intake.rx.deadline();
+        if !down.intake.is_empty() {
+            match parse_request(down.intake.unread(), limits, &mut down.request) {
+                Ok(Parsed::Complete { head_len }) => {
+                    down.intake.consume(head_len);
+                    return Received::Head(local);
+                }
+                Ok(Parsed::Partial) => {}
+                Err(refusal) => return Received::Refused(refusal, local),
+            }
+            if !waiting_for_rest {
+                waiting_for_rest = true;
+                deadline.arm(timeouts.request_head);
+            }
+        } else if shard.draining() && !first {
+            return Received::Closed;
+        } else {
+            deadline.arm(if first { timeouts.request_head } else { timeouts.keep_alive });
+            down.intake.relax();
+        }
+        // Room for a head that is as large as allowed and one byte more, so that the parser sees the excess.
+        let room = if waiting_for_rest { limits.head + 1 } else { HEAD_ROOM };
+        match down.intake.receive(room.max(HEAD_ROOM)).await {
+            Ok(1..) => {}
+            _ if waiting_for_rest && down.intake.rx.deadline().expired() => {
+                let refusal = Refusal { reason: Reason::RequestTimeout, status: 408 };
+                return Received::Refused(refusal, local);
+            }
+            _ => return Received::Closed,
+        }
+    }
+}
+
+/// Runs a TLS handshake; says why when there is none, and charges the source for it.
+async fn handshake(
+    shard: &Rc<Shard>,
+    local: &Local,
+    mut stream: net::Stream,
+    config: tls::ServerConfig,
+    source: SocketAddr,
+) -> Option<(tls::Stream, Vec<u8>)> {
+    stream.rx.deadline.arm(local.snapshot.config.timeouts.tls_handshake);
+    let mut received = Vec::with_capacity(HEAD_ROOM);
+    let reason = match stream.rx.recv(&mut received, HEAD_ROOM).await {
+        Ok(1..) if tls::looks_like_plain_http(&received) => {
+            refuse::plain_http_on_tls(&mut stream).await;
+            Reason::PlainHttpOnTls
+        }
+        Ok(1..) => match tls::Session::server(&config) {
+            Err(_) => Reason::InternalError,
+            Ok(session) => match tls::Stream::handshake(stream, session, received).await {
+                Ok(stream) => {
+                    shard.metrics.tls_handshake_done(stream.with_session(|s| s.resumed()) == Some(true));
+                    return Some((stream, Vec::new()));
+                }
+                Err(HandshakeError::TimedOut) => Reason::TlsHandshakeTimeout,
+                Err(HandshakeError::Fault(fault)) => fault.downstream_reason(),
+                Err(_) => Reason::TlsHandshakeFailed,
+            },
+        },
+        // Connected and said nothing: a port scan or a health check of a balancer, no handshake yet.
+        Ok(0) if !stream.rx.deadline.expired() => return None,
+        _ => Reason::TlsHandshakeTimeout,
+    };
+    shard.refused(reason);
+    shard.metrics.tls_handshake_failed();
+    let limiter = &local.snapshot.source_limiter;
+    limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());
+    None
+}
+
+/// Frees what an idle connection need not keep; called after each exchange.
+pub(super) fn relax(down: &mut Downstream) {
+    if down.out.capacity() > HEAD_ROOM {
+        down.out = Vec::new();
+    }
+    if down.upstream_out.capacity() > HEAD_ROOM {
+        down.upstream_out = Vec::new();
+    }
+    if down.request.head.capacity() > HEAD_KEEP {
+        down.request.head.shrink(HEAD_KEEP);
+    }
+    if down.response.head.capacity() > HEAD_KEEP {
+        down.response.head.shrink(HEAD_KEEP);
+    }
+}
+
+/// The client's address: what a trusted proxy says of it, else the source.
+pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
+    let source = down.origin.source.ip();
+    let trusted = &local.snapshot.trusted_proxies;
+    if trusted.is_empty() || !trusted.contains(source) {
+        return source;
+    }
+    super::forward::client_from_fields(&down.request.head, source, trusted)
+}
+

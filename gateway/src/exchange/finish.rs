@@ -1,0 +1,193 @@
+//! Phase 8: what an exchange leaves behind in counters, in the bucket of its source, and in the access log.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use portcullis_abi::Reason;
+
+use super::connection::Downstream;
+use crate::http::{Known, Version};
+use crate::id::RouteId;
+use crate::limit::Behaviour;
+use crate::log;
+use crate::net::clock;
+use crate::plugin::Identity;
+use crate::shard::Shard;
+use crate::snapshot::Local;
+use crate::upstream::{TargetSpec, UpstreamSpec, health};
+
+/// Facts about an exchange, collected on its way.
+pub struct Record {
+    pub started_ns: u64,
+    /// The client's address, behind trusted proxies.
+    pub client: IpAddr,
+    pub request_id: [u8; 32],
+    pub route: Option<RouteId>,
+    pub identity: Identity,
+    /// Sent downstream; 0 when nothing was.
+    pub status: u16,
+    /// Received from the upstream; 0 when nothing was.
+    pub upstream_status: u16,
+    pub reason: Option<Reason>,
+    pub attempts: u32,
+    pub target: Option<SocketAddr>,
+    pub connected_ns: Option<u64>,
+    pub sent_ns: Option<u64>,
+    pub first_byte_ns: Option<u64>,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// Bytes of the request body, when all of it arrived with the head.
+    pub in_hand: Option<usize>,
+    /// Some of the body was consumed.
+    pub body_touched: bool,
+    /// Version and Connection field allow another exchange.
+    pub keep_alive: bool,
+    /// The message could be read in two ways; nothing more is read from this connection.
+    pub malformed: bool,
+    pub response_write: Duration,
+}
+
+impl Record {
+    /// The record of an exchange that begins.
+    pub fn new(shard: &Shard, started_ns: u64, client: IpAddr) -> Self {
+        Self {
+            started_ns,
+            client,
+            request_id: shard.next_request_id(),
+            route: None,
+            identity: Identity::default(),
+            status: 0,
+            upstream_status: 0,
+            reason: None,
+            attempts: 0,
+            target: None,
+            connected_ns: None,
+            sent_ns: None,
+            first_byte_ns: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            in_hand: None,
+            body_touched: false,
+            keep_alive: false,
+            malformed: false,
+            response_write: Duration::from_secs(30),
+        }
+    }
+
+    fn upstream_ns(&self) -> Option<u64> {
+        Some(self.first_byte_ns?.saturating_sub(self.sent_ns?))
+    }
+}
+
+/// Counts an exchange, charges its source for what it did, and logs it.
+pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) {
+    let now_ns = clock::now_ns();
+    let total_ns = now_ns.saturating_sub(record.started_ns);
+    let upstream_ns = record.upstream_ns();
+    let metrics = &shard.metrics;
+    metrics.count_request(record.status);
+    metrics.bytes_in.add(record.request_bytes);
+    metrics.bytes_out.add(record.response_bytes);
+    metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
+    if let Some(reason) = record.reason {
+        metrics.count_reason(reason);
+    }
+    if let Some(route) = record.route {
+        local.route_metrics(route).record(record.status, total_ns, upstream_ns);
+    }
+    if record.status >= 400 {
+        penalize(shard, local, down, record, now_ns);
+    } else {
+        local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
+    }
+    if shard.logs_access() {
+        write_log(shard, local, down, record, total_ns, upstream_ns);
+    }
+}
+
+/// A request that the gateway refused with 401, 403 or 429, or could not read, costs its source extra. Answers of the
+/// upstream cost nothing: what they mean is the upstream's business.
+fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_ns: u64) {
+    if record.upstream_status != 0 || record.reason == Some(Reason::SourceLimited) {
+        return;
+    }
+    let behaviour = if record.malformed { Some(Behaviour::Malformed) } else { Behaviour::of_status(record.status) };
+    if let Some(behaviour) = behaviour {
+        local.snapshot.source_limiter.penalize(&shard.table, down.origin.source.ip(), behaviour, now_ns);
+    }
+}
+
+/// Says aloud what became of a target; rare, as ejections are bounded by their length.
+pub fn health_changed(upstream: &UpstreamSpec, target: &TargetSpec, change: health::Change) {
+    let (upstream, target) = (&*upstream.name, &*target.name);
+    match change {
+        health::Change::None => {}
+        health::Change::Ejected(ns) => {
+            tracing::warn!(upstream, target, seconds = ns / 1_000_000_000, "target ejected after failures");
+        }
+        health::Change::Kept => {
+            tracing::warn!(upstream, target, "target fails, but too many are ejected already");
+        }
+        health::Change::Restored => tracing::info!(upstream, target, "target is healthy again"),
+    }
+}
+
+fn write_log(
+    shard: &Shard,
+    local: &Local,
+    down: &Downstream,
+    record: &Record,
+    total_ns: u64,
+    upstream_ns: Option<u64>,
+) {
+    let snapshot = &local.snapshot;
+    let request = &down.request;
+    let route = record.route.map(|route| &snapshot.routes[route.index()]);
+    let service = route.and_then(|route| route.service).map(|service| &*snapshot.services[service.index()].name);
+    let consumer = record.identity.consumer.map(|consumer| snapshot.consumers.consumer(consumer));
+    let headers: Vec<(&str, &[u8])> = shard.logged_headers(&request.head, local);
+    let between = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) / 1000);
+    shard.write_log(&log::Record {
+        unix_ms: clock::wall().as_millis() as u64,
+        request_id: Some(request.head.get_known(Known::XRequestId).unwrap_or(&record.request_id)),
+        source: down.origin.source,
+        client: record.client,
+        method: (!request.method_text().is_empty()).then(|| request.method_text()),
+        host: (!request.host().is_empty()).then(|| request.host()),
+        path: (!request.raw_target().is_empty()).then(|| path_of(request.raw_target())),
+        query: request.query(),
+        status: record.status,
+        reason: record.reason.map(Reason::as_str),
+        route: route.map(|route| &*route.name),
+        service,
+        consumer: consumer.and_then(|c| c.username.as_deref().or(c.custom_id.as_deref())),
+        upstream: record.target,
+        attempts: record.attempts,
+        request_bytes: record.request_bytes,
+        response_bytes: record.response_bytes,
+        durations: log::Durations {
+            total_us: total_ns / 1000,
+            gateway_us: total_ns.saturating_sub(upstream_ns.unwrap_or(0)) / 1000,
+            connect_us: between(Some(record.started_ns), record.connected_ns),
+            first_byte_us: upstream_ns.map(|ns| ns / 1000),
+        },
+        user_agent: request.head.get_known(Known::UserAgent),
+        headers: &headers,
+        tls: down.origin.tls_version,
+        http: match request.version() {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+            Version::Http2 => "2",
+        },
+        generation: snapshot.generation.0,
+        shard: shard.id.0,
+    });
+}
+
+/// The path as the client sent it: plugins and `strip_path` change the other one.
+fn path_of(target: &[u8]) -> &[u8] {
+    match target.iter().position(|&byte| byte == b'?') {
+        Some(end) => &target[..end],
+        None => target,
+    }
+}

@@ -1,0 +1,282 @@
+//! One request from its head to its log line.
+//!
+//! Owns the order of things: eight phases, readable from top to bottom in [`exchange`] and [`carry`]. Early answers
+//! jump to phase 8, never out. Never does the work of a phase itself: that is the module's of the same name.
+//!
+//! | phase | what | where |
+//! |---|---|---|
+//! | 1 | receive the head | `connection` |
+//! | 2 | admit: framing, expectations, drain, the source's bucket | `admit` |
+//! | 3 | route | `crate::route` |
+//! | 4 | request plugins, in order | `crate::plugin` |
+//! | 5 | attempts: pick, acquire, send, receive a response head; retry | here, `attempt` |
+//! | 6 | response plugins, in reverse | `crate::plugin` |
+//! | 7 | relay the bodies | `relay`, `pump` |
+//! | 8 | finish: health, counters, access log, keep-alive | `finish` |
+//!
+//! **Invariant.** One generation decides an exchange from start to end, and every exchange is finished exactly once.
+
+mod admit;
+mod attempt;
+mod connection;
+mod finish;
+mod forward;
+mod plugins;
+mod pump;
+mod refuse;
+mod relay;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use portcullis_abi::Reason;
+
+use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
+use crate::http::{Known, Method};
+use crate::net::clock;
+use crate::plugin::{Cx, Response};
+use crate::shard::Shard;
+use crate::snapshot::Local;
+use crate::upstream::UpstreamConnection;
+use attempt::{Failure, Plan};
+use connection::Downstream;
+use finish::{Record, finish};
+use pump::Pump;
+use relay::{Coding, Leg, RelayError, relay};
+
+pub use connection::serve;
+
+/// What becomes of the downstream connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    KeepAlive,
+    Close,
+    /// The response is cut short, and the client must notice.
+    Reset,
+}
+
+/// Serves the request whose head is in `down.request`.
+async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -> Next {
+    let snapshot = &*local.snapshot;
+    // 1 receive head: done by the connection loop, which found it whole.
+    let now_ns = clock::now_ns();
+    let mut record = Record::new(shard, now_ns, connection::client_address(local, down));
+    let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table, &shard.limit_table);
+    cx.https = down.origin.https;
+
+    let outcome: Result<Next, Box<Response>> = 'answered: {
+        // 2 admit
+        let admitted = match admit::admit(shard, local, down, &mut record) {
+            Ok(admitted) => admitted,
+            Err(response) => break 'answered Err(response),
+        };
+        // 3 route
+        let (route, matched_len) = match admit::route(local, down) {
+            Ok(found) => found,
+            Err(response) => break 'answered Err(response),
+        };
+        record.route = Some(route);
+        let chosen = &snapshot.routes[route.index()];
+        (cx.route, cx.route_name) = (route, &chosen.name);
+        cx.service = chosen.service;
+        cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);
+        if let Err(response) = admit::charge(shard, local, down, chosen, &admitted, now_ns) {
+            break 'answered Err(response);
+        }
+        // 4 request plugins
+        if let Err(response) = plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await {
+            break 'answered Err(response);
+        }
+        // 5 to 7
+        let Some(service) = chosen.service else {
+            break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
+        };
+        let plan = Plan::new(local, down, chosen, service, matched_len, admitted, &record);
+        forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
+        forward(shard, local, down, &mut cx, &mut record, &plan).await
+    };
+    record.identity = cx.identity;
+
+    let next = match outcome {
+        Ok(next) => next,
+        Err(response) => respond(shard, down, &mut cx, &mut record, &response).await,
+    };
+    // 8 finish
+    finish(shard, local, down, &record);
+    connection::relax(down);
+    next
+}
+
+/// Phase 5: attempts until one has a response, and then phases 6 and 7 with it.
+async fn forward(
+    shard: &Rc<Shard>,
+    local: &Rc<Local>,
+    down: &mut Downstream,
+    cx: &mut Cx<'_>,
+    record: &mut Record,
+    plan: &Plan<'_>,
+) -> Result<Next, Box<Response>> {
+    let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
+    loop {
+        let Some(target) = attempts.pick(cx.now_ns) else {
+            return Err(attempts.give_up());
+        };
+        record.attempts += 1;
+        record.target = target.address();
+        let failure = match attempts.acquire(shard, &target, record).await {
+            Err(failure) => failure,
+            Ok(mut connection) => {
+                plan.write_request(down, &target);
+                match carry(shard, local, down, cx, record, plan, &mut connection).await {
+                    Ok(carried) => {
+                        down.intake.consume(plan.in_hand.unwrap_or(0));
+                        attempts.succeeded(&target, record.upstream_status, connection, carried.reusable);
+                        return Ok(carried.next);
+                    }
+                    Err(failure) => {
+                        let failure = failure.on(&connection);
+                        record.body_touched |= failure.body_touched;
+                        target.pool().discard(connection);
+                        failure
+                    }
+                }
+            }
+        };
+        shard.metrics.upstream_errors.inc();
+        if !attempts.again(&target, failure, clock::now_ns()) {
+            return Err(attempts.give_up());
+        }
+        shard.metrics.upstream_retries.inc();
+    }
+}
+
+/// What a carried exchange leaves behind.
+struct Carried {
+    next: Next,
+    /// Whether the upstream connection may serve another request.
+    reusable: bool,
+}
+
+/// One attempt on an open connection: sends the request in `down.upstream_out` and its body, receives the response
+/// head, runs the response plugins and relays the response. An error means that nothing was sent downstream.
+async fn carry(
+    shard: &Rc<Shard>,
+    local: &Rc<Local>,
+    down: &mut Downstream,
+    cx: &mut Cx<'_>,
+    record: &mut Record,
+    plan: &Plan<'_>,
+    connection: &mut UpstreamConnection,
+) -> Result<Carried, Failure> {
+    if plan.wants_continue() {
+        attempt::send_continue(down).await?;
+    }
+    let Downstream { intake, tx: down_tx, out, upstream_out, request, response, .. } = down;
+    let UpstreamConnection { intake: up_intake, tx: up_tx, .. } = connection;
+    let cut_upstream = up_tx.deadline().cutter();
+    let cut_downstream = intake.rx.deadline().cutter();
+
+    // 5 send, with the body beside what follows unless it is in hand
+    let request_bytes = Cell::new(0);
+    let mut decoder = plan.request_decoder()?;
+    let mut pump = match &mut decoder {
+        Some(decoder) => {
+            Pump::Running(Box::pin(relay(intake, decoder, up_tx, upstream_out, plan.request_leg(), &request_bytes)))
+        }
+        None => {
+            up_tx.deadline().arm(plan.service.write_timeout);
+            up_tx.send(upstream_out).await.map_err(Failure::send)?;
+            Pump::Done(Ok(()))
+        }
+    };
+    let version = request.version();
+    let head = attempt::receive_response(up_intake, response, plan, version, down_tx, out);
+    let head = pump.beside(head, || cut_upstream.cut()).await;
+    record.first_byte_ns = Some(clock::now_ns());
+    let framing = match head {
+        Ok(framing) => framing,
+        Err(failure) => {
+            cut_upstream.cut();
+            if matches!(pump, Pump::Running(_)) {
+                cut_downstream.cut();
+            }
+            pump.settle().await;
+            return Err(failure.with_pump(&pump, request_bytes.get() > 0));
+        }
+    };
+    record.upstream_status = response.status();
+    record.status = response.status();
+
+    // 6 response plugins
+    let hop = h1::strip_hop_by_hop(&mut response.head);
+    plugins::on_response(local, plan.chain, cx, response);
+    response.head.append_item(Known::Via, forward::VIA);
+    attempt::merge_fields(response, cx, &record.request_id);
+    let relayed = h1::relay_framing(framing, version);
+    if plan.method != Method::Head && response.status() != 304 {
+        h1::set_framing(&mut response.head, relayed);
+    }
+    let keep = plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
+    write_response(response, Persistence::to(version, keep), out);
+    let head_bytes = out.len() as u64;
+
+    // 7 relay
+    let response_bytes = Cell::new(0);
+    let mut decoder = BodyDecoder::response(framing);
+    let leg = Leg {
+        coding: if relayed == BodyFraming::Chunked { Coding::Chunked } else { Coding::Identity },
+        trailers: plan.takes_trailers,
+        receive_idle: plan.service.body_idle_timeout,
+        send: plan.response_write,
+    };
+    let sent = pump.beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut()).await;
+    let body_whole = pump.is_complete();
+    if !body_whole {
+        // The response is over: nobody is interested in the rest of the request.
+        cut_upstream.cut();
+        cut_downstream.cut();
+        pump.settle().await;
+    }
+    record.request_bytes += request_bytes.get();
+    record.response_bytes = head_bytes + response_bytes.get();
+    drop(pump);
+    let next = match sent {
+        Ok(()) if keep && body_whole => Next::KeepAlive,
+        Ok(()) => Next::Close,
+        Err(error) => {
+            record.reason = Some(match error {
+                RelayError::Sink(_) => Reason::ClientAborted,
+                RelayError::SourceTimedOut => Reason::UpstreamTimeout,
+                RelayError::SourceClosed => Reason::UpstreamTruncated,
+                RelayError::Refused(refusal) => refusal.reason,
+            });
+            // Without a length the client could take what it has for the whole.
+            Next::Reset
+        }
+    };
+    let reusable = next != Next::Reset && body_whole && framing != BodyFraming::UntilClose && attempt::persists(response, &hop);
+    Ok(Carried { next, reusable })
+}
+
+/// Sends an answer of ours.
+async fn respond(
+    shard: &Rc<Shard>,
+    down: &mut Downstream,
+    cx: &mut Cx<'_>,
+    record: &mut Record,
+    response: &Response,
+) -> Next {
+    record.status = response.status;
+    record.reason = Some(response.reason);
+    let keep = admit::may_keep(shard, down, record);
+    cx.response_fields.set_known(Known::XRequestId, record.request_id);
+    refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);
+    record.response_bytes = down.out.len() as u64;
+    down.tx.deadline().arm(record.response_write);
+    match down.tx.send(&mut down.out).await {
+        Ok(()) if keep => Next::KeepAlive,
+        Ok(()) => Next::Close,
+        Err(_) => Next::Reset,
+    }
+}
+

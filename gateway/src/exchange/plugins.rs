@@ -1,0 +1,53 @@
+//! Phases 4 and 6: runs the chain of the route.
+
+use portcullis_abi::Reason;
+
+use super::refuse;
+use crate::http::{RequestHead, ResponseHead};
+use crate::plugin::chain::Chain;
+use crate::plugin::{Cx, Flow, Response};
+use crate::shard::Shard;
+use crate::snapshot::Local;
+
+/// Turns that one plugin may wait before it must answer: a bound, not a feature.
+const WAITS_MAX: usize = 4;
+
+/// Phase 4: request plugins in order, until one answers.
+pub async fn on_request(
+    shard: &Shard,
+    local: &Local,
+    chain: &Chain,
+    cx: &mut Cx<'_>,
+    request: &mut RequestHead,
+) -> Result<(), Box<Response>> {
+    for step in 0..chain.len() {
+        // The consumer may have become known in the step before.
+        let Some(index) = chain.at(step, cx.identity.consumer) else { continue };
+        let mut flow = local.plugins[index.0 as usize].on_request(cx, request);
+        let mut waits = 0;
+        loop {
+            match flow {
+                Flow::Continue => break,
+                Flow::Respond(response) => return Err(response),
+                Flow::Wait(_) if waits == WAITS_MAX => {
+                    shard.refused(Reason::InternalError);
+                    return Err(refuse::response(500, Reason::InternalError));
+                }
+                Flow::Wait(answer) => {
+                    waits += 1;
+                    flow = answer.await(cx, request);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Phase 6: response plugins in reverse.
+pub fn on_response(local: &Local, chain: &Chain, cx: &mut Cx<'_>, response: &mut ResponseHead) {
+    for step in (0..chain.len()).rev() {
+        if let Some(index) = chain.at(step, cx.identity.consumer) {
+            local.plugins[index.0 as usize].on_response(cx, response);
+        }
+    }
+}

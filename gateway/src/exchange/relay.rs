@@ -1,0 +1,143 @@
+//! Moves a body from one side to the other: decode, frame anew, send; one function for both directions.
+//!
+//! Back-pressure is the loop itself: nothing more is received before what was received is sent. So a body of any size
+//! takes [`BODY_ROOM`] of memory at most, and a slow receiver slows the sender down.
+
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+use crate::http::h1::{BodyDecoder, write_chunk_end, write_chunk_header};
+use crate::http::{Head, Refusal};
+use crate::tls::{BODY_ROOM, Intake, Tx};
+
+/// How a body is framed on the side that it is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// As it is: the length was announced, or the end of the connection is the end.
+    Identity,
+    Chunked,
+}
+
+/// How a body travels.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg {
+    pub coding: Coding,
+    /// Whether trailer fields are passed on.
+    pub trailers: bool,
+    /// Time limit between two receives.
+    pub receive_idle: Duration,
+    /// Time limit of one send.
+    pub send: Duration,
+}
+
+/// Why a body did not get across whole.
+#[derive(Debug)]
+pub enum RelayError {
+    /// The sender closed or broke the connection too early.
+    SourceClosed,
+    /// The sender was silent for too long.
+    SourceTimedOut,
+    /// The sender broke the framing, or sent too much.
+    Refused(Refusal),
+    /// The receiver is gone, or did not read in time.
+    Sink(io::Error),
+}
+
+/// Payload below this is copied behind what waits to be sent; more is sent from where it was received.
+const COPY_MAX: usize = 4 * 1024;
+
+/// Relays the rest of a body. `out` may hold bytes to be sent first (a head). On success everything was sent; `payload`
+/// counts the bytes of the body, also when it fails.
+///
+/// # Errors
+/// See [`RelayError`]. Neither connection can be used for another message then.
+pub async fn relay(
+    source: &mut Intake,
+    decoder: &mut BodyDecoder,
+    sink: &mut Tx,
+    out: &mut Vec<u8>,
+    leg: Leg,
+    payload: &Cell<u64>,
+) -> Result<(), RelayError> {
+    loop {
+        // All that is at hand.
+        while !decoder.is_done() && !source.is_empty() {
+            let step = decoder.decode(source.unread()).map_err(RelayError::Refused)?;
+            let bytes = step.payload.len();
+            payload.set(payload.get() + bytes as u64);
+            if bytes > COPY_MAX && step.consumed == source.unread().len() {
+                send_in_place(source, step.payload, sink, out, leg).await?;
+            } else if bytes > 0 {
+                frame(&source.unread()[step.payload], leg.coding, out);
+            }
+            source.consume(step.consumed);
+            if step.consumed == 0 {
+                break;
+            }
+            if out.len() >= BODY_ROOM {
+                send(sink, out, leg).await?;
+            }
+        }
+        if decoder.is_done() {
+            if leg.coding == Coding::Chunked {
+                let fields: Option<&Head> = leg.trailers.then(|| decoder.trailers());
+                write_chunk_end(fields, out);
+            }
+            return if out.is_empty() { Ok(()) } else { send(sink, out, leg).await };
+        }
+        if !out.is_empty() {
+            send(sink, out, leg).await?;
+        }
+        source.rx.deadline().arm(leg.receive_idle);
+        match source.receive(BODY_ROOM).await {
+            Ok(1..) => {}
+            _ if source.rx.deadline().expired() => return Err(RelayError::SourceTimedOut),
+            Ok(0) => decoder.close().map_err(|_| RelayError::SourceClosed)?,
+            Err(_) => return Err(RelayError::SourceClosed),
+        }
+    }
+}
+
+fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
+    if coding == Coding::Chunked {
+        write_chunk_header(payload.len(), out);
+    }
+    out.extend_from_slice(payload);
+    if coding == Coding::Chunked {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Sends a payload that ends the receive buffer from where it lies.
+async fn send_in_place(
+    source: &mut Intake,
+    payload: std::ops::Range<usize>,
+    sink: &mut Tx,
+    out: &mut Vec<u8>,
+    leg: Leg,
+) -> Result<(), RelayError> {
+    if leg.coding == Coding::Chunked {
+        write_chunk_header(payload.len(), out);
+    }
+    if !out.is_empty() {
+        send(sink, out, leg).await?;
+    }
+    let (buffer, start) = source.buffer_mut();
+    let whole = buffer.len();
+    buffer.truncate(start + payload.end);
+    sink.deadline().arm(leg.send);
+    let sent = sink.send_from(buffer, start + payload.start).await;
+    // What was cut off is framing (a chunk's CR LF): its content no longer matters, its length does.
+    buffer.resize(whole, 0);
+    sent.map_err(RelayError::Sink)?;
+    if leg.coding == Coding::Chunked {
+        out.extend_from_slice(b"\r\n");
+    }
+    Ok(())
+}
+
+async fn send(sink: &mut Tx, out: &mut Vec<u8>, leg: Leg) -> Result<(), RelayError> {
+    sink.deadline().arm(leg.send);
+    sink.send(out).await.map_err(RelayError::Sink)
+}

@@ -1,0 +1,302 @@
+//! Fixed windows, counted as Kong's `rate-limiting` plugin counts them.
+//!
+//! A limit of N in a period admits N units of cost in each window of that period, and nothing is charged
+//! for what is refused. Several periods are checked together, all or nothing. The count of a window is one
+//! word of a [`Table`], the same kind of word as a bucket's:
+//!
+//! ```text
+//!             window in progress               word = end + used * L/N
+//!   ──┬──────────────────────────────────┬────┬────┬────┬────┬──▶ monotonic time
+//!   start              now              end   1    2   ...   N
+//! ```
+//!
+//! L is the period's length, the shortest one of a month or year. A word at or below `end` means 0: never
+//! used, evicted, or left by an earlier window, whose words reach L past its own end, which is the present
+//! `end` at the latest. So a window needs no reset and its end no timer.
+//! Counting from the end and not from the start has three reasons: a month may have started before the
+//! machine did, and monotonic time is not negative; a way taken over from another key may hold any time up
+//! to now, which must read as 0; and the eviction by lowest word then drops first the windows that end
+//! soonest and, among those of one end, the ones least used. What it costs: an ended window that was used
+//! to the fraction f keeps its rank for f*L more.
+//!
+//! A limit changed by a reload keeps the *fraction* that is used up. Kong's own answers may differ for
+//! months and years, where its `RateLimit-Reset` counts 30 and 365 days from the start; ours is the true end.
+//!
+//! Invariant: in no window are more than N units admitted, and exactly N if enough are asked for one by one.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use portcullis_abi::Word as _;
+use thiserror::Error;
+
+use super::calendar::Period;
+use super::table::Table;
+
+/// Limits over one or more periods, compiled. Holds no counts: those are in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowLimiter {
+    // Shortest period first.
+    limits: Box<[(Period, u64)]>,
+}
+
+/// Why limits cannot be enforced.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WindowError {
+    /// No period at all.
+    #[error("no limit is set for any period")]
+    Empty,
+    /// The same period twice.
+    #[error("the {0} has two limits")]
+    Duplicate(Period),
+    /// A limit of 0.
+    #[error("the limit per {0} must be at least 1")]
+    Zero(Period),
+    /// A limit of more than one per nanosecond.
+    #[error("the limit per {0} must be at most {1}")]
+    TooHigh(Period, u64),
+    /// A longer period admits less than a shorter one, which Kong refuses too.
+    #[error("the limit per {longer} must not be lower than the limit per {shorter}")]
+    Shrinking {
+        /// The period whose limit is too low.
+        longer: Period,
+        /// The period whose limit it would void.
+        shorter: Period,
+    },
+}
+
+/// How one window stands after a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowState {
+    /// The period.
+    pub period: Period,
+    /// What a window of it admits.
+    pub limit: u64,
+    /// What is left of the window in progress, this check's cost already taken if it was admitted.
+    pub remaining: u64,
+    /// Seconds to the end of the window, rounded up, at least 1.
+    pub reset_seconds: u64,
+}
+
+/// The outcome of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    windows: [WindowState; Period::ALL.len()],
+    len: usize,
+    stopped: Option<usize>,
+}
+
+impl Decision {
+    /// Whether the cost was charged, to every window; otherwise to none.
+    pub fn allowed(&self) -> bool {
+        self.stopped.is_none()
+    }
+
+    /// The window that refused; the one that ends last if several did, so that its `reset_seconds` is the
+    /// time to wait (`Retry-After`).
+    pub fn stopped_by(&self) -> Option<&WindowState> {
+        self.stopped.map(|i| &self.windows[i])
+    }
+
+    /// All windows, shortest period first.
+    pub fn windows(&self) -> &[WindowState] {
+        &self.windows[..self.len]
+    }
+
+    /// The window with least left, the longer period of equals: what Kong's `RateLimit-*` headers show.
+    pub fn tightest(&self) -> &WindowState {
+        let mut tightest = &self.windows[0];
+        for window in &self.windows()[1..] {
+            if window.remaining <= tightest.remaining {
+                tightest = window;
+            }
+        }
+        tightest
+    }
+}
+
+impl WindowLimiter {
+    /// Compiles limits, in any order.
+    ///
+    /// # Errors
+    /// See [`WindowError`].
+    pub fn new(limits: impl IntoIterator<Item = (Period, u64)>) -> Result<WindowLimiter, WindowError> {
+        let mut limits: Vec<_> = limits.into_iter().collect();
+        limits.sort_unstable();
+        for &(period, limit) in &limits {
+            if limit == 0 {
+                return Err(WindowError::Zero(period));
+            }
+            // A unit needs a nanosecond of the word's range at least.
+            if limit > period.shortest_ns() {
+                return Err(WindowError::TooHigh(period, period.shortest_ns()));
+            }
+        }
+        for pair in limits.windows(2) {
+            let ((shorter, low), (longer, high)) = (pair[0], pair[1]);
+            if shorter == longer {
+                return Err(WindowError::Duplicate(longer));
+            }
+            if high < low {
+                return Err(WindowError::Shrinking { longer, shorter });
+            }
+        }
+        if limits.is_empty() {
+            return Err(WindowError::Empty);
+        }
+        Ok(WindowLimiter { limits: limits.into() })
+    }
+
+    /// The limits, shortest period first.
+    pub fn limits(&self) -> &[(Period, u64)] {
+        &self.limits
+    }
+
+    /// Charges `cost` to the window of each period under `base_key` (from [`super::limit_key`]), or to none
+    /// if one of them cannot take it. A cost of 0 only looks. `now` is monotonic, `wall` must be
+    /// [`super::WallClock::at`] of it.
+    ///
+    /// Never admits too much. While another thread's charge is being taken back because a later window
+    /// refused it, a check may be refused that would have been admitted a moment later.
+    pub fn check(&self, table: &Table, base_key: u64, now: u64, wall: u64, cost: u64) -> Decision {
+        let mut look = self.look(table, base_key, now, wall, cost);
+        if cost > 0 && look.decision.allowed() {
+            look.charge(table, now, cost);
+        }
+        look.decision
+    }
+
+    /// The windows as they stand, without a charge. Most refusals end here: a client over its limit costs
+    /// loads only, and does not make its other windows waver for other threads.
+    fn look(&self, table: &Table, base_key: u64, now: u64, wall: u64, cost: u64) -> Look {
+        let empty = WindowState { period: Period::Second, limit: 0, remaining: 0, reset_seconds: 0 };
+        let mut places = [Place::default(); Period::ALL.len()];
+        let mut decision =
+            Decision { windows: [empty; Period::ALL.len()], len: self.limits.len(), stopped: None };
+        for (i, &(period, limit)) in self.limits.iter().enumerate() {
+            let window = period.window(wall);
+            let place = Place {
+                key: window_key(base_key, period),
+                end: now.saturating_add(window.end - wall),
+                unit: period.shortest_ns() / limit,
+                limit,
+            };
+            let used = table.find(place.key).map_or(0, |way| place.used(way.request_tat.load(Relaxed)));
+            decision.windows[i] = WindowState {
+                period,
+                limit,
+                remaining: limit.saturating_sub(used),
+                reset_seconds: (window.end - wall).div_ceil(1_000_000_000).max(1),
+            };
+            if used.saturating_add(cost) > limit {
+                decision.stopped = Some(i);
+            }
+            places[i] = place;
+        }
+        Look { decision, places }
+    }
+}
+
+/// What a check saw, and where.
+struct Look {
+    decision: Decision,
+    places: [Place; Period::ALL.len()],
+}
+
+impl Look {
+    /// Charges every window. If one has filled up since it was looked at, takes back what the ones before
+    /// it were charged.
+    fn charge(&mut self, table: &Table, now: u64, cost: u64) {
+        for i in 0..self.decision.len {
+            let place = self.places[i];
+            // Found anew each time: a way must not be kept, and the cache line is warm.
+            let charged = charge(&table.way(place.key, now).request_tat, place, cost);
+            let (Ok(used) | Err(used)) = charged;
+            self.decision.windows[i].remaining = place.limit.saturating_sub(used);
+            if charged.is_err() {
+                self.decision.stopped = Some(i);
+                self.take_back(table, i, cost);
+                return;
+            }
+        }
+    }
+
+    /// Takes back the charges of the first `charged` windows.
+    fn take_back(&mut self, table: &Table, charged: usize, cost: u64) {
+        for (window, place) in self.decision.windows[..charged].iter_mut().zip(&self.places) {
+            if let Some(way) = table.find(place.key) {
+                refund(&way.request_tat, *place, cost);
+            }
+            window.remaining += cost;
+        }
+    }
+}
+
+/// Where one window's word is and how to read it.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    key: u64,
+    /// End of the window on the monotonic clock.
+    end: u64,
+    /// Nanoseconds of the word that stand for one unit of cost.
+    unit: u64,
+    limit: u64,
+}
+
+impl Place {
+    /// The count that a word stands for. Rounded: after a step of the wall clock or a changed limit a word
+    /// may lie between two counts.
+    #[inline]
+    fn used(&self, word: u64) -> u64 {
+        (word.saturating_sub(self.end).saturating_add(self.unit / 2)) / self.unit
+    }
+
+    #[inline]
+    fn word(&self, used: u64) -> u64 {
+        self.end.saturating_add(used.saturating_mul(self.unit))
+    }
+}
+
+/// Counts `cost` if it fits: `Ok` with the count after it, `Err` with the count that left no room.
+#[inline]
+fn charge(word: &AtomicU64, place: Place, cost: u64) -> Result<u64, u64> {
+    let mut seen = word.load(Relaxed);
+    loop {
+        let used = place.used(seen);
+        let after = used.saturating_add(cost);
+        if after > place.limit {
+            return Err(used);
+        }
+        match word.swap_if(seen, place.word(after)) {
+            Ok(()) => return Ok(after),
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Takes back a charge to the same window. If the window has ended meanwhile and the next one begun, its
+/// word is higher by a whole window and is left alone: the charge went with the old one.
+#[inline]
+fn refund(word: &AtomicU64, place: Place, cost: u64) {
+    let mut seen = word.load(Relaxed);
+    loop {
+        let used = place.used(seen);
+        if used < cost || used > place.limit {
+            return;
+        }
+        match word.swap_if(seen, place.word(used - cost)) {
+            Ok(()) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// The key of one period's window: the base key with some bits below the top byte flipped, differently for
+/// each period. Base keys are hashes, so a clash of two stays as unlikely as one of the hashes themselves.
+#[inline]
+fn window_key(base_key: u64, period: Period) -> u64 {
+    base_key ^ ((period as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8)
+}
+
+#[cfg(test)]
+#[path = "window_tests.rs"]
+mod tests;

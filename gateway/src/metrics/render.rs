@@ -1,0 +1,200 @@
+//! From cells to families.
+//!
+//! Owns the order and the labels of what a scrape shows. Sums over shards; a shard label only where
+//! the difference between shards is the point (connections, CPU, driver, generation). Reads with
+//! relaxed loads while shards go on counting, so families may be some nanoseconds apart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portcullis_abi::Reason;
+
+use super::cell::{Counter, Gauge};
+use super::exposition::{Exposition, Value};
+use super::histogram::Totals;
+use super::names::{self, Metric};
+use super::registry::Registry;
+use super::route::{CLASSES, RouteMetrics, RouteSeries};
+use super::shard::{LimiterDecision, ShardMetrics};
+
+impl Registry {
+    /// Writes all that the registry holds. Kernel counters and target health are the caller's to add.
+    pub fn render(&self, out: &mut Exposition) {
+        out.family(&names::BUILD_INFO).sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+        self.render_control(out);
+        self.render_requests(out);
+        self.render_routes(out);
+        self.render_connections(out);
+        self.render_upstream(out);
+        self.render_shards(out);
+    }
+
+    fn render_control(&self, out: &mut Exposition) {
+        let control = self.control();
+        out.family(&names::START_TIME).sample(&[], control.started_seconds.get());
+        out.family(&names::GENERATION).sample(&[], control.generation.get());
+        out.family(&names::RELOADS)
+            .sample(&[("result", "ok")], control.reloads_ok.get())
+            .sample(&[("result", "failed")], control.reloads_failed.get());
+        out.family(&names::LAST_RELOAD_OK).sample(&[], control.last_reload_ok.get());
+        out.family(&names::LAST_RELOAD_TIME).sample(&[], control.last_reload_seconds.get());
+    }
+
+    fn render_requests(&self, out: &mut Exposition) {
+        let mut family = out.family(&names::REQUESTS);
+        for (i, class) in CLASSES.into_iter().enumerate() {
+            family.sample(&[("class", class)], self.sum(|shard| shard.requests()[i]));
+        }
+        out.family(&names::REQUESTS_ACTIVE).sample(&[], self.sum(|shard| shard.requests_active.get()));
+        let mut totals = Totals::default();
+        self.shards().iter().for_each(|shard| shard.gateway_latency.add_to(&mut totals));
+        out.family(&names::GATEWAY_LATENCY).histogram(&[], &totals);
+        let mut family = out.family(&names::REFUSALS);
+        // A reason that only the kernel gives never counts here; a zero for it would mislead.
+        for &reason in &Reason::ALL[Reason::KERNEL_COUNT..] {
+            family.sample(&[("reason", reason.as_str())], self.sum(|shard| shard.reason(reason)));
+        }
+        let mut family = out.family(&names::LIMITER_DECISIONS);
+        for decision in LimiterDecision::ALL {
+            family.sample(&[("decision", decision.as_str())], self.sum(|shard| shard.limiter(decision)));
+        }
+    }
+
+    fn render_routes(&self, out: &mut Exposition) {
+        let (series, own, overflowed) = {
+            // Held only to copy the list of `Arc`s: a snapshot may be compiled meanwhile.
+            let routes = self.routes();
+            let all: Vec<Arc<RouteSeries>> =
+                routes.series.values().chain(&routes.overflow).cloned().collect();
+            (all, routes.series.len(), routes.overflowed.len())
+        };
+        out.family(&names::ROUTE_SERIES).sample(&[], own as u64);
+        out.family(&names::ROUTE_SERIES_MAX).sample(&[], self.max_route_series() as u64);
+        out.family(&names::ROUTE_SERIES_OVERFLOWED).sample(&[], overflowed as u64);
+
+        let mut family = out.family(&names::ROUTE_REQUESTS);
+        for route in &series {
+            for (code, count) in codes(route) {
+                family.sample(&[("route", route.name()), ("code", &code)], count);
+            }
+        }
+        let total = |metrics: &RouteMetrics, totals: &mut Totals| metrics.total().add_to(totals);
+        let upstream = |metrics: &RouteMetrics, totals: &mut Totals| metrics.upstream().add_to(totals);
+        let gateway = |metrics: &RouteMetrics, totals: &mut Totals| metrics.gateway().add_to(totals);
+        route_histograms(out, &names::ROUTE_LATENCY, &series, total);
+        route_histograms(out, &names::ROUTE_UPSTREAM_LATENCY, &series, upstream);
+        route_histograms(out, &names::ROUTE_GATEWAY_LATENCY, &series, gateway);
+    }
+
+    fn render_connections(&self, out: &mut Exposition) {
+        self.by_shard(out, &names::CONNECTIONS, |shard| shard.connections_accepted.get().into());
+        self.by_shard(out, &names::CONNECTIONS_ACTIVE, |shard| shard.connections_active.get().into());
+        self.by_shard(out, &names::CONNECTIONS_REFUSED, |shard| shard.connections_refused.get().into());
+        out.family(&names::DOWNSTREAM_BYTES)
+            .sample(&[("direction", "in")], self.count(|shard| &shard.bytes_in))
+            .sample(&[("direction", "out")], self.count(|shard| &shard.bytes_out));
+        out.family(&names::TLS_HANDSHAKES)
+            .sample(&[("result", "full")], self.count(|shard| &shard.tls_full))
+            .sample(&[("result", "resumed")], self.count(|shard| &shard.tls_resumed))
+            .sample(&[("result", "failed")], self.count(|shard| &shard.tls_failed));
+    }
+
+    fn render_upstream(&self, out: &mut Exposition) {
+        out.family(&names::UPSTREAM_CONNECTS).sample(&[], self.count(|shard| &shard.upstream_connects));
+        out.family(&names::UPSTREAM_REUSES).sample(&[], self.count(|shard| &shard.upstream_reuses));
+        out.family(&names::UPSTREAM_RETRIES).sample(&[], self.count(|shard| &shard.upstream_retries));
+        out.family(&names::UPSTREAM_ERRORS).sample(&[], self.count(|shard| &shard.upstream_errors));
+        out.family(&names::UPSTREAM_CONNECTIONS)
+            .sample(&[("state", "idle")], self.level(|shard| &shard.pool_idle))
+            .sample(&[("state", "active")], self.level(|shard| &shard.pool_active));
+    }
+
+    fn render_shards(&self, out: &mut Exposition) {
+        let dropped = self.count(|shard| &shard.log_records_dropped);
+        out.family(&names::LOG_RECORDS_DROPPED).sample(&[], dropped);
+        let mut family = out.family(&names::SHARD_DRIVER);
+        for (i, shard) in self.shards().iter().enumerate() {
+            if let Some(driver) = shard.driver() {
+                family.sample(&[("shard", &i.to_string()), ("driver", driver.as_str())], 1);
+            }
+        }
+        self.by_shard(out, &names::SHARD_GENERATION, |shard| shard.generation.get().into());
+        self.by_shard(out, &names::SHARD_CPU, |shard| Value::Nanos(shard.cpu_ns.get()));
+    }
+
+    fn by_shard(
+        &self,
+        out: &mut Exposition,
+        metric: &'static Metric,
+        value: impl Fn(&ShardMetrics) -> Value,
+    ) {
+        let mut family = out.family(metric);
+        for (i, shard) in self.shards().iter().enumerate() {
+            family.sample(&[("shard", &i.to_string())], value(shard));
+        }
+    }
+
+    fn sum(&self, value: impl Fn(&ShardMetrics) -> u64) -> u64 {
+        self.shards().iter().map(|shard| value(shard)).sum()
+    }
+
+    fn count(&self, cell: impl Fn(&ShardMetrics) -> &Counter) -> u64 {
+        self.sum(|shard| cell(shard).get())
+    }
+
+    fn level(&self, cell: impl Fn(&ShardMetrics) -> &Gauge) -> u64 {
+        self.sum(|shard| cell(shard).get())
+    }
+}
+
+/// Writes what the XDP program counted: `packets` by the number of the reason, summed over CPUs. Numbers
+/// past the kernel's own reasons are ignored.
+pub fn write_kernel_packets(out: &mut Exposition, packets: &[u64]) {
+    let mut family = out.family(&names::XDP_PACKETS);
+    for (reason, &count) in Reason::ALL[..Reason::KERNEL_COUNT].iter().zip(packets) {
+        family.sample(&[("reason", reason.as_str())], count);
+    }
+}
+
+/// Writes the mode that each interface got.
+pub fn write_kernel_mode<'a>(out: &mut Exposition, modes: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut family = out.family(&names::XDP_MODE);
+    for (interface, mode) in modes {
+        family.sample(&[("interface", interface), ("mode", mode)], 1);
+    }
+}
+
+/// A route's answers over all shards by the value of the `code` label, in its order.
+fn codes(route: &RouteSeries) -> BTreeMap<String, u64> {
+    let mut codes = BTreeMap::new();
+    for statuses in route.shards().iter().map(RouteMetrics::statuses) {
+        for (code, count) in statuses.exact() {
+            *codes.entry(code.to_string()).or_default() += count;
+        }
+        for (class, count) in statuses.rest() {
+            *codes.entry(class.to_owned()).or_default() += count;
+        }
+    }
+    codes
+}
+
+/// Routes without a single observation are left out: 1,000 idle routes must not cost 60,000 lines.
+fn route_histograms(
+    out: &mut Exposition,
+    metric: &'static Metric,
+    series: &[Arc<RouteSeries>],
+    add: impl Fn(&RouteMetrics, &mut Totals),
+) {
+    let mut family = out.family(metric);
+    for route in series {
+        let mut totals = Totals::default();
+        route.shards().iter().for_each(|metrics| add(metrics, &mut totals));
+        if totals.count() > 0 {
+            family.histogram(&[("route", route.name())], &totals);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

@@ -1,0 +1,262 @@
+//! Time limits that never drop an operation in flight.
+//!
+//! A [`Deadline`] belongs to one direction of one socket. When it passes, the socket is shut down with
+//! `shutdown(2)`: a pending receive completes with end-of-file, a pending send with EPIPE, in the io_uring and in
+//! the epoll driver alike, and whoever awaits the operation finds [`Deadline::expired`] set. Nothing is cancelled
+//! from outside, so no completion, no buffer and no received byte can be lost.
+//!
+//! Deadlines of a shard live in one hashed wheel with ticks of [`TICK`]. Moving a deadline later, which every
+//! request does several times, is one store: the wheel looks at the entry when its old slot comes round and files
+//! it anew. Only moving it to before the slot it is filed in costs an insertion, so an entry is filed at most
+//! about once per its shortest limit, whatever the request rate.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::clock::now_ns;
+use super::driver;
+
+/// Resolution of deadlines. A limit fires between 0 and 2 ticks late, never early.
+pub const TICK: Duration = Duration::from_millis(50);
+const TICK_NS: u64 = TICK.as_nanos() as u64;
+/// Slots of the wheel: 2048 x 50 ms = 102 s; longer limits are filed again when their last slot comes round.
+const SLOTS: usize = 2048;
+const NEVER: u64 = u64::MAX;
+
+/// What an expired deadline shuts down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Receiving only: an answer (408) can still be sent.
+    Receive,
+    /// Both directions: a send that does not move ends with EPIPE.
+    Both,
+}
+
+struct Entry {
+    fd: Cell<RawFd>,
+    cut: Cut,
+    /// Tick at which the limit passes; NEVER when none is set.
+    at: Cell<u64>,
+    /// The earliest slot the entry is filed in; NEVER when in none.
+    filed: Cell<u64>,
+    expired: Cell<bool>,
+}
+
+/// The time limit of one direction of one socket. Dropping it releases the socket from the wheel.
+pub struct Deadline(Rc<Entry>);
+
+impl Deadline {
+    pub(super) fn new(fd: RawFd, cut: Cut) -> Self {
+        Self(Rc::new(Entry {
+            fd: Cell::new(fd),
+            cut,
+            at: Cell::new(NEVER),
+            filed: Cell::new(NEVER),
+            expired: Cell::new(false),
+        }))
+    }
+
+    /// Sets the limit to `after` from now, replacing the one before. Rounded up to the next tick.
+    pub fn arm(&self, after: Duration) {
+        let ticks = (after.as_nanos() as u64).div_ceil(TICK_NS) + 1;
+        WHEEL.with(|wheel| {
+            let at = wheel.tick.get() + ticks;
+            self.0.at.set(at);
+            if at < self.0.filed.get() {
+                wheel.file(&self.0);
+            }
+        });
+    }
+
+    /// No limit until armed again.
+    pub fn disarm(&self) {
+        self.0.at.set(NEVER);
+    }
+
+    /// Whether the limit has passed and the socket was shut down for it.
+    pub fn expired(&self) -> bool {
+        self.0.expired.get()
+    }
+
+    /// A handle that shuts the direction down at once, as if the limit had passed.
+    pub fn cutter(&self) -> Cutter {
+        Cutter(self.0.clone())
+    }
+}
+
+/// Shuts a direction down from elsewhere, while its owner is lent to a future.
+#[derive(Clone)]
+pub struct Cutter(Rc<Entry>);
+
+impl Cutter {
+    /// Shuts down at once, as if the limit had passed; nothing when the socket is gone.
+    pub fn cut(&self) {
+        if !self.0.expired.replace(true) {
+            shut_down(&self.0);
+        }
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        // The descriptor is about to be closed and may be reused by another socket.
+        self.0.fd.set(-1);
+    }
+}
+
+fn shut_down(entry: &Entry) {
+    let fd = entry.fd.get();
+    if fd < 0 {
+        return;
+    }
+    let how = match entry.cut {
+        Cut::Receive => libc::SHUT_RD,
+        Cut::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: `fd` is open: `Deadline::drop` sets it to -1 before the stream that owns it closes it. The call
+    // takes no memory. ENOTCONN (the other side was faster) is of no interest.
+    unsafe { libc::shutdown(fd, how) };
+}
+
+struct Wheel {
+    tick: Cell<u64>,
+    slots: RefCell<Vec<Vec<Rc<Entry>>>>,
+}
+
+thread_local! {
+    static WHEEL: Wheel = Wheel {
+        tick: Cell::new(now_ns() / TICK_NS),
+        slots: RefCell::new((0..SLOTS).map(|_| Vec::new()).collect()),
+    };
+}
+
+impl Wheel {
+    fn file(&self, entry: &Rc<Entry>) {
+        let slot = entry.at.get().min(self.tick.get() + SLOTS as u64 - 1);
+        entry.filed.set(slot);
+        self.slots.borrow_mut()[slot as usize % SLOTS].push(entry.clone());
+    }
+
+    fn advance(&self, to: u64) {
+        while self.tick.get() < to {
+            let tick = self.tick.get() + 1;
+            self.tick.set(tick);
+            let mut due = std::mem::take(&mut self.slots.borrow_mut()[tick as usize % SLOTS]);
+            for entry in due.drain(..) {
+                self.look_at(entry, tick);
+            }
+            // Keep the allocation of the slot unless something was filed into it meanwhile.
+            let mut slots = self.slots.borrow_mut();
+            let slot = &mut slots[tick as usize % SLOTS];
+            if slot.is_empty() {
+                *slot = due;
+            }
+        }
+    }
+
+    fn look_at(&self, entry: Rc<Entry>, tick: u64) {
+        if entry.filed.get() != tick {
+            return; // filed a second time, for an earlier tick: that copy counts
+        }
+        entry.filed.set(NEVER);
+        if entry.fd.get() < 0 || entry.at.get() == NEVER {
+            return;
+        }
+        if entry.at.get() > tick {
+            self.file(&entry);
+        } else {
+            entry.at.set(NEVER);
+            entry.expired.set(true);
+            shut_down(&entry);
+        }
+    }
+}
+
+/// Turns the wheel of this shard for ever; the first task of a shard.
+pub async fn turn_wheel() -> ! {
+    loop {
+        driver::sleep(TICK).await;
+        WHEEL.with(|wheel| wheel.advance(now_ns() / TICK_NS));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (a, listener.accept().unwrap().0)
+    }
+
+    fn ticks(n: u64) {
+        WHEEL.with(|w| w.advance(w.tick.get() + n));
+    }
+
+    fn queued() -> usize {
+        WHEEL.with(|w| w.slots.borrow().iter().map(Vec::len).sum())
+    }
+
+    #[test]
+    fn an_expired_receive_limit_ends_the_read_and_leaves_sending_open() {
+        let (mut a, mut b) = pair();
+        let limit = Deadline::new(a.as_raw_fd(), Cut::Receive);
+        limit.arm(TICK * 3);
+        ticks(3);
+        assert!(!limit.expired(), "fires early");
+        ticks(2);
+        assert!(limit.expired());
+        assert_eq!(a.read(&mut [0; 8]).unwrap(), 0);
+        std::io::Write::write_all(&mut a, b"408").unwrap();
+        let mut got = [0; 3];
+        b.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"408");
+    }
+
+    #[test]
+    fn moving_a_limit_later_files_nothing_and_fires_at_the_new_time() {
+        let (a, _b) = pair();
+        let limit = Deadline::new(a.as_raw_fd(), Cut::Both);
+        limit.arm(TICK * 10);
+        for _ in 0..1000 {
+            limit.arm(TICK * 20);
+            limit.arm(TICK * 30);
+        }
+        assert_eq!(queued(), 1);
+        ticks(25);
+        assert!(!limit.expired());
+        limit.disarm();
+        ticks(100);
+        assert!(!limit.expired());
+        assert_eq!(queued(), 0);
+    }
+
+    #[test]
+    fn limits_longer_than_the_wheel_and_earlier_ones_are_kept() {
+        let (a, _b) = pair();
+        let limit = Deadline::new(a.as_raw_fd(), Cut::Both);
+        limit.arm(TICK * (SLOTS as u32 * 2));
+        ticks(SLOTS as u64 + 5);
+        assert!(!limit.expired());
+        limit.arm(TICK * 2);
+        ticks(4);
+        assert!(limit.expired());
+    }
+
+    #[test]
+    fn a_dropped_limit_never_touches_the_descriptor_again() {
+        let (a, mut b) = pair();
+        let limit = Deadline::new(a.as_raw_fd(), Cut::Both);
+        limit.arm(TICK);
+        drop(limit);
+        ticks(10);
+        std::io::Write::write_all(&mut &a, b"x").unwrap();
+        assert_eq!(b.read(&mut [0; 1]).unwrap(), 1);
+    }
+}

@@ -1,0 +1,23 @@
+//! The driver behind one small surface: everything above this module sees [`Stream`] (receive into an owned
+//! buffer, send one), [`Listener`], [`connect`], [`spawn`], [`sleep`] and [`deadline`], and never names the
+//! runtime.
+//!
+//! Owns: the io_uring or epoll runtime of a shard, sockets, clocks, and the time limits of operations.
+//! Never does: parse, encrypt or decide anything about the bytes it moves.
+//!
+//! **Invariant.** A future that owns a kernel buffer is never dropped in flight. A time limit does not drop the
+//! operation; it shuts the socket down (`deadline`), the operation then completes by itself and is awaited.
+//!
+//! Read next: `stream.rs`, then `deadline.rs`.
+
+pub mod clock;
+pub mod deadline;
+mod driver;
+mod listener;
+mod mailbox;
+mod stream;
+
+pub use driver::{Driver, DriverChoice, ProbeError, block_on, pin_to_core, probe, sleep, spawn};
+pub use listener::{Listener, bind};
+pub use mailbox::{MailReceiver, MailSender, mailbox};
+pub use stream::{ConnectError, Rx, Stream, Tx, connect};

@@ -1,0 +1,184 @@
+//! The plugin contract: what a plugin is given, what it may do, and in which order plugins run.
+//!
+//! A plugin is one file or folder here plus one line in `registry.rs`. It has two lives: a [`PluginSpec`], compiled
+//! once from its `config:` and shared by all shards through the snapshot, and a [`Plugin`], made from it on each
+//! shard, which may keep state of its own without any lock.
+//!
+//! Never does: I/O on the spot. What must wait (another service's answer) returns [`Flow::Wait`].
+//!
+//! **Invariant.** The common case is synchronous and allocates nothing.
+//!
+//! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
+
+pub mod chain;
+pub mod consumer;
+pub mod registry;
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_abi::Reason;
+use portcullis_config::{self as config, Diagnostics};
+
+use crate::http::{Head, RequestHead, ResponseHead};
+use crate::id::{ConsumerId, RouteId, ServiceId};
+use crate::limit::Table;
+use consumer::{Consumers, CredentialRef};
+
+/// What becomes of the request after a plugin has seen it.
+pub enum Flow {
+    /// On to the next plugin.
+    Continue,
+    /// The gateway answers; no later request plugin and no upstream sees the request.
+    Respond(Box<Response>),
+    /// The plugin needs something from elsewhere first. The future has a time limit of its own; what it yields is run
+    /// with the request at hand again.
+    Wait(Pin<Box<dyn Future<Output = Resume>>>),
+}
+
+/// The second half of a plugin that waited.
+pub type Resume = Box<dyn FnOnce(&mut Cx<'_>, &mut RequestHead) -> Flow>;
+
+/// An answer that the gateway makes by itself.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    /// Why, for counters, logs and `explain`.
+    pub reason: Reason,
+    /// Shown as `{"message": "..."}`.
+    pub message: Cow<'static, str>,
+    /// Additional header fields, e.g. `WWW-Authenticate`.
+    pub fields: Vec<(&'static str, Cow<'static, str>)>,
+}
+
+impl Response {
+    /// An answer with a JSON message and no additional fields.
+    pub fn new(status: u16, reason: Reason, message: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { status, reason, message: message.into(), fields: Vec::new() })
+    }
+
+    /// Adds a header field.
+    pub fn with_field(mut self: Box<Self>, name: &'static str, value: impl Into<Cow<'static, str>>) -> Box<Self> {
+        self.fields.push((name, value.into()));
+        self
+    }
+}
+
+/// Who the request turned out to be from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity {
+    pub consumer: Option<ConsumerId>,
+    pub credential: Option<CredentialRef>,
+    /// The consumer is the stand-in of `config.anonymous`.
+    pub anonymous: bool,
+}
+
+/// The exchange as plugins see it.
+pub struct Cx<'a> {
+    /// CLOCK_MONOTONIC in ns at the receipt of the request head.
+    pub now_ns: u64,
+    /// Wall clock (since the Unix epoch) at the same moment.
+    pub wall: Duration,
+    /// The address that packets come from: what the kernel sees, and the only one it may be charged for.
+    pub source: IpAddr,
+    /// The client's address: the source, or what a trusted proxy says.
+    pub client: IpAddr,
+    pub https: bool,
+    pub route: RouteId,
+    pub route_name: &'a str,
+    pub service: Option<ServiceId>,
+    pub service_name: Option<&'a str>,
+    pub consumers: &'a Consumers,
+    /// Buckets of sources, and counters kept by client address: the mapping shared with the kernel, or ordinary
+    /// memory. A word gets in here only for an address that completed a request, so no spoofed flood can crowd it.
+    pub table: &'a Table,
+    /// Counters of all other limit keys, in ordinary memory.
+    pub limit_table: &'a Table,
+    pub identity: Identity,
+    /// Fields to be added to the response on its way back, whoever makes it.
+    pub response_fields: Head,
+}
+
+impl<'a> Cx<'a> {
+    /// An exchange whose route is not known yet.
+    pub fn new(
+        now_ns: u64,
+        wall: Duration,
+        source: IpAddr,
+        client: IpAddr,
+        consumers: &'a Consumers,
+        table: &'a Table,
+        limit_table: &'a Table,
+    ) -> Self {
+        Self {
+            now_ns,
+            wall,
+            source,
+            client,
+            https: false,
+            route: RouteId(0),
+            route_name: "",
+            service: None,
+            service_name: None,
+            consumers,
+            table,
+            limit_table,
+            identity: Identity::default(),
+            response_fields: Head::new(),
+        }
+    }
+}
+
+/// A plugin on one shard.
+pub trait Plugin {
+    /// Sees the request before it goes upstream.
+    fn on_request(&self, _cx: &mut Cx<'_>, _head: &mut RequestHead) -> Flow {
+        Flow::Continue
+    }
+
+    /// Sees the response before it goes downstream; in reverse order of the chain. Not run on answers that the
+    /// gateway made.
+    fn on_response(&self, _cx: &mut Cx<'_>, _head: &mut ResponseHead) {}
+
+    /// Whether `on_response` does anything, so that the relay can skip the rest.
+    fn sees_response(&self) -> bool {
+        false
+    }
+
+    /// What the next generation's instance of the same plugin may take over (caches).
+    fn state(&self) -> Option<Rc<dyn Any>> {
+        None
+    }
+}
+
+/// The compiled part of a plugin, shared by all shards.
+pub trait PluginSpec: Send + Sync {
+    /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
+    /// generation before.
+    fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+}
+
+/// What a plugin may look at when it is compiled.
+pub struct CompileCx<'a> {
+    pub consumers: &'a Arc<Consumers>,
+    /// A number that stays the same for the same plugin instance across reloads: names its limit counters.
+    pub instance: u64,
+}
+
+/// One line of the registry.
+pub struct Registration {
+    /// The plugin's name in the configuration; Kong's.
+    pub name: &'static str,
+    /// Kong's priority: higher runs earlier on requests and later on responses.
+    pub priority: u32,
+    /// The keys of `config:`.
+    pub section: &'static config::Section,
+    /// Compiles the validated `config:`. Problems go into the diagnostics.
+    pub compile: fn(&config::Plugin, &CompileCx<'_>, &Diagnostics) -> Option<Arc<dyn PluginSpec>>,
+}

@@ -1,0 +1,172 @@
+//! From a list of routes to the tables of a [`Router`].
+//!
+//! Owns compilation; reports every fault of every route, not the first only. Never answers a request. Invariant: the
+//! entries end up sorted by [`Rank`], so that their numbers compare as their precedence does.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::conditions::{Conditions, MethodTable};
+use super::expression::{Expression, Place};
+use super::hosts::HostTable;
+use super::paths::{EntryId, NodeId, PathTable, Placed, Stop};
+use super::rank::{Pair, Rank};
+use super::sets::{Asked, Sets, WORTHWHILE};
+use super::{
+    ASKS_MORE, Entry, Fault, MAX_PATH, NO_EXPRESSION, PathPattern, Route, RouteError, RouteSpec, Router,
+    SERVES_HTTP, SERVES_HTTPS,
+};
+
+impl Router {
+    /// Compiles routes. Errors: all faults of all routes, in the order of the list.
+    pub fn compile(specs: Vec<RouteSpec>) -> Result<Router, Vec<RouteError>> {
+        let mut methods = MethodTable::default();
+        let mut expressions = Expressions::default();
+        let mut errors = Vec::new();
+        let mut routes = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let mut faults = Vec::new();
+            for path in &spec.paths {
+                faults.extend(check_path(path, &mut expressions).err());
+            }
+            let conditions = Conditions::compile(&spec, &mut methods, &mut faults);
+            let blame = |fault| RouteError { route: spec.id, name: spec.name.clone(), fault };
+            errors.extend(faults.into_iter().map(blame));
+            routes.push(Route { spec, conditions });
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(assemble(routes, methods, expressions))
+    }
+}
+
+/// Expressions by their source: many routes may share one.
+#[derive(Default)]
+struct Expressions {
+    compiled: Vec<Expression>,
+    by_source: HashMap<String, u32>,
+}
+
+impl Expressions {
+    fn add(&mut self, source: &str) -> Result<u32, String> {
+        if let Some(&id) = self.by_source.get(source) {
+            return Ok(id);
+        }
+        let id = self.compiled.len() as u32;
+        self.compiled.push(Expression::compile(source, Place::Start)?);
+        self.by_source.insert(source.to_owned(), id);
+        Ok(id)
+    }
+}
+
+fn check_path(path: &PathPattern, expressions: &mut Expressions) -> Result<(), Fault> {
+    match path {
+        PathPattern::Prefix(prefix) if !prefix.starts_with('/') => {
+            Err(Fault::PathNotAbsolute(prefix.clone()))
+        }
+        PathPattern::Prefix(prefix) if prefix.len() > MAX_PATH => Err(Fault::PathTooLong(prefix.len())),
+        PathPattern::Prefix(_) => Ok(()),
+        PathPattern::Regex { source, .. } => match expressions.add(source) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(Fault::Expression { pattern: source.clone(), why }),
+        },
+    }
+}
+
+/// Ranks every pair of host and path and files it under its host group and its path.
+fn assemble(routes: Vec<Route>, methods: MethodTable, expressions: Expressions) -> Router {
+    let mut pairs: Vec<(Rank, Pair<'_>)> = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        pairs.extend(route.spec.pairs(index).map(|pair| (Rank::of(&route.spec, pair), pair)));
+    }
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+
+    let mut hosts = HostTable::default();
+    let mut groups: Vec<Vec<EntryId>> = vec![Vec::new()];
+    let mut entries = Vec::with_capacity(pairs.len());
+    for (id, (_, pair)) in (0..).zip(&pairs) {
+        let fresh = groups.len() as u32;
+        let group = pair.host.map_or(ANY_HOST, |host| hosts.group_or_insert(&host.name, fresh));
+        if group == fresh {
+            groups.push(Vec::new());
+        }
+        groups[group as usize].push(id);
+        entries.push(entry(*pair, &routes, &expressions));
+    }
+    let mut router = Router {
+        routes,
+        entries,
+        methods,
+        hosts,
+        any_host: 0,
+        paths: PathTable::default(),
+        expressions: expressions.compiled,
+        sets: Vec::new(),
+    };
+    router.file(groups);
+    router.sets = router.build_sets();
+    router
+}
+
+impl Router {
+    /// Builds the trie of each host group; the first is that of the routes without hosts.
+    fn file(&mut self, groups: Vec<Vec<EntryId>>) {
+        let mut roots = Vec::with_capacity(groups.len());
+        for group in groups {
+            let placed = group.into_iter().map(|id| Placed {
+                key: self.key_of(id).to_vec(),
+                entry: id,
+                expression: self.entries[id as usize].expression().is_some(),
+            });
+            let placed = placed.collect();
+            roots.push(self.paths.add(placed));
+        }
+        self.any_host = roots[ANY_HOST as usize];
+        self.hosts.map(|group| roots[group as usize]);
+    }
+
+    fn build_sets(&self) -> Vec<(NodeId, Sets)> {
+        let crowded = self.paths.stops().filter(|stop| stop.expressions.len() >= WORTHWHILE);
+        let build = |stop: Stop<'_>| {
+            let mut asked: BTreeMap<u32, Asked<'_>> = BTreeMap::new();
+            for &id in stop.expressions {
+                let entry = &self.entries[id as usize];
+                let paths = &self.routes[entry.route as usize].spec.paths;
+                if let Some(PathPattern::Regex { source, .. }) = paths.get(entry.path as usize) {
+                    let heavy = self.expressions[entry.expression as usize].is_heavy();
+                    let fresh = || Asked { source, entries: Vec::new(), heavy };
+                    asked.entry(entry.expression).or_insert_with(fresh).entries.push(id);
+                }
+            }
+            (stop.node, Sets::new(asked.into_values().collect()))
+        };
+        crowded.map(build).collect()
+    }
+}
+
+fn entry(pair: Pair<'_>, routes: &[Route], expressions: &Expressions) -> Entry {
+    let Route { spec, conditions } = &routes[pair.position.0];
+    let expression = match pair.path {
+        Some(PathPattern::Regex { source, .. }) => expressions.by_source.get(source).copied(),
+        _ => None,
+    };
+    Entry {
+        methods: conditions.methods,
+        id: spec.id,
+        route: pair.position.0 as u32,
+        host: pair.position.1 as u32,
+        path: pair.position.2 as u32,
+        expression: expression.unwrap_or(NO_EXPRESSION),
+        port: pair.host.and_then(|host| host.port).unwrap_or(0),
+        flags: [
+            (conditions.asks_more(), ASKS_MORE),
+            (spec.protocols.http, SERVES_HTTP),
+            (spec.protocols.https, SERVES_HTTPS),
+        ]
+        .iter()
+        .fold(0, |flags, (set, flag)| if *set { flags | flag } else { flags }),
+    }
+}
+
+/// The group of the routes that list no host, always the first.
+const ANY_HOST: u32 = 0;

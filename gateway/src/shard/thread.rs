@@ -1,0 +1,321 @@
+//! The life of a shard's thread: start, accept, obey, drain.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use portcullis_abi::Reason;
+
+use super::{Order, Shard};
+use crate::exchange;
+use crate::id::ShardId;
+use crate::limit::{Table, WallClock};
+use crate::log::{Outbox, ShardLog};
+use crate::metrics::{self, Registry};
+use crate::net::{self, Driver, Listener, MailReceiver, MailSender, clock, deadline};
+use crate::snapshot::{Local, PoolTable, Snapshot};
+
+/// Orders that may wait for a shard: reloads faster than shards install them are refused, not queued for ever.
+const ORDERS_MAX: usize = 64;
+/// How often the access log block is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How often idle upstream connections are looked at, in ticks.
+const SWEEP_TICKS: u32 = 40;
+/// How often a draining shard looks whether it is done.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// How long a draining shard leaves idle connections open: long enough for a request that is on its way.
+const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// What is needed to start the shards.
+pub struct Start {
+    pub driver: Driver,
+    /// A core for each shard.
+    pub cores: Vec<usize>,
+    pub snapshot: Arc<Snapshot>,
+    /// Buckets of sources.
+    pub table: Arc<Table>,
+    /// Counters of all other limit keys.
+    pub limit_table: Arc<Table>,
+    pub wall_clock: Arc<WallClock>,
+    pub registry: Arc<Registry>,
+    /// One for each shard; empty when nothing is logged.
+    pub outboxes: Vec<Outbox>,
+}
+
+/// Why the shards could not be started or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardsError {
+    #[error("cannot start the thread of shard {shard}: {cause}")]
+    Thread { shard: u32, cause: io::Error },
+    #[error("shard {shard} does not take orders: {ORDERS_MAX} are waiting")]
+    Busy { shard: u32 },
+}
+
+/// The running shards, as the control thread holds them.
+pub struct Shards {
+    threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
+}
+
+/// Starts a thread for each core. They accept nothing until they are given sockets.
+///
+/// # Errors
+/// A thread could not be started; those that were end by themselves.
+pub fn start(start: Start) -> Result<Shards, ShardsError> {
+    let connections = Arc::new(AtomicU32::new(0));
+    let mut outboxes = start.outboxes.into_iter();
+    let mut threads = Vec::with_capacity(start.cores.len());
+    for (number, core) in start.cores.iter().copied().enumerate() {
+        let id = ShardId(number as u32);
+        let failed = |cause| ShardsError::Thread { shard: id.0, cause };
+        let (sender, receiver) = net::mailbox(ORDERS_MAX).map_err(failed)?;
+        let seed = Seed {
+            id,
+            core,
+            driver: start.driver,
+            snapshot: start.snapshot.clone(),
+            table: start.table.clone(),
+            limit_table: start.limit_table.clone(),
+            wall_clock: start.wall_clock.clone(),
+            registry: start.registry.clone(),
+            outbox: outboxes.next(),
+            own: sender.try_clone().map_err(failed)?,
+            connections: connections.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{number}"))
+            .spawn(move || run(seed, receiver))
+            .map_err(failed)?;
+        threads.push((sender, thread));
+    }
+    Ok(Shards { threads })
+}
+
+impl Shards {
+    /// Number of shards.
+    pub fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
+    /// Gives every shard the new generation.
+    ///
+    /// # Errors
+    /// A shard is stuck; those before it have the generation already.
+    pub fn publish(&self, snapshot: &Arc<Snapshot>) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Install(snapshot.clone()))
+    }
+
+    /// Gives each shard its socket of an address.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn listen(&self, address: SocketAddr, sockets: Vec<TcpListener>) -> Result<(), ShardsError> {
+        for (shard, socket) in sockets.into_iter().enumerate() {
+            self.tell(shard, Order::Listen(address, socket))?;
+        }
+        Ok(())
+    }
+
+    /// Stops accepting on an address.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn close(&self, address: SocketAddr) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Close(address))
+    }
+
+    /// Lets every shard finish what is in flight.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn drain(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Drain)
+    }
+
+    /// Ends every shard at once.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn stop(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Stop)
+    }
+
+    /// Whether every thread has ended.
+    pub fn all_ended(&self) -> bool {
+        self.threads.iter().all(|(_, thread)| thread.is_finished())
+    }
+
+    fn tell_all(&self, order: impl Fn() -> Order) -> Result<(), ShardsError> {
+        (0..self.threads.len()).try_for_each(|shard| self.tell(shard, order()))
+    }
+
+    fn tell(&self, shard: usize, order: Order) -> Result<(), ShardsError> {
+        let sent = self.threads[shard].0.send(order);
+        sent.map_err(|_| ShardsError::Busy { shard: shard as u32 })
+    }
+}
+
+/// What crosses into the new thread.
+struct Seed {
+    id: ShardId,
+    core: usize,
+    driver: Driver,
+    snapshot: Arc<Snapshot>,
+    table: Arc<Table>,
+    limit_table: Arc<Table>,
+    wall_clock: Arc<WallClock>,
+    registry: Arc<Registry>,
+    outbox: Option<Outbox>,
+    /// Into its own mailbox.
+    own: MailSender<Order>,
+    connections: Arc<AtomicU32>,
+}
+
+fn run(seed: Seed, receiver: MailReceiver<Order>) {
+    let (id, core, driver) = (seed.id, seed.core, seed.driver);
+    if !net::pin_to_core(core) {
+        tracing::warn!(shard = id.0, core, "cannot pin the shard to its core; it runs unpinned");
+    }
+    match net::block_on(driver, live(seed, receiver)) {
+        Ok(()) => tracing::debug!(shard = id.0, "shard ended"),
+        Err(error) => tracing::error!(shard = id.0, %error, "the shard's driver failed"),
+    }
+}
+
+async fn live(seed: Seed, receiver: MailReceiver<Order>) {
+    let Some(metrics) = seed.registry.shard(seed.id) else { return };
+    metrics.set_driver(match seed.driver {
+        Driver::IoUring => metrics::Driver::IoUring,
+        Driver::Epoll => metrics::Driver::Epoll,
+    });
+    metrics.generation.set(seed.snapshot.generation.0);
+    let mut pools = PoolTable::default();
+    let log = seed.outbox.map(|outbox| ShardLog::new(seed.snapshot.log_format(), outbox));
+    let local = Local::install(seed.snapshot, None, seed.id, &mut pools);
+    let secret = crate::limit::random_secret();
+    let shard = Rc::new(Shard {
+        id: seed.id,
+        metrics,
+        table: seed.table,
+        limit_table: seed.limit_table,
+        wall_clock: seed.wall_clock,
+        local: RefCell::new(Rc::new(local)),
+        pools: RefCell::new(pools),
+        log: RefCell::new(log),
+        draining: Cell::new(false),
+        connections: seed.connections,
+        open: RefCell::default(),
+        next_connection: Cell::new(0),
+        date: Cell::new(([0; crate::http::date::DATE_LEN], 0)),
+        ids: Cell::new([secret.a, secret.b]),
+    });
+    net::spawn(async { deadline::turn_wheel().await });
+    net::spawn(keep_house(shard.clone()));
+    obey(shard, receiver, seed.own).await;
+}
+
+async fn keep_house(shard: Rc<Shard>) {
+    let mut ticks = 0;
+    loop {
+        net::sleep(TICK).await;
+        let now_ns = clock::now_ns();
+        shard.tick(now_ns);
+        ticks += 1;
+        if ticks % SWEEP_TICKS == 0 {
+            shard.sweep_pools(now_ns);
+        }
+    }
+}
+
+/// Carries out orders until the last one.
+async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<Order>) {
+    let mut own = Some(own);
+    let mut mailbox = match receiver.attach() {
+        Ok(mailbox) => mailbox,
+        Err(error) => return tracing::error!(%error, "the shard has no mailbox"),
+    };
+    let mut listeners: HashMap<SocketAddr, Rc<Listener>> = HashMap::new();
+    while let Some(order) = mailbox.next().await {
+        match order {
+            Order::Install(snapshot) => shard.install(snapshot),
+            Order::Listen(address, socket) => match Listener::new(socket) {
+                Ok(listener) => {
+                    let listener = Rc::new(listener);
+                    listeners.insert(address, listener.clone());
+                    net::spawn(accept(shard.clone(), listener, address));
+                }
+                Err(error) => tracing::error!(%address, %error, "cannot listen"),
+            },
+            Order::Close(address) => {
+                if let Some(listener) = listeners.remove(&address) {
+                    close(&shard, &listener, address);
+                }
+            }
+            Order::Drain => {
+                shard.draining.set(true);
+                for (address, listener) in listeners.drain() {
+                    close(&shard, &listener, address);
+                }
+                net::spawn(end_when_idle(shard.clone(), own.take()));
+            }
+            Order::Stop => break,
+        }
+    }
+    if let Some(log) = &mut *shard.log.borrow_mut() {
+        log.flush();
+    }
+}
+
+/// Serves what the kernel has queued already, then stops listening.
+fn close(shard: &Rc<Shard>, listener: &Listener, address: SocketAddr) {
+    for (stream, source) in listener.accept_queued() {
+        admit(shard, stream, source, address);
+    }
+    listener.close();
+}
+
+async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
+    while let Some((stream, source)) = listener.accept().await {
+        admit(&shard, stream, source, address);
+    }
+}
+
+fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: SocketAddr) {
+    shard.metrics.connections_accepted.inc();
+    let max = shard.local.borrow().snapshot.config.limits.connections;
+    if !shard.admit_connection(max) {
+        shard.metrics.connections_refused.inc();
+        shard.refused(Reason::ConnectionLimit);
+        return; // dropping the stream closes it
+    }
+    let open = shard.open_connection(stream.rx.deadline.cutter());
+    net::spawn(exchange::serve(shard.clone(), stream, source, listener, open));
+}
+
+/// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
+/// takes with `Order::Stop`.
+async fn end_when_idle(shard: Rc<Shard>, own: Option<MailSender<Order>>) {
+    let mut waited = Duration::ZERO;
+    while !shard.open.borrow().is_empty() {
+        // A client that has just sent a request must not be cut off: it is told `Connection: close` with its answer.
+        if waited >= DRAIN_IDLE_GRACE {
+            shard.cut_idle();
+        }
+        net::sleep(DRAIN_TICK).await;
+        waited += DRAIN_TICK;
+    }
+    if let Some(own) = own {
+        // A full box holds an order that ends the thread, or the control thread is about to send one.
+        let _ = own.send(Order::Stop);
+    }
+}

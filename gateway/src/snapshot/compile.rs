@@ -1,0 +1,259 @@
+//! From the validated configuration to a snapshot: all that can fail, before anything is published.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
+
+use super::{Listener, Route, Service, Snapshot, edges, plugins, upstreams};
+use crate::http::PathPolicy;
+use crate::http::h1::HeadLimits;
+use crate::id::{Generation, RouteId, ServiceId};
+use crate::limit::{Costs, Enforcement, SourceLimiter, SourceSettings};
+use crate::metrics::Registry;
+use crate::plugin::chain::Chain;
+use crate::plugin::consumer::Consumers;
+use crate::route::{self, Router};
+use crate::tls::Ticketer;
+use portcullis_abi::Rate;
+
+/// What a compilation needs beside the configuration.
+pub struct CompileContext<'a> {
+    pub generation: Generation,
+    /// The generation before, whose health and counters go on.
+    pub previous: Option<&'a Snapshot>,
+    pub registry: &'a Registry,
+    /// One for the process, so that sessions resume on any shard and across reloads.
+    pub ticketer: &'a Ticketer,
+}
+
+/// Compiles a configuration. Warnings are returned beside the snapshot.
+///
+/// Blocks for the resolution of target names and the reading of certificate files: not to be called on a shard.
+///
+/// # Errors
+/// All problems at once, with their places.
+pub fn compile(
+    config: Arc<Config>,
+    cx: &CompileContext<'_>,
+) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let found = Diagnostics::new(config.sources.clone());
+    let consumers = Arc::new(compile_consumers(&config, &found));
+    let (plugins, candidates) = plugins::compile(&config, &consumers, &found);
+    let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
+    let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
+    let router = compile_router(&config, &found);
+    let listeners: Vec<Listener> =
+        config.listeners.iter().filter_map(|l| edges::listener(&config, l, cx.ticketer, &found)).collect();
+    let routes = config
+        .routes
+        .iter()
+        .enumerate()
+        .map(|(index, route)| Route {
+            name: route.name.as_str().into(),
+            service: route.service.map(|service| ServiceId(service.0)),
+            chain: Chain::compile(&candidates, &config::RouteRef(index as u32), route.service.as_ref()),
+            strip_path: route.strip_path,
+            preserve_host: route.preserve_host,
+            path_handling: route.path_handling,
+            https_redirect_status: route.https_redirect_status_code,
+            body_limit: route.body_limit.unwrap_or(config.limits.body),
+            cost: route.cost,
+            series: cx.registry.route(&route.name),
+        })
+        .collect();
+    let limiter = source_limiter(&config, &upstream_list);
+    let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
+    let limits = &config.limits;
+    let head_limits = HeadLimits {
+        request_line: limits.request_line as usize,
+        head: limits.head as usize,
+        fields: limits.header_count as usize,
+        allow_underscores: false,
+        path: PathPolicy::default(),
+    };
+    let snapshot = Snapshot {
+        generation: cx.generation,
+        router,
+        routes,
+        services,
+        upstreams: upstream_list,
+        consumers,
+        plugins,
+        listeners,
+        head_limits,
+        // A target may use names with an underscore: what it says is not a claim about the client.
+        response_head_limits: HeadLimits {
+            head: limits.response_head as usize,
+            allow_underscores: true,
+            ..head_limits
+        },
+        trusted_proxies: config.trusted_proxies.iter().copied().collect(),
+        source_limiter: limiter,
+        config,
+    };
+    Ok((snapshot, found.into_sorted()))
+}
+
+fn compile_consumers(config: &Config, found: &Diagnostics) -> Consumers {
+    let mut consumers = Consumers::default();
+    for consumer in &config.consumers {
+        let id = consumers.push(crate::plugin::consumer::Consumer {
+            id: consumer.id.clone().unwrap_or_else(|| consumer.name().to_owned()),
+            username: consumer.username.clone(),
+            custom_id: consumer.custom_id.clone(),
+            groups: consumer.groups.clone(),
+        });
+        for (number, key) in consumer.keys.iter().enumerate() {
+            let identifier = key.id.clone().unwrap_or_else(|| format!("{}/key/{number}", consumer.name()));
+            if !consumers.push_key(id, identifier, key.key.expose().as_bytes()) {
+                found.error(key.origin.span, &key.origin.path, "the key belongs to another credential already");
+            }
+        }
+        for jwt in &consumer.jwt_secrets {
+            let (secret, public_key) = match &jwt.material {
+                config::JwtMaterial::Secret(secret) => (Some(secret.expose().to_owned()), None),
+                config::JwtMaterial::PublicKey(pem) => (None, Some(pem.clone())),
+            };
+            consumers.push_jwt(id, jwt.key.clone(), |credential| crate::plugin::consumer::JwtSecret {
+                key: jwt.key.clone(),
+                algorithm: jwt.algorithm.as_str().into(),
+                secret,
+                public_key,
+                credential,
+                origin: jwt.origin.clone(),
+            });
+        }
+    }
+    consumers
+}
+
+fn compile_services(
+    config: &Config,
+    upstream_list: &mut Vec<Arc<crate::upstream::UpstreamSpec>>,
+    previous: Option<&Snapshot>,
+    found: &Diagnostics,
+) -> Vec<Service> {
+    let mut clients = HashMap::new();
+    config
+        .services
+        .iter()
+        .map(|service| {
+            let upstream = upstreams::of_service(config, service, upstream_list, previous, found);
+            let tls = service.protocol.is_tls().then(|| edges::client(config, service, &mut clients, found));
+            let (tls, tls_key) = tls.flatten().unzip();
+            Service {
+                name: service.name.as_str().into(),
+                upstream,
+                path: service.path.as_deref().filter(|path| *path != "/").map(|path| path.as_bytes().into()),
+                connect_timeout: service.connect_timeout,
+                write_timeout: service.write_timeout,
+                first_byte_timeout: service.first_byte_timeout,
+                body_idle_timeout: service.body_idle_timeout,
+                retries: service.retries,
+                tls,
+                tls_key,
+            }
+        })
+        .collect()
+}
+
+fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
+    let live = |route: &config::Route| {
+        route.enabled && route.service.is_none_or(|service| config[service].enabled)
+    };
+    let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
+        route::RouteSpec {
+            id: RouteId(index as u32),
+            name: route.name.clone(),
+            hosts: route.hosts.iter().map(host).collect(),
+            paths: route.paths.iter().map(|path| path_pattern(path, route.regex_priority)).collect(),
+            methods: route.methods.clone(),
+            headers: route.headers.iter().map(header).collect(),
+            snis: route.snis.iter().map(host).collect(),
+            protocols: route::Protocols {
+                http: route.protocols.iter().any(|p| p.is_http() && !p.is_tls()),
+                https: route.protocols.iter().any(|p| p.is_http() && p.is_tls()),
+            },
+            order: index as u64,
+        }
+    });
+    match Router::compile(specs.collect()) {
+        Ok(router) => Some(router),
+        Err(errors) => {
+            for error in errors {
+                let origin = &config.routes[error.route.index()].origin;
+                found.error(origin.span, &origin.path, error.fault.to_string());
+            }
+            None
+        }
+    }
+}
+
+fn host(pattern: &config::HostPattern) -> route::HostPattern {
+    let name = match &pattern.name {
+        config::HostName::Exact(name) => route::HostName::Exact(name.clone()),
+        config::HostName::Suffix(text) => route::HostName::Leading(text.trim_start_matches('.').into()),
+        config::HostName::Prefix(text) => route::HostName::Trailing(text.trim_end_matches('.').into()),
+    };
+    route::HostPattern { name, port: pattern.port }
+}
+
+fn path_pattern(pattern: &config::PathPattern, regex_priority: i64) -> route::PathPattern {
+    match pattern {
+        config::PathPattern::Prefix(prefix) => route::PathPattern::Prefix(prefix.clone()),
+        config::PathPattern::Regex(regex) => route::PathPattern::Regex {
+            source: regex.as_str().into(),
+            priority: regex_priority.clamp(i32::MIN.into(), i32::MAX.into()) as i32,
+        },
+    }
+}
+
+fn header(condition: &config::HeaderMatch) -> route::HeaderMatch {
+    let values = match &condition.value {
+        config::HeaderValue::AnyOf(values) => values.iter().cloned().map(route::HeaderValue::Exact).collect(),
+        config::HeaderValue::Regex(regex) => vec![route::HeaderValue::Regex(regex.as_str().into())],
+    };
+    route::HeaderMatch { name: condition.name.clone(), values }
+}
+
+fn source_limiter(config: &Config, upstream_list: &[Arc<crate::upstream::UpstreamSpec>]) -> SourceLimiter {
+    let xdp = &config.xdp;
+    let rate = xdp.connections.map_or(Rate::UNLIMITED, |limit| Rate {
+        interval_ns: limit.rate.interval_ns(),
+        burst_ns: limit.burst_ns(),
+    });
+    let costs = xdp.costs;
+    let targets = upstream_list.iter().flat_map(|upstream| &upstream.targets).filter_map(|t| t.address);
+    let trusted = config.trusted_proxies.iter().chain(&xdp.trusted).chain(&xdp.allow).copied();
+    SourceLimiter::new(&SourceSettings {
+        rate,
+        costs: Costs {
+            request: costs.request,
+            unauthorized: costs.unauthorized,
+            forbidden: costs.forbidden,
+            too_many_requests: costs.too_many_requests,
+            malformed: costs.malformed,
+            tls_handshake_failed: costs.tls_handshake_failed,
+        },
+        penalty_cap_ns: u64::try_from(xdp.penalty_cap.as_nanos()).unwrap_or(u64::MAX),
+        enforcement: match xdp.enforcement {
+            config::Enforcement::Shadow => Enforcement::Shadow,
+            config::Enforcement::Enforce => Enforcement::Enforce,
+        },
+        trusted: trusted.chain(targets.map(|address| address.ip().into())).collect(),
+        ..SourceSettings::default()
+    })
+}
+
+/// The first address of a target's name.
+pub(super) fn resolve(address: &config::Address) -> std::io::Result<SocketAddr> {
+    match address {
+        config::Address::Socket(address) => Ok(*address),
+        config::Address::Name { host, port } => (host.as_str(), *port)
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| std::io::Error::other("the name has no address")),
+    }
+}

@@ -1,0 +1,133 @@
+//! One generation of the configuration, compiled: what every request of every shard is decided by.
+//!
+//! Three types, three moments: `portcullis_config::Config` is validated text; [`Snapshot`] is compiled from it by the
+//! control thread, immutable and shared; [`Local`] is one shard's instance of a snapshot, with the pools, balancers
+//! and plugin instances that only that shard uses.
+//!
+//! **Invariant.** Everything that can fail happens in [`compile`]. Installing a snapshot on a shard cannot fail, and
+//! takes over pools, plugin caches, health and counters by name from the generation before.
+//!
+//! Read next: `compile.rs`, then `local.rs`.
+
+mod compile;
+mod edges;
+mod local;
+mod plugins;
+mod upstreams;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_config as config;
+
+use crate::http::h1::HeadLimits;
+use crate::id::{Generation, ServiceId, UpstreamId};
+use crate::limit::{CidrSet, SourceLimiter};
+use crate::log;
+use crate::metrics::RouteSeries;
+use crate::plugin::PluginSpec;
+use crate::plugin::chain::Chain;
+use crate::plugin::consumer::Consumers;
+use crate::route::Router;
+use crate::tls;
+use crate::upstream::UpstreamSpec;
+
+pub use compile::{CompileContext, compile};
+pub use local::{Local, LocalService, PoolTable};
+pub use plugins::GatewayCatalog;
+
+/// A compiled configuration.
+pub struct Snapshot {
+    pub generation: Generation,
+    /// What it was compiled from, for `dump` and for the next compilation.
+    pub config: Arc<config::Config>,
+    pub router: Router,
+    /// By `RouteId`: the place in the configuration.
+    pub routes: Vec<Route>,
+    pub services: Vec<Service>,
+    pub upstreams: Vec<Arc<UpstreamSpec>>,
+    pub consumers: Arc<Consumers>,
+    /// By `PluginIndex`.
+    pub plugins: Vec<PluginInstance>,
+    pub listeners: Vec<Listener>,
+    /// Of requests.
+    pub head_limits: HeadLimits,
+    pub response_head_limits: HeadLimits,
+    pub trusted_proxies: CidrSet,
+    pub source_limiter: SourceLimiter,
+}
+
+/// A route as an exchange needs it once it is chosen.
+pub struct Route {
+    pub name: Arc<str>,
+    pub service: Option<ServiceId>,
+    pub chain: Chain,
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    pub path_handling: config::PathHandling,
+    /// Answer to plain HTTP on a route for HTTPS only.
+    pub https_redirect_status: u16,
+    /// Bytes of request body; more is 413.
+    pub body_limit: u64,
+    /// Tokens that a request takes from the bucket of its source; `None` for the general cost.
+    pub cost: Option<u32>,
+    /// Its counters on every shard; the same for the same name across reloads.
+    pub series: Arc<RouteSeries>,
+}
+
+/// A service as an attempt needs it.
+pub struct Service {
+    pub name: Arc<str>,
+    pub upstream: UpstreamId,
+    /// Put before the request path; no trailing slash unless alone.
+    pub path: Option<Box<[u8]>>,
+    pub connect_timeout: Duration,
+    pub write_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub body_idle_timeout: Duration,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// TLS towards the targets, with the server name per target.
+    pub tls: Option<tls::ClientConfig>,
+    /// Tells pools of different TLS settings apart; stable across reloads.
+    pub tls_key: Option<String>,
+}
+
+/// A compiled plugin instance.
+pub struct PluginInstance {
+    pub name: &'static str,
+    pub spec: Arc<dyn PluginSpec>,
+    /// Same number for the same instance across reloads.
+    pub key: u64,
+}
+
+/// Where clients come in.
+pub struct Listener {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    pub tls: Option<tls::ServerConfig>,
+}
+
+/// Requests on one upstream connection before it is closed.
+const UPSTREAM_REQUESTS_MAX: u32 = 100_000;
+/// Stands for a target that did not resolve, which no balancer picks.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+impl Snapshot {
+    /// Whether there is an access log.
+    pub fn logs_access(&self) -> bool {
+        self.config.telemetry.access_log.destination != config::AccessLogDestination::Off
+    }
+
+    /// How lines of the access log are made.
+    pub fn log_format(&self) -> log::Format {
+        let settings = &self.config.telemetry.access_log;
+        log::Format::new(log::Redaction::new(&settings.redact_query, &settings.redact_headers))
+    }
+
+    /// The listener of that address.
+    pub fn listener(&self, address: SocketAddr) -> Option<&Listener> {
+        self.listeners.iter().find(|l| l.address == address)
+    }
+}

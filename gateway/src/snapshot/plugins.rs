@@ -1,0 +1,70 @@
+//! Compiles plugin instances, and offers their sections to the configuration's checks.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use portcullis_config::{self as config, Config, Diagnostics, PluginCatalog, Section};
+
+use super::PluginInstance;
+use crate::id::ConsumerId;
+use crate::plugin::CompileCx;
+use crate::plugin::chain::{Candidate, PluginIndex, Scope};
+use crate::plugin::consumer::Consumers;
+use crate::plugin::registry::{REGISTRY, find};
+
+/// The plugins of this gateway, as the configuration's checks see them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GatewayCatalog;
+
+impl PluginCatalog for GatewayCatalog {
+    fn names(&self) -> Vec<&'static str> {
+        REGISTRY.iter().map(|plugin| plugin.name).collect()
+    }
+
+    fn section(&self, name: &str) -> Option<&'static Section> {
+        find(name).map(|plugin| plugin.section)
+    }
+}
+
+pub(super) type Candidates = Vec<Candidate<config::RouteRef, config::ServiceRef>>;
+
+/// All enabled instances, and where each applies.
+pub(super) fn compile(
+    config: &Config,
+    consumers: &Arc<Consumers>,
+    found: &Diagnostics,
+) -> (Vec<PluginInstance>, Candidates) {
+    let mut instances = Vec::new();
+    let mut candidates = Vec::new();
+    for plugin in config.plugins.iter().filter(|plugin| plugin.enabled) {
+        let Some(registration) = find(&plugin.name) else { continue }; // the catalog is the registry
+        let key = key_of(config, plugin);
+        let Some(spec) = (registration.compile)(plugin, &CompileCx { consumers, instance: key }, found) else {
+            continue; // said in the diagnostics
+        };
+        candidates.push(Candidate {
+            name: registration.name,
+            priority: registration.priority,
+            scope: Scope {
+                consumer: plugin.scope.consumer.map(|consumer| ConsumerId(consumer.0)),
+                route: plugin.scope.route,
+                service: plugin.scope.service,
+            },
+            index: PluginIndex(instances.len() as u32),
+        });
+        instances.push(PluginInstance { name: registration.name, spec, key });
+    }
+    (instances, candidates)
+}
+
+/// The same number for the same instance across reloads: by what it is put on, not by where it stands in the file. So a
+/// changed limit goes on with the counts it has.
+fn key_of(config: &Config, plugin: &config::Plugin) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    plugin.name.hash(&mut hasher);
+    plugin.instance_name.hash(&mut hasher);
+    plugin.scope.service.map(|service| &config[service].name).hash(&mut hasher);
+    plugin.scope.route.map(|route| &config[route].name).hash(&mut hasher);
+    plugin.scope.consumer.map(|consumer| config[consumer].name()).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,155 @@
+//! Compiles upstreams, and takes the condition of their targets over from the generation before.
+
+use std::sync::Arc;
+
+use portcullis_config::{self as config, Config, Diagnostics};
+
+use super::Snapshot;
+use super::compile::resolve;
+use crate::id::UpstreamId;
+use crate::upstream::balance::{Algorithm, Ring, TargetIndex, WhenAllDown};
+use crate::upstream::health::{Group, Policy, Statuses};
+use crate::upstream::{TargetSpec, UpstreamSpec};
+
+/// Longest ejection, whatever the number of times in a row.
+const EJECTION_MAX_NS: u64 = 600_000_000_000;
+/// A trial that has not reported after so long no longer blocks the next.
+const TRIAL_NS: u64 = 30_000_000_000;
+
+/// The upstreams of the configuration, in its order.
+pub fn compile(config: &Config, previous: Option<&Snapshot>, found: &Diagnostics) -> Vec<Arc<UpstreamSpec>> {
+    config
+        .upstreams
+        .iter()
+        .map(|upstream| {
+            let targets = upstream
+                .targets
+                .iter()
+                .map(|t| target(&t.address, t.weight, None, &t.origin, found))
+                .collect();
+            let spec = build(config, &upstream.name, targets, Some(upstream), previous);
+            keep_if_same(spec, previous)
+        })
+        .collect()
+}
+
+/// The upstream of a service: the one it names, or one with a single target made for it.
+pub fn of_service(
+    config: &Config,
+    service: &config::Service,
+    upstreams: &mut Vec<Arc<UpstreamSpec>>,
+    previous: Option<&Snapshot>,
+    found: &Diagnostics,
+) -> UpstreamId {
+    match &service.destination {
+        config::Destination::Upstream(upstream) => UpstreamId(upstream.0),
+        config::Destination::Target(address) => {
+            let default_port = service.protocol.default_port();
+            let only = target(address, 100, Some(default_port), &service.origin, found);
+            let spec = build(config, &only.name.clone(), vec![only], None, previous);
+            upstreams.push(keep_if_same(spec, previous));
+            UpstreamId(upstreams.len() as u32 - 1)
+        }
+    }
+}
+
+fn target(
+    address: &config::Address,
+    weight: u16,
+    default_port: Option<u16>,
+    origin: &config::Origin,
+    found: &Diagnostics,
+) -> TargetSpec {
+    let resolved = resolve(address).map_err(|cause| {
+        let fault = config::Fault::new(format!("{address} does not resolve: {cause}"));
+        found.warning(origin.span, &origin.path, fault.hint("it gets no traffic until a reload finds its address"));
+    });
+    let (host, port) = match address {
+        config::Address::Socket(address) if address.is_ipv6() => (format!("[{}]", address.ip()), address.port()),
+        config::Address::Socket(address) => (address.ip().to_string(), address.port()),
+        config::Address::Name { host, port } => (host.clone(), *port),
+    };
+    let tls_name = host.trim_start_matches('[').trim_end_matches(']').into();
+    let host = if Some(port) == default_port { host } else { format!("{host}:{port}") };
+    TargetSpec {
+        name: address.to_string().into(),
+        address: resolved.ok(),
+        weight,
+        host: host.into_bytes().into(),
+        tls_name,
+    }
+}
+
+fn build(
+    config: &Config,
+    name: &str,
+    targets: Vec<TargetSpec>,
+    upstream: Option<&config::Upstream>,
+    previous: Option<&Snapshot>,
+) -> UpstreamSpec {
+    let old = previous.and_then(|snapshot| snapshot.upstreams.iter().find(|old| *old.name == *name));
+    let health = match old {
+        Some(old) if old.targets.iter().map(|t| &t.name).eq(targets.iter().map(|t| &t.name)) => old.health.clone(),
+        Some(old) => Arc::new(Group::adopting(targets.len(), |index| {
+            let known = old.targets.iter().position(|t| t.name == targets[index].name)?;
+            Some((&*old.health, TargetIndex(known as u32)))
+        })),
+        None => Arc::new(Group::new(targets.len())),
+    };
+    let algorithm = match upstream.map(|u| u.algorithm) {
+        None | Some(config::Algorithm::RoundRobin) => Algorithm::RoundRobin,
+        Some(config::Algorithm::LeastConnections) => Algorithm::LeastConnections,
+        // Latency is judged by load until measurements are shared: two choices, fewer under way wins.
+        Some(config::Algorithm::Latency) => Algorithm::TwoChoices,
+        Some(config::Algorithm::ConsistentHashing) => {
+            let points: Vec<(u64, u32)> = targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect();
+            Algorithm::ConsistentHashing(Arc::new(Ring::new(&points)))
+        }
+    };
+    UpstreamSpec {
+        name: name.into(),
+        targets,
+        algorithm,
+        hash_on: upstream.map(|u| u.hash_on.clone()).unwrap_or_default(),
+        hash_fallback: upstream.map(|u| u.hash_fallback.clone()).unwrap_or_default(),
+        host_header: upstream.and_then(|u| u.host_header.as_ref()).map(|host| host.as_bytes().into()),
+        when_all_down: WhenAllDown::Refuse,
+        threshold_percent: upstream.map_or(0, |u| u.healthchecks.threshold.clamp(0.0, 100.0) as u8),
+        health,
+        health_policy: upstream.map_or_else(Policy::default, |u| policy(&u.healthchecks.passive)),
+        retry_budget_percent: config.limits.retry_budget_percent.into(),
+    }
+}
+
+fn policy(passive: &config::PassiveCheck) -> Policy {
+    let small = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
+    Policy {
+        failures: 0,
+        tcp_failures: small(passive.unhealthy.tcp_failures),
+        timeouts: small(passive.unhealthy.timeouts),
+        http_failures: small(passive.unhealthy.http_failures),
+        successes: small(passive.healthy.successes),
+        statuses: Statuses::new(&passive.healthy.http_statuses, &passive.unhealthy.http_statuses),
+        ejection_ns: u64::try_from(passive.eject_for.as_nanos()).unwrap_or(u64::MAX),
+        ejection_max_ns: EJECTION_MAX_NS,
+        ejected_max_percent: passive.max_ejected_percent,
+        trial_ns: TRIAL_NS,
+    }
+}
+
+/// The same on every node, so that equal rings choose equal targets.
+fn stable_hash(name: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The upstream of the generation before when nothing about it changed: balancers go on where they are.
+fn keep_if_same(spec: UpstreamSpec, previous: Option<&Snapshot>) -> Arc<UpstreamSpec> {
+    let old = previous.and_then(|snapshot| snapshot.upstreams.iter().find(|old| old.name == spec.name));
+    match old {
+        Some(old) if old.is_same(&spec) => old.clone(),
+        _ => Arc::new(spec),
+    }
+}

@@ -1,0 +1,149 @@
+//! Targets of an upstream: choice, health, retries, and the connections to them.
+//!
+//! Owns which target an attempt goes to and on which connection. Never reads a message.
+//!
+//! **Invariant.** Health and addresses are shared and immutable or atomic; balancers, budgets and pools belong to one
+//! shard.
+//!
+//! Read next: `balance`, `health`, `retry` (pure), then `pool`.
+
+pub mod balance;
+pub mod health;
+mod pool;
+pub mod retry;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portcullis_config::HashKey;
+
+use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
+
+pub use pool::{AcquireError, Connector, Pool, PoolKey, PoolLimits, UpstreamConnection};
+
+/// An upstream as all shards see it.
+pub struct UpstreamSpec {
+    pub name: Arc<str>,
+    pub targets: Vec<TargetSpec>,
+    pub algorithm: Algorithm,
+    pub hash_on: HashKey,
+    pub hash_fallback: HashKey,
+    /// `Host` for all targets, when the upstream names one.
+    pub host_header: Option<Box<[u8]>>,
+    pub when_all_down: WhenAllDown,
+    /// Least share of available weight, in percent.
+    pub threshold_percent: u8,
+    /// Conditions of the targets; survives reloads that keep the list.
+    pub health: Arc<health::Group>,
+    pub health_policy: health::Policy,
+    /// Retries as a share of requests, in percent.
+    pub retry_budget_percent: u32,
+}
+
+/// One target.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    /// Host and port as configured.
+    pub name: Arc<str>,
+    /// Where it is; `None` when its name did not resolve.
+    pub address: Option<SocketAddr>,
+    pub weight: u16,
+    /// What `Host` is set to unless the upstream or the route says otherwise: without the port where it is the
+    /// scheme's own.
+    pub host: Box<[u8]>,
+    /// Name for TLS: the host part alone.
+    pub tls_name: Box<str>,
+}
+
+/// An upstream on one shard.
+pub struct LocalUpstream {
+    pub spec: Arc<UpstreamSpec>,
+    balancer: RefCell<Balancer>,
+    /// Exchanges under way on this shard, by target.
+    load: Vec<Cell<u32>>,
+    pub budget: RefCell<retry::Budget>,
+}
+
+impl UpstreamSpec {
+    /// Whether nothing about it changed, so that balancers can go on.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let facts = |spec: &Self| {
+            format!(
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+                spec.targets,
+                spec.algorithm,
+                spec.hash_on,
+                spec.hash_fallback,
+                spec.host_header,
+                spec.health_policy,
+                spec.threshold_percent,
+                spec.retry_budget_percent
+            )
+        };
+        facts(self) == facts(other)
+    }
+}
+
+/// Retries a quiet upstream may make each second whatever the share.
+const RETRIES_MIN_PER_SECOND: u32 = 3;
+
+impl LocalUpstream {
+    /// The upstream as shard number `shard` uses it.
+    pub fn new(spec: Arc<UpstreamSpec>, shard: u32, seed: u64) -> Self {
+        let balancer = Balancer::new(spec.algorithm.clone(), shard, seed)
+            .when_all_down(spec.when_all_down)
+            .threshold_percent(spec.threshold_percent);
+        Self {
+            balancer: RefCell::new(balancer),
+            load: spec.targets.iter().map(|_| Cell::new(0)).collect(),
+            budget: RefCell::new(retry::Budget::new(spec.retry_budget_percent, RETRIES_MIN_PER_SECOND)),
+            spec,
+        }
+    }
+
+    /// The target of the next attempt.
+    pub fn pick(&self, tried: &Tried, hash: Option<u64>, now_ns: u64) -> Option<TargetIndex> {
+        self.balancer.borrow_mut().pick(&View { upstream: self, now_ns }, tried, hash)
+    }
+
+    /// Counts an exchange with a target until the guard is dropped.
+    pub fn begin(&self, target: TargetIndex) -> Load<'_> {
+        let load = &self.load[target.index()];
+        load.set(load.get() + 1);
+        Load(load)
+    }
+}
+
+/// An exchange under way.
+pub struct Load<'a>(&'a Cell<u32>);
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+struct View<'a> {
+    upstream: &'a LocalUpstream,
+    now_ns: u64,
+}
+
+impl TargetView for View<'_> {
+    fn len(&self) -> usize {
+        self.upstream.spec.targets.len()
+    }
+
+    fn weight(&self, target: TargetIndex) -> u32 {
+        let target = &self.upstream.spec.targets[target.index()];
+        if target.address.is_some() { target.weight.into() } else { 0 }
+    }
+
+    fn available(&self, target: TargetIndex) -> bool {
+        self.upstream.spec.health.available(target, self.now_ns)
+    }
+
+    fn load(&self, target: TargetIndex) -> u32 {
+        self.upstream.load[target.index()].get()
+    }
+}

@@ -1,0 +1,162 @@
+//! Kept-alive connections to one target, on one shard.
+//!
+//! Last in, first out: a warm connection is the likeliest to be still open, and the surplus of a burst ages out at
+//! the other end. Bounded in number and in age; a connection that the target has closed meanwhile is found out by a
+//! peek before a request that could not be repeated is sent on it.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::net::{self, ConnectError};
+use crate::tls;
+use crate::tls::Intake;
+
+/// What identifies a pool across reloads: where it connects to and how.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    pub address: SocketAddr,
+    /// Server name and a stable rendering of the TLS settings; `None` for plaintext.
+    pub tls: Option<String>,
+}
+
+/// How a pool makes connections.
+#[derive(Clone)]
+pub struct Connector {
+    pub address: SocketAddr,
+    /// TLS settings and the name to ask for and to verify.
+    pub tls: Option<(tls::ClientConfig, String)>,
+}
+
+/// Bounds of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Idle connections kept per shard and target.
+    pub idle_max: usize,
+    /// How long an idle connection is kept; shorter than the target's own limit, or requests meet closed ones.
+    pub idle_time: Duration,
+    /// Requests on one connection before it is closed.
+    pub requests_max: u32,
+}
+
+/// A connection to a target.
+pub struct UpstreamConnection {
+    pub intake: Intake,
+    pub tx: tls::Tx,
+    /// Requests sent on it, this one included.
+    pub requests: u32,
+}
+
+struct Idle {
+    connection: UpstreamConnection,
+    since_ns: u64,
+}
+
+/// The pool of one target.
+pub struct Pool {
+    connector: Connector,
+    limits: Cell<PoolLimits>,
+    idle: RefCell<Vec<Idle>>,
+    /// Connections in use.
+    active: Cell<u32>,
+}
+
+/// An idle connection younger than this is taken to be open without a look, when the request could be repeated.
+const FRESH_NS: u64 = 1_000_000_000;
+
+/// Why a connection could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("TLS to the target: {0}")]
+    Handshake(#[from] tls::HandshakeError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(connector: Connector, limits: PoolLimits) -> Self {
+        Self { connector, limits: Cell::new(limits), idle: RefCell::default(), active: Cell::new(0) }
+    }
+
+    /// Applies the bounds of a new generation.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        self.limits.set(limits);
+    }
+
+    /// A kept connection, if there is a good one. `repeatable`: the request may be sent again if the connection turns
+    /// out to be closed, so a fresh one need not be looked at.
+    pub fn reuse(&self, now_ns: u64, repeatable: bool) -> Option<UpstreamConnection> {
+        let idle_ns = self.limits.get().idle_time.as_nanos() as u64;
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { mut connection, since_ns }) = idle.pop() {
+            let age = now_ns.saturating_sub(since_ns);
+            if age > idle_ns {
+                continue; // and so are all below it; they go one by one or with the sweep
+            }
+            if (repeatable && age < FRESH_NS) || connection.intake.rx.is_quiet() {
+                connection.requests += 1;
+                self.active.set(self.active.get() + 1);
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]; nothing of the request was sent.
+    pub async fn connect(&self, limit: Duration) -> Result<UpstreamConnection, AcquireError> {
+        let stream = net::connect(self.connector.address, limit).await?;
+        let stream = match &self.connector.tls {
+            None => tls::Stream::plain(stream),
+            Some((config, name)) => {
+                stream.rx.deadline.arm(limit);
+                let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
+                stream.rx.deadline().disarm();
+                stream
+            }
+        };
+        self.active.set(self.active.get() + 1);
+        Ok(UpstreamConnection { intake: Intake::new(stream.rx), tx: stream.tx, requests: 1 })
+    }
+
+    /// Takes a connection back whose response was read to its end.
+    pub fn keep(&self, mut connection: UpstreamConnection, now_ns: u64) {
+        self.active.set(self.active.get().saturating_sub(1));
+        let limits = self.limits.get();
+        let mut idle = self.idle.borrow_mut();
+        let worn = connection.requests >= limits.requests_max;
+        // Bytes nobody asked for: the next response could not be told from them.
+        if worn || idle.len() >= limits.idle_max || !connection.intake.is_empty() {
+            return;
+        }
+        connection.intake.rx.deadline().disarm();
+        connection.intake.relax();
+        connection.tx.deadline().disarm();
+        idle.push(Idle { connection, since_ns: now_ns });
+    }
+
+    /// Forgets a connection that is not to be used again; dropping it closes it.
+    pub fn discard(&self, connection: UpstreamConnection) {
+        self.active.set(self.active.get().saturating_sub(1));
+        drop(connection);
+    }
+
+    /// Closes what is too old or was closed by the target. Called every few seconds.
+    pub fn sweep(&self, now_ns: u64) {
+        let idle_ns = self.limits.get().idle_time.as_nanos() as u64;
+        self.idle.borrow_mut().retain(|idle| {
+            now_ns.saturating_sub(idle.since_ns) <= idle_ns && idle.connection.intake.rx.is_quiet()
+        });
+    }
+
+    /// Idle and active connections.
+    pub fn sizes(&self) -> (usize, u32) {
+        (self.idle.borrow().len(), self.active.get())
+    }
+}
+

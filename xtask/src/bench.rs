@@ -1,0 +1,140 @@
+//! `cargo xtask bench`: criterion benches of the pure parts, side-by-side load runs, and the XDP program.
+//!
+//! Owns what is installed and built before, not the measuring: that is in `benches/`. Results go to
+//! `benches/results/`. Invariant: everything compared is measured in one run on one machine.
+
+use crate::certs::load_program;
+use crate::{needs, process, run};
+use anyhow::Result;
+use serde_json::Value;
+use std::path::Path;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Parts to run; all where none is named
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Seconds of one load measurement
+    #[arg(long, default_value_t = 2)]
+    seconds: u32,
+    /// Rounds; each measures every proxy once
+    #[arg(long, default_value_t = 8)]
+    rounds: u32,
+    /// Load scenarios to run; all where none is named
+    #[arg(long, value_delimiter = ',')]
+    scenarios: Vec<String>,
+    /// Proxies to compare
+    #[arg(long, value_delimiter = ',', default_value = "portcullis,nginx,haproxy")]
+    proxies: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Criterion: head parsing, routing, the bucket, tokens
+    Micro,
+    /// The same job on Portcullis, nginx and HAProxy
+    Load,
+    /// Nanoseconds per packet of the XDP program
+    Xdp,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
+    if wants(Part::Micro) {
+        micro()?;
+    }
+    if wants(Part::Load) {
+        load(options)?;
+    }
+    if wants(Part::Xdp) {
+        xdp()?;
+    }
+    Ok(())
+}
+
+/// Where results are kept.
+const RESULTS: &str = "benches/results";
+
+fn micro() -> Result<()> {
+    process::run(process::cargo().args([
+        "bench",
+        "--locked",
+        "--package",
+        "portcullis-benches",
+        "--benches",
+    ]))?;
+    let mut found = Vec::new();
+    estimates(&process::target_dir().join("criterion"), &mut found)?;
+    anyhow::ensure!(!found.is_empty(), "criterion left no estimates");
+    found.sort();
+    let mut table = String::from(
+        "# Criterion benches\n\nMedian time of one call, on one core. `cargo xtask bench micro` makes this table.\n\n\
+         | what | median | 95 % interval |\n|---|---:|---:|\n",
+    );
+    for (name, row) in found {
+        table.push_str(&format!("| {name} | {row} |\n"));
+    }
+    let folder = process::root().join(RESULTS);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("micro.md"), &table)?;
+    print!("\n{table}");
+    Ok(())
+}
+
+/// Reads what criterion keeps of each bench: `FOLDER/…/new/{benchmark,estimates}.json`.
+fn estimates(folder: &Path, found: &mut Vec<(String, String)>) -> Result<()> {
+    let read = |file: &str| -> Result<Value> {
+        Ok(serde_json::from_str(&std::fs::read_to_string(folder.join(file))?)?)
+    };
+    if folder.file_name().is_some_and(|n| n == "new") && folder.join("estimates.json").exists() {
+        let median = &read("estimates.json")?["median"];
+        let nanoseconds = |value: &Value| time(value.as_f64().unwrap_or(f64::NAN));
+        let interval = &median["confidence_interval"];
+        let row = format!(
+            "{} | {} to {}",
+            nanoseconds(&median["point_estimate"]),
+            nanoseconds(&interval["lower_bound"]),
+            nanoseconds(&interval["upper_bound"])
+        );
+        let name = read("benchmark.json")?["full_id"].as_str().unwrap_or("unnamed").to_owned();
+        found.push((name, row));
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            estimates(&path, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn time(nanoseconds: f64) -> String {
+    match nanoseconds {
+        n if n < 1e3 => format!("{n:.1} ns"),
+        n if n < 1e6 => format!("{:.2} us", n / 1e3),
+        n => format!("{:.2} ms", n / 1e6),
+    }
+}
+
+fn load(options: &Options) -> Result<()> {
+    needs::debian(needs::BENCH)?;
+    let mut command = load_program("release")?;
+    command.arg("run").arg("--proxies").arg(options.proxies.join(","));
+    command.args(["--seconds", &options.seconds.to_string(), "--rounds", &options.rounds.to_string()]);
+    if !options.scenarios.is_empty() {
+        command.arg("--scenarios").arg(options.scenarios.join(","));
+    }
+    if options.proxies.iter().any(|p| p == "portcullis") {
+        command.arg("--portcullis").arg(run::build("release")?);
+    }
+    command.arg("--work").arg(process::target_dir().join("load"));
+    process::run(&mut command)
+}
+
+/// The kernel's own test-run of the program on packets, beside xdp-filter; needs root.
+fn xdp() -> Result<()> {
+    anyhow::ensure!(process::is_root(), "measuring the XDP program needs root (it is loaded and test-run)");
+    let args = ["bench", "--locked", "--package", "portcullis-benches", "--bench", "xdp"];
+    process::run(process::cargo().args(args))
+}
