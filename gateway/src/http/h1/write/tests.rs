@@ -27,6 +27,9 @@ fn a_request_is_written_in_origin_form_rfc9112_3_2_1() {
         ("GET http://a?b HTTP/1.0\r\n\r\n", "GET /?b HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("PURGE /? HTTP/1.1\r\nHost: a\r\n\r\n", "PURGE /? HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a \r\nx:\ty\r\nz:\r\n\r\n", {
+            "GET / HTTP/1.1\r\nHost: a\r\nx: y\r\nz: \r\n\r\n"
+        }),
         ("GET / HTTP/1.1\r\nHost:a\r\nx:\t y \r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nx: y\r\n\r\n"),
     ] {
         assert_eq!(text(|out| write_request(&request(came), Persistence::Implied, out)), goes, "{came:?}");
