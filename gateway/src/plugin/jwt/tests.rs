@@ -130,8 +130,8 @@ fn verdict(settings: &str, token: &str) -> String {
 }
 
 fn checks(plugin: &Rc<dyn Plugin>) -> u64 {
-    let state = plugin.state().expect("a memory").downcast::<Memory>();
-    state.ok().expect("the plugin's own").checks.get()
+    let state = plugin.state().expect("a memory");
+    state.downcast_ref::<Memory>().expect("the plugin's own").checks.get()
 }
 
 #[test]

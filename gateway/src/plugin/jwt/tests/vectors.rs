@@ -26,7 +26,7 @@ fn pem(identifiers: &[u8], key: &[u8]) -> String {
     let bits = [&[0], key].concat();
     let spki = der(0x30, &[der(0x30, identifiers), der(0x03, &bits)].concat());
     let mut text = encode(&spki).replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
