@@ -3,10 +3,12 @@
 //! Immutable, part of the snapshot, shared by all shards. Look-ups borrow; nothing is copied per request.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use portcullis_config::{Config, Diagnostics, JwtCredential};
 
+use super::jwt::KeySet;
 use crate::id::ConsumerId;
 
 /// Names one credential of one consumer; what `limit_by: credential` counts by.
@@ -55,6 +57,8 @@ pub struct Consumers {
     /// Hashed with a key of this process, so that nobody can choose keys that collide.
     keys: HashMap<Vec<u8>, ApiKey>,
     jwt: Vec<JwtSecret>,
+    /// The keys in `jwt`, with plain secrets and with base64 ones: converted once, however many plugins ask.
+    jwt_keys: [OnceLock<Arc<KeySet>>; 2],
 }
 
 impl Consumers {
@@ -111,6 +115,7 @@ impl Consumers {
     pub fn push_jwt(&mut self, consumer: ConsumerId, settings: JwtCredential) {
         let credential = self.push_credential(consumer, settings.key.clone());
         self.jwt.push(JwtSecret { settings, credential });
+        self.jwt_keys = Default::default();
     }
 
     fn push_credential(&mut self, consumer: ConsumerId, identifier: String) -> CredentialRef {
@@ -123,9 +128,10 @@ impl Consumers {
         self.keys.get(key).filter(|known| wall < known.expires).map(|known| known.credential)
     }
 
-    /// All JWT credentials, for a plugin to index.
-    pub fn jwt_secrets(&self) -> &[JwtSecret] {
-        &self.jwt
+    /// The keys of all JWT credentials. The first call reports those that cannot be used.
+    pub fn jwt_keys(&self, secret_is_base64: bool, found: &Diagnostics) -> Arc<KeySet> {
+        let compile = || Arc::new(KeySet::compile(&self.jwt, secret_is_base64, found));
+        self.jwt_keys[usize::from(secret_is_base64)].get_or_init(compile).clone()
     }
 
     /// A credential that one of the look-ups returned.

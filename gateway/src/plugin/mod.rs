@@ -15,6 +15,7 @@ pub mod consumer;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
+pub mod jwt;
 pub mod key_auth;
 pub mod registry;
 
@@ -57,6 +58,8 @@ pub struct Response {
     pub reason: Reason,
     /// Shown as `{"message": "..."}`.
     pub message: Cow<'static, str>,
+    /// What stands in place of `message` there.
+    pub member: &'static str,
     /// Additional header fields, e.g. `WWW-Authenticate`.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
 }
@@ -64,7 +67,13 @@ pub struct Response {
 impl Response {
     /// An answer with a JSON message and no additional fields.
     pub fn new(status: u16, reason: Reason, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { status, reason, message: message.into(), fields: Vec::new() })
+        Box::new(Self { status, reason, message: message.into(), member: "message", fields: Vec::new() })
+    }
+
+    /// Shows the message under another name, as Kong does with errors in claims.
+    pub fn with_member(mut self: Box<Self>, name: &'static str) -> Box<Self> {
+        self.member = name;
+        self
     }
 
     /// Adds a header field.
