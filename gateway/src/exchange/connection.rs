@@ -7,7 +7,7 @@ use portcullis_abi::Reason;
 
 use super::{Next, exchange, refuse};
 use crate::http::h1::{Parsed, parse_request};
-use crate::http::{Refusal, RequestHead, ResponseHead};
+use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::shard::{OpenConnection, Shard};
@@ -24,6 +24,8 @@ pub struct Downstream {
     pub upstream_out: Vec<u8>,
     pub request: RequestHead,
     pub response: ResponseHead,
+    /// Fields that plugins add to the response; lent to the exchange.
+    pub response_fields: Head,
     pub origin: Origin,
     /// Exchanges so far.
     pub exchanges: u32,
@@ -82,6 +84,7 @@ pub async fn serve(
         upstream_out: Vec::new(),
         request: RequestHead::new(),
         response: ResponseHead::new(),
+        response_fields: Head::new(),
         exchanges: 0,
     };
     loop {
@@ -215,6 +218,10 @@ pub(super) fn relax(down: &mut Downstream) {
     }
     if down.response.head.capacity() > HEAD_KEEP {
         down.response.head.shrink(HEAD_KEEP);
+    }
+    down.response_fields.clear();
+    if down.response_fields.capacity() > HEAD_KEEP {
+        down.response_fields.shrink(HEAD_KEEP);
     }
 }
 

@@ -63,6 +63,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     let mut record = Record::new(shard, now_ns, connection::client_address(local, down));
     let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table, &shard.limit_table);
     cx.https = down.origin.https;
+    cx.response_fields = std::mem::take(&mut down.response_fields);
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
         // 2 admit
@@ -102,6 +103,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         Err(response) => respond(shard, down, &mut cx, &mut record, &response).await,
     };
     // 8 finish
+    down.response_fields = cx.response_fields;
     finish(shard, local, down, &record);
     connection::relax(down);
     next
@@ -209,9 +211,10 @@ async fn carry(
 
     // 6 response plugins
     let hop = h1::strip_hop_by_hop(&mut response.head);
+    attempt::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
-    attempt::merge_fields(response, cx, &record.request_id);
+    attempt::add_request_id(response, &record.request_id);
     let relayed = h1::relay_framing(framing, version);
     if plan.method != Method::Head && response.status() != 304 {
         h1::set_framing(&mut response.head, relayed);

@@ -12,7 +12,10 @@
 
 pub mod chain;
 pub mod consumer;
+mod rate_limiting;
 pub mod registry;
+#[cfg(test)]
+mod testbed;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -29,6 +32,7 @@ use portcullis_config::{self as config, Diagnostics};
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
+use crate::metrics::LimiterDecision;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -101,8 +105,11 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
-    /// Fields to be added to the response on its way back, whoever makes it.
+    /// Fields of the response, whoever makes it. They are added before response plugins see it, which edit the
+    /// response itself.
     pub response_fields: Head,
+    /// What the plugin at hand decided about a limit, for the counters.
+    pub limiter: Option<LimiterDecision>,
 }
 
 impl<'a> Cx<'a> {
@@ -131,6 +138,7 @@ impl<'a> Cx<'a> {
             limit_table,
             identity: Identity::default(),
             response_fields: Head::new(),
+            limiter: None,
         }
     }
 }
