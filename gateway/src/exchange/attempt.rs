@@ -490,11 +490,19 @@ pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
 }
 
-/// Adds what plugins and the gateway have to say to the client.
-pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>, request_id: &[u8]) {
-    for (_, name, value) in cx.response_fields.iter() {
-        response.head.set(name, value);
+/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names.
+pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
+    for (known, name, _) in cx.response_fields.iter() {
+        match known {
+            Known::Other => response.head.remove(name),
+            known => response.head.remove_known(known),
+        };
     }
+    response.head.append_head(&cx.response_fields);
+}
+
+/// Names the exchange to the client, unless the upstream did.
+pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
     if response.head.get_known(Known::XRequestId).is_none() {
         response.head.append_known(Known::XRequestId, request_id);
     }

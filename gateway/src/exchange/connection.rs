@@ -222,6 +222,10 @@ pub(super) fn relax(down: &mut Downstream) {
     if down.response.head.capacity() > HEAD_KEEP {
         down.response.head.shrink(HEAD_KEEP);
     }
+    down.plugin_fields.clear();
+    if down.plugin_fields.capacity() > HEAD_KEEP {
+        down.plugin_fields.shrink(HEAD_KEEP);
+    }
 }
 
 /// The client's address: what a trusted proxy says of it, else the source.

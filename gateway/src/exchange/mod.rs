@@ -233,9 +233,10 @@ async fn carry(
 
     // 6 response plugins
     let hop = h1::strip_hop_by_hop(&mut response.head);
+    attempt::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
-    attempt::merge_fields(response, cx, &record.request_id);
+    attempt::add_request_id(response, &record.request_id);
     let relayed = h1::relay_framing(framing, version);
     if plan.method != Method::Head && response.status() != 304 {
         h1::set_framing(&mut response.head, relayed);

@@ -26,6 +26,9 @@ pub async fn on_request(
         let mut flow = local.plugins[index.0 as usize].on_request(cx, request);
         let mut waits = 0;
         loop {
+            if let Some(decision) = cx.limiter.take() {
+                shard.metrics.count_limiter(decision);
+            }
             match flow {
                 Flow::Continue => break,
                 Flow::Respond(response) => return Err(response),
