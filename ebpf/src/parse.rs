@@ -242,7 +242,7 @@ impl<'a> Cursor<'a> {
             return Err(Reason::MalformedTcp);
         }
         packet.protocol = Protocol::Tcp;
-        packet.port = u16::from_be(self.peek(2));
+        packet.port = self.destination_port();
         // tcp_v4_rcv discards what has no whole header or a data offset below it.
         if !self.has(20) || self.peek::<u8>(12) >> 4 < 5 {
             packet.kind = Kind::Malformed;
@@ -254,13 +254,20 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    /// Bytes 2 and 3, one by one: the verifier of Linux 6.1 knows no bounds of a byte-swapped register, and this
+    /// one becomes an index into PORTS.
+    #[inline(always)]
+    fn destination_port(&self) -> u16 {
+        u16::from(self.peek::<u8>(2)) << 8 | u16::from(self.peek::<u8>(3))
+    }
+
     #[inline(always)]
     fn udp<A>(&mut self, packet: &mut Packet<A>) -> Result<(), Reason> {
         if !self.has(4) {
             return Err(Reason::MalformedUdp);
         }
         packet.protocol = Protocol::Udp;
-        packet.port = u16::from_be(self.peek(2));
+        packet.port = self.destination_port();
         // A length of zero is a jumbogram (RFC 2675); over IPv4 the stack discards it.
         let whole = self.has(8) && matches!(u16::from_be(self.peek(4)), 0 | 8..);
         packet.kind = if whole { Kind::Datagram } else { Kind::Malformed };

@@ -70,9 +70,7 @@ impl TestRun {
     /// before Linux 5.16, which does not tell.
     pub fn verified_instructions(&self, entry: Entry) -> Result<Option<u32>, KernelError> {
         let program = program(&self.kernel.ebpf, entry.name())?;
-        let info = program
-            .info()
-            .map_err(|source| KernelError::Program { program: entry.name(), source: Box::new(source) })?;
+        let info = program.info().map_err(KernelError::program(entry.name()))?;
         Ok(info.verified_instruction_count())
     }
 
@@ -148,8 +146,6 @@ fn program<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, KernelErro
 fn run(ebpf: &Ebpf, name: &'static str, packet: &[u8], repeat: u32) -> Result<Outcome, KernelError> {
     let program = program(ebpf, name)?;
     let options = TestRunOptions { data_in: Some(packet), repeat, ..Default::default() };
-    let result = program
-        .test_run(options)
-        .map_err(|source| KernelError::Program { program: name, source: Box::new(source) })?;
+    let result = program.test_run(options).map_err(KernelError::program(name))?;
     Ok(Outcome { action: result.return_value, each: result.duration })
 }
