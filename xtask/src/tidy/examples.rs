@@ -35,7 +35,7 @@ fn is_example(path: &str) -> bool {
 /// `gateway/src/plugin/rate_limiting/mod.rs` or `.../rate_limiting.rs` is `rate-limiting`. Files that are
 /// not plugins are listed by name, so that forgetting one is loud.
 fn plugin_name(path: &str) -> Option<String> {
-    const NOT_PLUGINS: [&str; 6] = ["mod", "chain", "registry", "order", "flow", "tests"];
+    const NOT_PLUGINS: [&str; 6] = ["mod", "chain", "consumer", "registry", "order", "tests"];
     let inside = path.strip_prefix("gateway/src/plugin/")?;
     let name = match inside.split_once('/') {
         Some((folder, "mod.rs")) => folder,
