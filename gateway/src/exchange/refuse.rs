@@ -63,6 +63,7 @@ pub fn write(down: &mut Downstream, date: &[u8], response: &Response, extra: Opt
     let answer = Answer {
         status: response.status,
         message: &response.message,
+        member: response.member,
         fields: &fields,
         date,
         head_only: down.request.method() == Method::Head,
@@ -100,6 +101,7 @@ pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     let answer = Answer {
         status: 400,
         message: message(Reason::PlainHttpOnTls),
+        member: "message",
         fields: &[],
         date: &crate::http::date::imf_fixdate(clock::wall().as_secs()),
         head_only: false,

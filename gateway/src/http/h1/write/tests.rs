@@ -122,6 +122,7 @@ fn chunk_framing_rfc9112_7_1() {
 const ANSWER: Answer<'static> = Answer {
     status: 429,
     message: "API rate limit exceeded",
+    member: "message",
     fields: &[("Retry-After", b"7")],
     date: b"Tue, 15 Nov 1994 08:12:31 GMT",
     head_only: false,
