@@ -21,6 +21,7 @@ pub mod query;
 pub mod refusal;
 pub mod request;
 pub mod response;
+mod target;
 
 pub use head::{Head, Span};
 pub use known::{Known, KnownSet};

@@ -12,6 +12,10 @@
 
 pub mod chain;
 pub mod consumer;
+#[cfg(test)]
+pub mod fixture;
+pub mod identity;
+pub mod key_auth;
 pub mod registry;
 
 use std::any::Any;

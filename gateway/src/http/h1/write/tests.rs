@@ -141,6 +141,15 @@ fn an_answer_has_kongs_body() {
 }
 
 #[test]
+fn a_refusal_is_answered_with_its_status_and_fields() {
+    let refusal = Refusal::new(crate::http::Reason::TraceRefused);
+    let text = text(|out| write_answer(&Answer::to(refusal, b"", false, Persistence::Close), out));
+    assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{text}");
+    assert!(text.contains("\r\nAllow: GET, HEAD, "), "{text}");
+    assert!(text.ends_with("{\"message\":\"Method not allowed\"}"), "{text}");
+}
+
+#[test]
 fn an_answer_in_parts_is_the_same_answer() {
     for head_only in [false, true] {
         let answer = Answer { head_only, ..ANSWER };
