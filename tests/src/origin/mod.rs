@@ -123,6 +123,11 @@ impl Origin {
         self.seen.raw.lock().expect("record").len()
     }
 
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.seen.open.lock().expect("record").iter().flatten().count()
+    }
+
     /// The recorded requests, in the order of their ends.
     pub fn seen(&self) -> Vec<Received> {
         self.seen.requests.lock().expect("record").clone()
