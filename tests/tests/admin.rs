@@ -72,13 +72,17 @@ fn every_reason_of_the_proxy_has_a_series_from_the_start() {
 #[test]
 fn the_driver_and_the_generation_of_each_shard_are_shown() {
     let suite = suite();
-    let metrics = suite.gateway.metrics();
-    assert_eq!(metrics.sum("portcullis_shard_driver_info", &[]), 2.0);
-    assert_eq!(
-        metrics.sum("portcullis_shard_generation", &[]),
-        2.0 * metrics.get("portcullis_config_generation", &[])
-    );
-    assert_eq!(metrics.sum("portcullis_build_info", &[]), 1.0);
+    eventually("both shards in the metrics", || {
+        let metrics = suite.gateway.metrics();
+        let drivers = metrics.sum("portcullis_shard_driver_info", &[]);
+        let generations = metrics.sum("portcullis_shard_generation", &[]);
+        let wanted = 2.0 * metrics.get("portcullis_config_generation", &[]);
+        holds(
+            drivers == 2.0 && generations == wanted,
+            format!("{drivers} drivers, {generations} of {wanted}"),
+        )
+    });
+    assert_eq!(suite.gateway.metrics().sum("portcullis_build_info", &[]), 1.0);
 }
 
 #[test]

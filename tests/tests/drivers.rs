@@ -38,12 +38,7 @@ fn smoke(driver: &str, shown: &str) {
     );
     let setup = Setup::new(body).driver(driver);
     let gateway = Gateway::start(&setup);
-    let metrics = gateway.metrics();
-    assert_eq!(
-        metrics.sum("portcullis_shard_driver_info", &[("driver", shown)]),
-        2.0,
-        "both shards use {shown}"
-    );
+    assert_eq!(drivers(&gateway), [(shown, 2.0)]);
 
     let mut connection = Connection::open(gateway.addr());
     let pipelined: Vec<u8> = (0..20).flat_map(|n| Request::get(&format!("/{n}")).keep().bytes()).collect();

@@ -234,16 +234,28 @@ fn a_request_that_was_never_sent_is_tried_elsewhere_whatever_its_method() {
 }
 
 #[test]
-fn all_targets_down() {
+fn all_targets_down_and_one_returns() {
     let (one, two) = (Reserved::new(), Reserved::new());
-    let gateway = spread(&[(one.addr(), 1), (two.addr(), 1)]);
+    let body = format!(
+        "upstreams:\n  - name: many\n    targets: [{{target: '{}'}}, {{target: '{}'}}]\n    \
+         healthchecks: {{passive: {{eject_for: 1s}}}}\nservices:\n  \
+         - {{name: web, host: many, routes: [{{name: all, paths: [/]}}]}}\n",
+        one.addr(),
+        two.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body));
     for _ in 0..20 {
         let response = Request::get("/").send(gateway.addr());
         assert!(matches!(response.status, 502 | 503), "{}", response.head.start);
     }
     let origin = Origin::start_at(one.addr(), Echo::default());
+    // A target that was ejected is tried again once its time is over.
     eventually("the return of a target", || {
         holds(Request::get("/").send(gateway.addr()).status == 200, "still failing")
+    });
+    eventually("all requests at the living target", || {
+        let codes: Vec<u16> = (0..20).map(|_| Request::get("/").send(gateway.addr()).status).collect();
+        holds(codes.iter().all(|code| *code == 200), format!("{codes:?}"))
     });
     drop(origin);
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 
@@ -45,6 +46,8 @@ pub struct Origin {
     pub sni: Option<Box<str>>,
 }
 
+/// How long a connection whose last answer came in a drain, yet promised another request, waits for that request.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Arena of a head that an idle connection may keep.
 const HEAD_KEEP: usize = 2 * 1024;
 
@@ -99,7 +102,9 @@ pub async fn serve(
         down.exchanges += 1;
         open.set_busy(true);
         let next = exchange(&shard, &local, &mut down).await;
-        open.set_busy(false);
+        // A drain closes what is idle. Where one began during this exchange, the client may have been promised
+        // another request: the connection then ends by its own grace.
+        open.set_busy(shard.draining());
         match next {
             Next::KeepAlive => {}
             Next::Close => break,
@@ -148,10 +153,12 @@ async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
                 waiting_for_rest = true;
                 deadline.arm(timeouts.request_head);
             }
-        } else if shard.draining() && !first {
-            return Received::Closed;
         } else {
-            deadline.arm(if first { timeouts.request_head } else { timeouts.keep_alive });
+            deadline.arm(match (first, shard.draining()) {
+                (true, _) => timeouts.request_head,
+                (false, true) => DRAIN_GRACE,
+                (false, false) => timeouts.keep_alive,
+            });
             down.intake.relax();
         }
         // Room for a head that is as large as allowed and one byte more, so that the parser sees the excess.
