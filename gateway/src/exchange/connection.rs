@@ -223,9 +223,6 @@ pub(super) fn relax(down: &mut Downstream) {
     if down.request.head.capacity() > HEAD_KEEP {
         down.request.head.shrink(HEAD_KEEP);
     }
-    if down.plugin_fields.capacity() > HEAD_KEEP {
-        down.plugin_fields.shrink(HEAD_KEEP);
-    }
     if down.response.head.capacity() > HEAD_KEEP {
         down.response.head.shrink(HEAD_KEEP);
     }

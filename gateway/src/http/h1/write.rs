@@ -91,7 +91,7 @@ impl<'a> Answer<'a> {
     /// The answer to a refused request.
     pub fn to(refusal: Refusal, date: &'a [u8], head_only: bool, persistence: Persistence) -> Answer<'a> {
         let (status, message, fields) = (refusal.status, refusal.message(), refusal.fields());
-        Answer { status, message, fields, date, head_only, persistence }
+        Answer { status, message, member: "message", fields, date, head_only, persistence }
     }
 }
 
