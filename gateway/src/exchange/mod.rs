@@ -265,7 +265,7 @@ async fn carry(
         cut_downstream.cut();
         pump.settle().await;
     }
-    record.request_bytes += request_bytes.get();
+    record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
     record.response_bytes = head_bytes + response_bytes.get();
     drop(pump);
     let next = match sent {
