@@ -123,7 +123,9 @@ fn response_headers_step_by_step() {
 
 #[test]
 fn a_transformer_cannot_break_framing() {
-    let mut connection = portcullis_tests::client::Connection::open(suite().gateway.addr());
+    // The gateway lives as long as somebody holds the suite.
+    let suite = suite();
+    let mut connection = portcullis_tests::client::Connection::open(suite.gateway.addr());
     for _ in 0..2 {
         let response = Request::post("/request", "some body").keep().send_on(&mut connection).expect(200);
         assert_eq!(response.json()["body"], "some body");
