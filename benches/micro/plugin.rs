@@ -15,7 +15,8 @@ use portcullis::plugin::{CompileCx, Cx, Plugin, registry};
 use portcullis::snapshot::GatewayCatalog;
 use portcullis_config::{Diagnostics, load_str};
 
-const REQUEST: &[u8] = b"GET /orders/17?page=2 HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: curl/8.5.0\r\n\
+const REQUEST: &[u8] =
+    b"GET /orders/17?page=2 HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: curl/8.5.0\r\n\
     Accept: */*\r\nAccept-Encoding: gzip\r\nAuthorization: Bearer abc\r\nX-Tenant: blue\r\nX-Debug: 1\r\n\
     Content-Type: application/json\r\nCookie: a=b\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Thu, 29 Feb 2024 12:00:00 GMT\r\n\
@@ -43,14 +44,20 @@ fn plugins(c: &mut Criterion) {
     parse_request(REQUEST, &HeadLimits::default(), &mut request).expect("a good request");
     for (name, config) in [
         ("rate-limiting, one window", "{hour: 1000000000, limit_by: ip}"),
-        ("rate-limiting, two windows by header", "{minute: 100000000, hour: 1000000000, limit_by: header, header_name: X-Tenant}"),
+        (
+            "rate-limiting, two windows by header",
+            "{minute: 100000000, hour: 1000000000, limit_by: header, header_name: X-Tenant}",
+        ),
         ("rate-limiting, no headers", "{hour: 1000000000, limit_by: ip, hide_client_headers: true}"),
     ] {
         let plugin = plugin(&consumers, "rate-limiting", config);
         group.bench_function(name, |b| {
             b.iter(|| {
                 cx.response_fields.clear();
-                black_box(matches!(plugin.on_request(&mut cx, &mut request), portcullis::plugin::Flow::Continue))
+                black_box(matches!(
+                    plugin.on_request(&mut cx, &mut request),
+                    portcullis::plugin::Flow::Continue
+                ))
             })
         });
     }
@@ -63,7 +70,10 @@ fn plugins(c: &mut Criterion) {
         copy
     };
     for (name, config) in [
-        ("request-transformer, two headers added, one removed", "{remove: {headers: [X-Debug]}, add: {headers: [\"X-One:1\", \"X-Two:2\"]}}"),
+        (
+            "request-transformer, two headers added, one removed",
+            "{remove: {headers: [X-Debug]}, add: {headers: [\"X-One:1\", \"X-Two:2\"]}}",
+        ),
         ("request-transformer, a template", "{add: {headers: [\"X-One:$(headers.x_tenant)\"]}}"),
         ("request-transformer, a parameter added", "{add: {querystring: [\"v:2\"]}}"),
         ("request-transformer, nothing to do", "{remove: {headers: [X-None]}}"),
@@ -72,7 +82,12 @@ fn plugins(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter_batched_ref(
                 warm,
-                |request| black_box(matches!(plugin.on_request(&mut cx, request), portcullis::plugin::Flow::Continue)),
+                |request| {
+                    black_box(matches!(
+                        plugin.on_request(&mut cx, request),
+                        portcullis::plugin::Flow::Continue
+                    ))
+                },
                 BatchSize::SmallInput,
             )
         });

@@ -36,6 +36,7 @@ const REWRITE: &str = r#"
             config: {replace: {uri: "/new/$(query_params.id)", headers: ["Host:internal.example"]}}
 "#;
 
+/// The suite's gateway. A test holds it to its end, lest it be stopped between two requests.
 fn suite() -> Arc<Suite> {
     static SUITE: Shared<Suite> = Shared::new();
     SUITE.get(|| {
@@ -71,6 +72,7 @@ fn send(request: Request) -> Response {
 
 #[test]
 fn request_headers_step_by_step() {
+    let _held = suite();
     let request = Request::get("/request/x")
         .header("X-Remove", "1")
         .header("X-Old", "old")
@@ -90,11 +92,13 @@ fn request_headers_step_by_step() {
 
 #[test]
 fn append_without_a_first_value_adds() {
+    let _held = suite();
     assert_eq!(send(Request::get("/request")).echoed().all("x-append"), ["second"]);
 }
 
 #[test]
 fn request_query_step_by_step() {
+    let _held = suite();
     let echoed = send(Request::get("/request/x?secret=1&from=a&page=1&tag=a&keep=%2Fx")).echoed();
     let (path, query) = echoed.target().split_once('?').expect("a query");
     assert_eq!(path, "/x");
@@ -107,12 +111,14 @@ fn request_query_step_by_step() {
 
 #[test]
 fn the_method_can_be_changed() {
+    let _held = suite();
     let echoed = send(Request::post("/method", "body")).echoed();
     assert_eq!((&echoed.0["method"], &echoed.0["body"]), (&"PUT".into(), &"body".into()));
 }
 
 #[test]
 fn response_headers_step_by_step() {
+    let _held = suite();
     let response = send(Request::get("/response"));
     let all = |name: &str| response.head.all(name);
     assert!(all("x-powered-by").is_empty());
@@ -130,7 +136,6 @@ fn response_headers_step_by_step() {
 
 #[test]
 fn a_transformer_cannot_break_framing() {
-    // The gateway lives as long as somebody holds the suite.
     let suite = suite();
     let mut connection = portcullis_tests::client::Connection::open(suite.gateway.addr());
     for _ in 0..2 {

@@ -15,15 +15,15 @@ use super::finish::Record;
 use super::pump::Pump;
 use super::refuse;
 use super::relay::{Coding, Leg, RelayError};
+use super::shard::Shard;
 use crate::http::h1::{
-    self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response, write_continue,
-    write_request, write_response,
+    self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response,
+    write_continue, write_request, write_response,
 };
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
 use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
-use crate::shard::Shard;
 use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
 use crate::tls::{HEAD_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
@@ -146,13 +146,8 @@ fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, han
         PathHandling::V0 => {
             crate::route::upstream_path(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
         }
-        // Appended as they are.
         PathHandling::V1 => {
-            joined.extend_from_slice(service.unwrap_or_default());
-            joined.extend_from_slice(&path[strip.min(path.len())..]);
-            if joined.first() != Some(&b'/') {
-                joined.insert(0, b'/');
-            }
+            crate::route::upstream_path_v1(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
         }
     }
     request.set_path(&joined);
@@ -267,7 +262,13 @@ impl<'a> Attempts<'a> {
     }
 
     /// Takes note of a response, and keeps the connection if it can be used again.
-    pub fn succeeded(&self, target: &Target<'_>, status: u16, connection: UpstreamConnection, reusable: bool) {
+    pub fn succeeded(
+        &self,
+        target: &Target<'_>,
+        status: u16,
+        connection: UpstreamConnection,
+        reusable: bool,
+    ) {
         let now_ns = clock::now_ns();
         self.report(target, Outcome::Status(status), now_ns);
         if reusable {
@@ -282,7 +283,9 @@ impl<'a> Attempts<'a> {
         let stale = failure.reused && failure.kind == retry::Failure::Reset;
         let outcome = match failure.kind {
             _ if stale => Outcome::Unknown,
-            retry::Failure::Connect | retry::Failure::Reset | retry::Failure::BadResponse => Outcome::TcpFailure,
+            retry::Failure::Connect | retry::Failure::Reset | retry::Failure::BadResponse => {
+                Outcome::TcpFailure
+            }
             retry::Failure::ConnectTimeout | retry::Failure::ResponseTimeout => Outcome::Timeout,
             retry::Failure::Status(status) => Outcome::Status(status),
             retry::Failure::ClientGone => Outcome::Unknown,
@@ -312,7 +315,8 @@ impl<'a> Attempts<'a> {
 
     fn report(&self, target: &Target<'_>, outcome: Outcome, now_ns: u64) {
         let spec = &self.upstream.spec;
-        let change = spec.health.report(target.index, now_ns, &spec.health_policy, target.trial.take(), outcome);
+        let change =
+            spec.health.report(target.index, now_ns, &spec.health_policy, target.trial.take(), outcome);
         super::finish::health_changed(spec, target.spec, change);
     }
 
@@ -333,7 +337,9 @@ fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
         HashKey::Consumer => cx.consumers.consumer(cx.identity.consumer?).id.hash(&mut hasher),
         HashKey::Ip => cx.client.hash(&mut hasher),
         HashKey::Header(name) => request.head.get(name)?.hash(&mut hasher),
-        HashKey::Cookie { name, .. } => cookie(request.head.get_known(Known::Cookie)?, name)?.hash(&mut hasher),
+        HashKey::Cookie { name, .. } => {
+            cookie(request.head.get_known(Known::Cookie)?, name)?.hash(&mut hasher)
+        }
         HashKey::Path => request.path().hash(&mut hasher),
         HashKey::QueryArgument(name) => query_argument(request.query()?, name)?.hash(&mut hasher),
     }
@@ -341,7 +347,9 @@ fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
 }
 
 fn cookie<'h>(field: &'h [u8], name: &str) -> Option<&'h [u8]> {
-    field.split(|&b| b == b';').find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    field
+        .split(|&b| b == b';')
+        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn query_argument<'q>(query: &'q [u8], name: &str) -> Option<&'q [u8]> {
@@ -494,7 +502,9 @@ pub fn response_framings(plan: &Plan<'_>, status: u16, received: BodyFraming, ve
     };
     let relayed = match h1::relay_framing(read, version) {
         // Who asked with GET would wait for the body that HEAD tells of. A 204 has no length (RFC 9110 section 8.6).
-        BodyFraming::None if plan.method == Method::Head && !plan.head_only && status != 204 => BodyFraming::Length(0),
+        BodyFraming::None if plan.method == Method::Head && !plan.head_only && status != 204 => {
+            BodyFraming::Length(0)
+        }
         relayed => relayed,
     };
     Framings { read, relayed, unread }

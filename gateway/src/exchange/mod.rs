@@ -25,17 +25,17 @@ mod plugins;
 mod pump;
 mod refuse;
 mod relay;
+mod shard;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use portcullis_abi::Reason;
 
-use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::http::Known;
+use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
-use crate::shard::Shard;
 use crate::snapshot::Local;
 use crate::upstream::UpstreamConnection;
 use attempt::{Failure, Plan};
@@ -45,6 +45,7 @@ use pump::Pump;
 use relay::{Coding, Leg, RelayError, relay};
 
 pub use connection::serve;
+pub use shard::{OpenConnection, Parts, Shard};
 
 /// What becomes of the downstream connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +62,18 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     // 1 receive head: done by the connection loop, which found it whole.
     let now_ns = clock::now_ns();
     let mut record = Record::new(shard, now_ns, connection::client_address(local, down));
-    let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table, &shard.limit_table);
+    let mut cx = Cx::new(
+        now_ns,
+        shard.wall(now_ns),
+        down.origin.source.ip(),
+        record.client,
+        &snapshot.consumers,
+        &shard.table,
+        &shard.limit_table,
+    );
     cx.https = down.origin.https;
-    cx.response_fields = std::mem::take(&mut down.response_fields);
+    cx.response_fields = std::mem::take(&mut down.plugin_fields);
+    shard.metrics.requests_active.inc();
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
         // 2 admit
@@ -85,10 +95,15 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             break 'answered Err(response);
         }
         // 4 request plugins
-        if let Err(response) = plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await {
+        if let Err(response) =
+            plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await
+        {
             break 'answered Err(response);
         }
         // 5 to 7
+        if chosen.strip_path && !cx.rewritten.path {
+            forward::add_prefix(&mut down.request, matched_len);
+        }
         let Some(plan) = Plan::new(local, down, chosen, &cx, matched_len, admitted, &record) else {
             break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
         };
@@ -102,7 +117,9 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         Err(response) => respond(shard, down, &mut cx, &mut record, &response).await,
     };
     // 8 finish
-    down.response_fields = cx.response_fields;
+    down.plugin_fields = std::mem::take(&mut cx.response_fields);
+    down.plugin_fields.clear();
+    shard.metrics.requests_active.dec();
     finish(shard, local, down, &record);
     connection::relax(down);
     next
@@ -181,9 +198,14 @@ async fn carry(
     let request_bytes = Cell::new(0);
     let mut decoder = plan.request_decoder()?;
     let mut pump = match &mut decoder {
-        Some(decoder) => {
-            Pump::Running(Box::pin(relay(intake, decoder, up_tx, upstream_out, plan.request_leg(), &request_bytes)))
-        }
+        Some(decoder) => Pump::Running(Box::pin(relay(
+            intake,
+            decoder,
+            up_tx,
+            upstream_out,
+            plan.request_leg(),
+            &request_bytes,
+        ))),
         None => {
             up_tx.deadline().arm(plan.service.write_timeout);
             up_tx.send(upstream_out).await.map_err(Failure::send)?;
@@ -220,7 +242,8 @@ async fn carry(
     if !plan.head_only && status != 304 {
         h1::set_framing(&mut response.head, relayed);
     }
-    let keep = plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
+    let keep =
+        plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
     write_response(response, Persistence::to(version, keep), out);
     let head_bytes = out.len() as u64;
 
@@ -233,7 +256,9 @@ async fn carry(
         receive_idle: plan.service.body_idle_timeout,
         send: plan.response_write,
     };
-    let sent = pump.beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut()).await;
+    let sent = pump
+        .beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut())
+        .await;
     let body_whole = pump.is_complete();
     if !body_whole {
         // The response is over: nobody is interested in the rest of the request.
@@ -249,7 +274,7 @@ async fn carry(
         Ok(()) => Next::Close,
         Err(error) => {
             record.reason = Some(match error {
-                RelayError::Sink(_) => Reason::ClientAborted,
+                RelayError::Sink => Reason::ClientAborted,
                 RelayError::SourceTimedOut => Reason::UpstreamTimeout,
                 RelayError::SourceClosed => Reason::UpstreamTruncated,
                 RelayError::Refused(refusal) => refusal.reason,
@@ -284,4 +309,3 @@ async fn respond(
         Err(_) => Next::Reset,
     }
 }
-

@@ -3,10 +3,10 @@
 use portcullis_abi::Reason;
 
 use super::refuse;
+use super::shard::Shard;
 use crate::http::{RequestHead, ResponseHead};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
-use crate::shard::Shard;
 use crate::snapshot::Local;
 
 /// Turns that one plugin may wait before it must answer: a bound, not a feature.

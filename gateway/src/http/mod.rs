@@ -10,8 +10,8 @@
 //!
 //! Read `head` next, then `h1`.
 
-pub mod date;
 mod authority;
+pub mod date;
 pub mod h1;
 pub mod head;
 pub mod known;
@@ -22,6 +22,7 @@ pub mod query;
 pub mod refusal;
 pub mod request;
 pub mod response;
+mod target;
 
 pub use head::{Head, Span};
 pub use known::{Known, KnownSet};

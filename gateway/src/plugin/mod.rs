@@ -12,6 +12,11 @@
 
 pub mod chain;
 pub mod consumer;
+#[cfg(test)]
+pub mod fixture;
+pub mod identity;
+pub mod jwt;
+pub mod key_auth;
 mod rate_limiting;
 pub mod registry;
 mod request_transformer;
@@ -60,6 +65,8 @@ pub struct Response {
     pub reason: Reason,
     /// Shown as `{"message": "..."}`.
     pub message: Cow<'static, str>,
+    /// What stands in place of `message` there.
+    pub member: &'static str,
     /// Additional header fields, e.g. `WWW-Authenticate`.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
 }
@@ -67,11 +74,21 @@ pub struct Response {
 impl Response {
     /// An answer with a JSON message and no additional fields.
     pub fn new(status: u16, reason: Reason, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { status, reason, message: message.into(), fields: Vec::new() })
+        Box::new(Self { status, reason, message: message.into(), member: "message", fields: Vec::new() })
+    }
+
+    /// Shows the message under another name, as Kong does with errors in claims.
+    pub fn with_member(mut self: Box<Self>, name: &'static str) -> Box<Self> {
+        self.member = name;
+        self
     }
 
     /// Adds a header field.
-    pub fn with_field(mut self: Box<Self>, name: &'static str, value: impl Into<Cow<'static, str>>) -> Box<Self> {
+    pub fn with_field(
+        mut self: Box<Self>,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         self.fields.push((name, value.into()));
         self
     }

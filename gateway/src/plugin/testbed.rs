@@ -39,7 +39,7 @@ impl Testbed {
                 ..Consumer::default()
             });
             for key in keys {
-                assert!(consumers.push_key(id, (*key).to_owned(), key.as_bytes()));
+                assert!(consumers.push_key(id, (*key).to_owned(), key.as_bytes(), std::time::Duration::MAX));
             }
         }
         let table = || Table::new(1024, random_secret()).expect("a small table");

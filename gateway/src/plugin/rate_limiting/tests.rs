@@ -56,7 +56,7 @@ fn passed(count: u32, mut send: impl FnMut() -> Answer) -> u32 {
 }
 
 fn identity(bed: &Testbed, key: &str) -> Identity {
-    let credential = bed.consumers.by_key(key.as_bytes()).expect("a key of the testbed");
+    let credential = bed.consumers.by_key(key.as_bytes(), Duration::ZERO).expect("a key of the testbed");
     let consumer = bed.consumers.credential(credential).consumer;
     Identity { consumer: Some(consumer), credential: Some(credential), anonymous: false }
 }
