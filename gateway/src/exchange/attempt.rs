@@ -21,7 +21,6 @@ use crate::http::h1::{
     write_continue, write_request, write_response,
 };
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
-use crate::id::ServiceId;
 use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
@@ -39,7 +38,10 @@ const INTERIM_MAX: u32 = 16;
 pub struct Plan<'a> {
     pub service: &'a Service,
     pub chain: &'a Chain,
+    /// What the upstream is asked with.
     pub method: Method,
+    /// The client asked with HEAD: it awaits no body, whatever the upstream is asked.
+    pub head_only: bool,
     /// The client allows another exchange.
     pub keep_alive: bool,
     /// The client reads trailer fields.
@@ -56,21 +58,24 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides the upstream's view of the request and puts the path into `down.request`.
+    /// Decides the upstream's view of the request and puts the path into `down.request`. `None` where the route has
+    /// no service.
     pub fn new(
         local: &'a Local,
         down: &mut Downstream,
         route: &'a Route,
-        service: ServiceId,
+        cx: &Cx<'_>,
         matched_len: usize,
         admitted: Admitted,
         record: &Record,
-    ) -> Self {
+    ) -> Option<Self> {
         let snapshot = &*local.snapshot;
+        let service = route.service?;
         let plan = Self {
             service: &snapshot.services[service.index()],
             chain: &route.chain,
-            method: down.request.method(),
+            method: down.request.upstream_method(),
+            head_only: down.request.method() == Method::Head,
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
             response_write: record.response_write,
@@ -80,14 +85,16 @@ impl<'a> Plan<'a> {
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: route.body_limit,
-            preserve_host: route.preserve_host,
+            preserve_host: route.preserve_host || cx.rewritten.host,
         };
-        let strip = if route.strip_path { matched_len } else { 0 };
-        set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
+        if !cx.rewritten.path {
+            let strip = if route.strip_path { matched_len } else { 0 };
+            set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
+        }
         if plan.framing == BodyFraming::Chunked {
             h1::set_framing(&mut down.request.head, BodyFraming::Chunked);
         }
-        plan
+        Some(plan)
     }
 
     /// Puts the request for `target` into `down.upstream_out`, with the body where it is in hand.
@@ -483,6 +490,34 @@ async fn relay_interim(
     write_response(response, Persistence::Implied, out);
     down_tx.deadline().arm(plan.response_write);
     down_tx.send(out).await.map_err(|_| Failure::client_gone())
+}
+
+/// How the response that came with `received` goes to the client, and whether its body is left unread: a client and
+/// an upstream may be at odds about HEAD, where a plugin replaced the method.
+pub fn response_framings(plan: &Plan<'_>, status: u16, received: BodyFraming, version: Version) -> Framings {
+    let (read, unread) = match received {
+        BodyFraming::None => (BodyFraming::None, false),
+        _ if plan.head_only => (BodyFraming::None, true),
+        received => (received, false),
+    };
+    let relayed = match h1::relay_framing(read, version) {
+        // Who asked with GET would wait for the body that HEAD tells of. A 204 has no length (RFC 9110 section 8.6).
+        BodyFraming::None if plan.method == Method::Head && !plan.head_only && status != 204 => {
+            BodyFraming::Length(0)
+        }
+        relayed => relayed,
+    };
+    Framings { read, relayed, unread }
+}
+
+/// See [`response_framings`].
+pub struct Framings {
+    /// Of what is read from the upstream.
+    pub read: BodyFraming,
+    /// Of what is written to the client.
+    pub relayed: BodyFraming,
+    /// There is a body that nobody reads.
+    pub unread: bool,
 }
 
 /// Whether the target keeps the connection after this response.

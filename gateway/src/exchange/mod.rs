@@ -32,8 +32,8 @@ use std::rc::Rc;
 
 use portcullis_abi::Reason;
 
+use crate::http::Known;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
-use crate::http::{Known, Method};
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -101,13 +101,12 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             break 'answered Err(response);
         }
         // 5 to 7
-        let Some(service) = chosen.service else {
-            break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
-        };
-        if chosen.strip_path {
+        if chosen.strip_path && !cx.rewritten.path {
             forward::add_prefix(&mut down.request, matched_len);
         }
-        let plan = Plan::new(local, down, chosen, service, matched_len, admitted, &record);
+        let Some(plan) = Plan::new(local, down, chosen, &cx, matched_len, admitted, &record) else {
+            break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
+        };
         forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
         forward(shard, local, down, &mut cx, &mut record, &plan).await
     };
@@ -237,8 +236,10 @@ async fn carry(
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
     attempt::add_request_id(response, &record.request_id);
-    let relayed = h1::relay_framing(framing, version);
-    if plan.method != Method::Head && response.status() != 304 {
+    let status = response.status();
+    let attempt::Framings { read: framing, relayed, unread } =
+        attempt::response_framings(plan, status, framing, version);
+    if !plan.head_only && status != 304 {
         h1::set_framing(&mut response.head, relayed);
     }
     let keep =
@@ -282,10 +283,8 @@ async fn carry(
             Next::Reset
         }
     };
-    let reusable = next != Next::Reset
-        && body_whole
-        && framing != BodyFraming::UntilClose
-        && attempt::persists(response, &hop);
+    let ended = body_whole && !unread && framing != BodyFraming::UntilClose;
+    let reusable = next != Next::Reset && ended && attempt::persists(response, &hop);
     Ok(Carried { next, reusable })
 }
 
