@@ -7,17 +7,24 @@ use std::fmt::Write as _;
 /// One bar of stacked parts.
 pub struct Bar {
     name: String,
+    /// Whose colour it has.
+    program: String,
     /// What each part is; empty where the bar is one number.
     parts: Vec<(&'static str, f64)>,
 }
 
 impl Bar {
     pub fn plain(name: &str, value: f64) -> Self {
-        Self { name: name.to_owned(), parts: vec![("", value)] }
+        Self::named(name, name, value)
+    }
+
+    /// A bar with a name of its own in the colour of a program.
+    pub fn named(name: &str, program: &str, value: f64) -> Self {
+        Self { name: name.to_owned(), program: program.to_owned(), parts: vec![("", value)] }
     }
 
     pub fn split<const N: usize>(name: &str, parts: [(&'static str, f64); N]) -> Self {
-        Self { name: name.to_owned(), parts: parts.to_vec() }
+        Self { name: name.to_owned(), program: name.to_owned(), parts: parts.to_vec() }
     }
 
     fn total(&self) -> f64 {
@@ -31,16 +38,18 @@ pub struct Group {
 }
 
 const WIDTH: f64 = 760.0;
-/// Where bars begin, and how long the longest of a group is.
-const LEFT: f64 = 110.0;
+/// How long the longest bar of a group is, where names are short; long names take from it.
 const LONGEST: f64 = 540.0;
+/// Room for a name: one of its letters, and the least for all.
+const LETTER: f64 = 7.2;
+const LEFT: f64 = 110.0;
 const BAR: f64 = 20.0;
 const GAP: f64 = 6.0;
 const TITLE: f64 = 26.0;
 
 /// Portcullis stands out; the others share a grey.
-fn colour(name: &str, part: usize) -> &'static str {
-    match (name, part) {
+fn colour(program: &str, part: usize) -> &'static str {
+    match (program, part) {
         ("portcullis", 0) => "#1f6feb",
         ("portcullis", _) => "#79b0ff",
         (_, 0) => "#6e7781",
@@ -49,6 +58,8 @@ fn colour(name: &str, part: usize) -> &'static str {
 }
 
 pub fn draw(title: &str, groups: &[Group]) -> String {
+    let longest_name = groups.iter().flat_map(|g| &g.bars).map(|b| b.name.chars().count()).max().unwrap_or(0);
+    let left = (longest_name as f64 * LETTER + 24.0).max(LEFT);
     let rows: f64 = groups.iter().map(|g| TITLE + g.bars.len() as f64 * (BAR + GAP) + 12.0).sum();
     let height = 44.0 + rows;
     let mut out = format!(
@@ -69,7 +80,7 @@ pub fn draw(title: &str, groups: &[Group]) -> String {
         y += TITLE;
         let most = group.bars.iter().map(Bar::total).fold(1e-9, f64::max);
         for bar in &group.bars {
-            draw_bar(&mut out, bar, y, LONGEST / most);
+            draw_bar(&mut out, bar, (left, y), (LONGEST + LEFT - left) / most);
             y += BAR + GAP;
         }
         y += 12.0;
@@ -78,18 +89,18 @@ pub fn draw(title: &str, groups: &[Group]) -> String {
     out
 }
 
-fn draw_bar(out: &mut String, bar: &Bar, y: f64, scale: f64) {
+fn draw_bar(out: &mut String, bar: &Bar, (left, y): (f64, f64), scale: f64) {
     let text_y = y + BAR * 0.72;
     let _ = writeln!(
         out,
         "<text x=\"{}\" y=\"{text_y:.1}\" text-anchor=\"end\" fill=\"#1f2328\">{}</text>",
-        LEFT - 8.0,
+        left - 8.0,
         escape(&bar.name)
     );
-    let mut x = LEFT;
+    let mut x = left;
     for (n, (part, value)) in bar.parts.iter().enumerate() {
         let width = value * scale;
-        let fill = colour(&bar.name, n);
+        let fill = colour(&bar.program, n);
         let _ = writeln!(
             out,
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{BAR}\" fill=\"{fill}\">\

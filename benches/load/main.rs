@@ -17,6 +17,7 @@ mod check;
 mod child;
 mod idle;
 mod origin;
+mod packets;
 mod proxies;
 mod report;
 mod rounds;
@@ -52,6 +53,13 @@ enum Command {
     Origin { address: SocketAddr },
     /// Open connections, send one request on each, and hold them (started by `run`)
     Hold { address: SocketAddr, connections: usize },
+    /// Make table and chart of what the XDP bench printed
+    Packets {
+        /// Its JSON lines
+        input: PathBuf,
+        #[arg(default_value = "benches/results")]
+        results: PathBuf,
+    },
     /// Make the tables and charts again from the last results
     Report {
         #[arg(default_value = "benches/results")]
@@ -65,6 +73,7 @@ fn main() -> Result<()> {
         Command::Certs { out, names } => certs::make(&out, &names).map(drop),
         Command::Origin { address } => origin::run(address),
         Command::Hold { address, connections } => idle::hold(address, connections),
+        Command::Packets { input, results } => packets::write(&input, &results),
         Command::Report { results } => {
             let path = results.join("load.json");
             let text = std::fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;

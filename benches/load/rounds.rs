@@ -59,8 +59,9 @@ pub fn run(options: &Options) -> Result<()> {
     let tokens = tokens::make(&files.token_key)?;
     let (origin, address) = start_origin(&folder)?;
     let portcullis = options.portcullis.as_ref().map(|p| p.canonicalize()).transpose()?;
-    let lab = Lab { folder, files, origin: address, portcullis };
     let scenarios = if options.scenarios.is_empty() { &Scenario::ALL[..] } else { &options.scenarios };
+    let with_tokens = scenarios.contains(&Scenario::Tokens);
+    let lab = Lab { folder, files, origin: address, with_tokens, portcullis };
 
     let mut running = Vec::new();
     if scenarios.iter().any(|s| *s != Scenario::Idle) {
@@ -185,6 +186,8 @@ impl Sample {
             "system_us": self.per_million(self.cpu.system),
             "resident_bytes": self.resident,
             "busy": self.busy,
+            // Time on core 0 that was not the proxy's: above a few percent the machine was not quiet.
+            "foreign": (self.busy[0] - self.cpu.total / self.found.seconds).max(0.0),
         })
     }
 }

@@ -286,7 +286,9 @@ fn anonymous_lets_through_and_says_so() {
 
 #[test]
 fn refusals_keep_the_connection_and_read_past_the_body() {
-    let mut connection = portcullis_tests::client::Connection::open(suite().gateway.addr());
+    // The gateway lives as long as somebody holds the suite.
+    let suite = suite();
+    let mut connection = portcullis_tests::client::Connection::open(suite.gateway.addr());
     for _ in 0..3 {
         Request::post("/key", "a body that nobody reads").keep().send_on(&mut connection).expect(401);
     }

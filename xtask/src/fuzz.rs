@@ -1,19 +1,13 @@
 //! `cargo xtask fuzz`: short runs of every fuzz target, on stable Rust.
 //!
-//! The targets are ordinary cargo-fuzz ones, and `cargo fuzz run NAME` works for long hunts. Here they are
-//! built with the coverage flags directly, which needs neither nightly nor another tool: the code under
-//! test has no `unsafe`, so a sanitizer would add nothing but time. Invariant: a crash leaves its input
+//! The folder of the targets says how they are built (its `.cargo/config.toml`); here they are found, built
+//! and run, each from its seeds with a growing corpus under `target/`. Invariant: a crash leaves its input
 //! under `target/fuzz/artifacts` and its path in the output.
 
 use crate::{needs, process};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// What cargo-fuzz passes, but for the sanitizer: edge counters, their table, and compared values.
-const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1";
 
 /// Memory at which a target counts as leaking, in MiB.
 const MEMORY_MAX: u32 = 2048;
@@ -78,10 +72,10 @@ fn build(folder: &Path) -> Result<PathBuf> {
     let host = host_triple()?;
     let target_dir = process::target_dir().join("fuzz/build");
     let mut command = process::cargo();
-    // Naming the target keeps build scripts and macros free of the coverage flags.
-    command.args(["build", "--release", "--bins", "--target", &host, "--manifest-path"]);
-    command.arg(folder.join("Cargo.toml")).arg("--target-dir").arg(&target_dir);
-    command.env("RUSTFLAGS", COVERAGE).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // Flags of the caller would replace those of the folder.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.args(["build", "--locked", "--release", "--bins", "--target", &host, "--target-dir"]);
+    command.arg(&target_dir).current_dir(folder);
     process::run(&mut command)?;
     Ok(target_dir.join(host).join("release"))
 }

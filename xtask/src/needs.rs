@@ -30,6 +30,9 @@ pub const EBPF: &[&str] = &["rustc-web", "rust-web-src"];
 /// The other proxies and the load generator of the side-by-side runs.
 pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "util-linux"];
 
+/// What the XDP program is measured beside.
+pub const XDP_BENCH: &[&str] = &["xdp-tools"];
+
 /// Packages of the Python clients.
 const PYTHON: &[&str] = &["requests", "httpx[http2]"];
 

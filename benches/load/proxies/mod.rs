@@ -45,6 +45,9 @@ pub struct Lab {
     pub folder: PathBuf,
     pub files: Files,
     pub origin: SocketAddr,
+    /// Whether the token job is measured: Portcullis routes all jobs by one table, and a route that nobody
+    /// asks for would still be looked at.
+    pub with_tokens: bool,
     /// The gateway's binary, where it takes part.
     pub portcullis: Option<PathBuf>,
 }

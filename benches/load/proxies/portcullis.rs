@@ -14,15 +14,8 @@ use std::process::Command;
 pub fn config(lab: &Lab, doors: &Doors) -> String {
     let (origin, plain, tls, tokens) = (lab.origin, doors.plain, doors.tls, doors.tokens);
     let (certificate, key) = (text_of(&lab.files.certificate), text_of(&lab.files.key));
-    let public = std::fs::read_to_string(&lab.files.token_public_key).unwrap_or_default();
-    let public: String = public.lines().map(|line| format!("          {line}\n")).collect();
     let socket = lab.folder.join("portcullis.sock").display().to_string();
-    let list = |headers: &[(&str, &str)]| -> String {
-        let each: Vec<String> = headers.iter().map(|(name, value)| format!("\"{name}:{value}\"")).collect();
-        each.join(", ")
-    };
-    let (added, added_answer) = (list(&ADDED_REQUEST_HEADERS), list(&ADDED_RESPONSE_HEADERS));
-    let (removed, removed_answer) = (REMOVED_REQUEST_HEADER.0, REMOVED_RESPONSE_HEADER);
+    let tokens_job = if lab.with_tokens { tokens_job(lab) } else { String::new() };
     format!(
         "_format_version: \"3.0\"
 listeners:
@@ -66,7 +59,22 @@ services:
       - name: open
         paths: [/]
         strip_path: false
-      - name: tokens
+{tokens_job}"
+    )
+}
+
+/// The route of the token job and the consumer whose key it needs.
+fn tokens_job(lab: &Lab) -> String {
+    let public = std::fs::read_to_string(&lab.files.token_public_key).unwrap_or_default();
+    let public: String = public.lines().map(|line| format!("          {line}\n")).collect();
+    let list = |headers: &[(&str, &str)]| -> String {
+        let each: Vec<String> = headers.iter().map(|(name, value)| format!("\"{name}:{value}\"")).collect();
+        each.join(", ")
+    };
+    let (added, added_answer) = (list(&ADDED_REQUEST_HEADERS), list(&ADDED_RESPONSE_HEADERS));
+    let (removed, removed_answer) = (REMOVED_REQUEST_HEADER.0, REMOVED_RESPONSE_HEADER);
+    format!(
+        "      - name: tokens
         hosts: [{TOKENS_HOST}]
         paths: [/]
         strip_path: false

@@ -6,12 +6,12 @@ use portcullis_abi::Reason;
 
 use super::connection::Downstream;
 use super::finish::{Record, finish};
+use super::shard::Shard;
 use crate::http::h1::{Answer, Persistence, write_answer};
 use crate::http::{Head, Method, Refusal, Version};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::plugin::Response;
-use crate::shard::Shard;
 use crate::snapshot::Local;
 
 /// How long, and for how many bytes, a connection that we close keeps reading: the client is sending still, and bytes
@@ -63,6 +63,7 @@ pub fn write(down: &mut Downstream, date: &[u8], response: &Response, extra: Opt
     let answer = Answer {
         status: response.status,
         message: &response.message,
+        member: response.member,
         fields: &fields,
         date,
         head_only: down.request.method() == Method::Head,
@@ -100,6 +101,7 @@ pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     let answer = Answer {
         status: 400,
         message: message(Reason::PlainHttpOnTls),
+        member: "message",
         fields: &[],
         date: &crate::http::date::imf_fixdate(clock::wall().as_secs()),
         head_only: false,

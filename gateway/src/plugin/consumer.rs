@@ -3,9 +3,12 @@
 //! Immutable, part of the snapshot, shared by all shards. Look-ups borrow; nothing is copied per request.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use portcullis_config::Origin;
+use portcullis_config::{Config, Diagnostics, JwtCredential};
 
+use super::jwt::KeySet;
 use crate::id::ConsumerId;
 
 /// Names one credential of one consumer; what `limit_by: credential` counts by.
@@ -31,20 +34,19 @@ pub struct Credential {
     pub identifier: String,
 }
 
-/// Key material of a `jwt_secrets` entry.
+/// A `jwt_secrets` entry.
 #[derive(Clone)]
 pub struct JwtSecret {
-    /// The value of the key claim (`iss` by default) that selects this entry.
-    pub key: String,
-    /// `HS256`, `RS256`, ...: the only algorithm accepted for this entry.
-    pub algorithm: String,
-    /// Shared secret of the HS algorithms.
-    pub secret: Option<String>,
-    /// PEM public key of the others.
-    pub public_key: Option<String>,
+    pub settings: JwtCredential,
     pub credential: CredentialRef,
-    /// Where it was written, for errors in the key.
-    pub origin: Origin,
+}
+
+/// An API key that is valid until some moment.
+#[derive(Clone, Copy)]
+struct ApiKey {
+    credential: CredentialRef,
+    /// Wall clock; `Duration::MAX` for ever.
+    expires: Duration,
 }
 
 /// All consumers of a generation.
@@ -52,27 +54,68 @@ pub struct JwtSecret {
 pub struct Consumers {
     consumers: Vec<Consumer>,
     credentials: Vec<Credential>,
-    keys: HashMap<Vec<u8>, CredentialRef>,
+    /// Hashed with a key of this process, so that nobody can choose keys that collide.
+    keys: HashMap<Vec<u8>, ApiKey>,
     jwt: Vec<JwtSecret>,
+    /// The keys in `jwt`, with plain secrets and with base64 ones: converted once, however many plugins ask.
+    jwt_keys: [OnceLock<Arc<KeySet>>; 2],
 }
 
 impl Consumers {
+    /// Takes over the consumers of a configuration, in its order: the indices of both are the same. Lives of API keys
+    /// (`ttl`) count from `wall`, the wall clock at the load.
+    pub fn compile(config: &Config, wall: Duration, found: &Diagnostics) -> Self {
+        let mut consumers = Self::default();
+        for consumer in &config.consumers {
+            let id = consumers.push(Consumer {
+                id: consumer.id.clone().unwrap_or_else(|| consumer.name().to_owned()),
+                username: consumer.username.clone(),
+                custom_id: consumer.custom_id.clone(),
+                groups: consumer.groups.clone(),
+            });
+            for (number, key) in consumer.keys.iter().enumerate() {
+                let identifier =
+                    key.id.clone().unwrap_or_else(|| format!("{}/key/{number}", consumer.name()));
+                let expires = key.ttl.map_or(Duration::MAX, |ttl| wall.saturating_add(ttl));
+                if !consumers.push_key(id, identifier, key.key.expose().as_bytes(), expires) {
+                    found.error(
+                        key.origin.span,
+                        &key.origin.path,
+                        "the key belongs to another credential already",
+                    );
+                }
+            }
+            for jwt in &consumer.jwt_secrets {
+                consumers.push_jwt(id, jwt.clone());
+            }
+        }
+        consumers
+    }
+
     /// Adds a consumer.
     pub fn push(&mut self, consumer: Consumer) -> ConsumerId {
         self.consumers.push(consumer);
         ConsumerId(self.consumers.len() as u32 - 1)
     }
 
-    /// Adds an API key. False when the key is another credential's already.
-    pub fn push_key(&mut self, consumer: ConsumerId, identifier: String, key: &[u8]) -> bool {
+    /// Adds an API key that is valid until the wall clock says `expires`. False when the key is another credential's
+    /// already.
+    pub fn push_key(
+        &mut self,
+        consumer: ConsumerId,
+        identifier: String,
+        key: &[u8],
+        expires: Duration,
+    ) -> bool {
         let credential = self.push_credential(consumer, identifier);
-        self.keys.insert(key.to_vec(), credential).is_none()
+        self.keys.insert(key.to_vec(), ApiKey { credential, expires }).is_none()
     }
 
-    /// Adds a JWT credential.
-    pub fn push_jwt(&mut self, consumer: ConsumerId, identifier: String, secret: impl FnOnce(CredentialRef) -> JwtSecret) {
-        let credential = self.push_credential(consumer, identifier);
-        self.jwt.push(secret(credential));
+    /// Adds a JWT credential. Its identifier is its key, as in Kong.
+    pub fn push_jwt(&mut self, consumer: ConsumerId, settings: JwtCredential) {
+        let credential = self.push_credential(consumer, settings.key.clone());
+        self.jwt.push(JwtSecret { settings, credential });
+        self.jwt_keys = Default::default();
     }
 
     fn push_credential(&mut self, consumer: ConsumerId, identifier: String) -> CredentialRef {
@@ -80,14 +123,15 @@ impl Consumers {
         CredentialRef(self.credentials.len() as u32 - 1)
     }
 
-    /// The credential that an API key is.
-    pub fn by_key(&self, key: &[u8]) -> Option<CredentialRef> {
-        self.keys.get(key).copied()
+    /// The credential that an API key is, unless its life has ended at `wall`.
+    pub fn by_key(&self, key: &[u8], wall: Duration) -> Option<CredentialRef> {
+        self.keys.get(key).filter(|known| wall < known.expires).map(|known| known.credential)
     }
 
-    /// All JWT credentials, for a plugin to index.
-    pub fn jwt_secrets(&self) -> &[JwtSecret] {
-        &self.jwt
+    /// The keys of all JWT credentials. The first call reports those that cannot be used.
+    pub fn jwt_keys(&self, secret_is_base64: bool, found: &Diagnostics) -> Arc<KeySet> {
+        let compile = || Arc::new(KeySet::compile(&self.jwt, secret_is_base64, found));
+        self.jwt_keys[usize::from(secret_is_base64)].get_or_init(compile).clone()
     }
 
     /// A credential that one of the look-ups returned.
@@ -104,5 +148,33 @@ impl Consumers {
     pub fn by_name(&self, name: &str) -> Option<ConsumerId> {
         let named = |c: &Consumer| c.id == name || c.username.as_deref() == Some(name);
         self.consumers.iter().position(named).map(|i| ConsumerId(i as u32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_works_until_its_life_ends() {
+        let mut consumers = Consumers::default();
+        let ann = consumers.push(Consumer { id: "1".into(), ..Consumer::default() });
+        let second = Duration::from_secs(1);
+        assert!(consumers.push_key(ann, "short".into(), b"k1", 100 * second));
+        assert!(consumers.push_key(ann, "long".into(), b"k2", Duration::MAX));
+        let found =
+            |key: &[u8], wall| consumers.by_key(key, wall).map(|c| &*consumers.credential(c).identifier);
+        assert_eq!(found(b"k1", 99 * second), Some("short"));
+        assert_eq!(found(b"k1", 100 * second), None);
+        assert_eq!(found(b"k2", 1000 * second), Some("long"));
+        assert_eq!(found(b"k", second), None);
+    }
+
+    #[test]
+    fn a_key_belongs_to_one_credential() {
+        let mut consumers = Consumers::default();
+        let ann = consumers.push(Consumer::default());
+        assert!(consumers.push_key(ann, "a".into(), b"k", Duration::MAX));
+        assert!(!consumers.push_key(ann, "b".into(), b"k", Duration::MAX));
     }
 }

@@ -12,7 +12,15 @@
 
 pub mod chain;
 pub mod consumer;
+#[cfg(test)]
+pub mod fixture;
+pub mod identity;
+pub mod jwt;
+pub mod key_auth;
+mod rate_limiting;
 pub mod registry;
+#[cfg(test)]
+mod testbed;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -29,6 +37,7 @@ use portcullis_config::{self as config, Diagnostics};
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
+use crate::metrics::LimiterDecision;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -53,6 +62,8 @@ pub struct Response {
     pub reason: Reason,
     /// Shown as `{"message": "..."}`.
     pub message: Cow<'static, str>,
+    /// What stands in place of `message` there.
+    pub member: &'static str,
     /// Additional header fields, e.g. `WWW-Authenticate`.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
 }
@@ -60,11 +71,21 @@ pub struct Response {
 impl Response {
     /// An answer with a JSON message and no additional fields.
     pub fn new(status: u16, reason: Reason, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { status, reason, message: message.into(), fields: Vec::new() })
+        Box::new(Self { status, reason, message: message.into(), member: "message", fields: Vec::new() })
+    }
+
+    /// Shows the message under another name, as Kong does with errors in claims.
+    pub fn with_member(mut self: Box<Self>, name: &'static str) -> Box<Self> {
+        self.member = name;
+        self
     }
 
     /// Adds a header field.
-    pub fn with_field(mut self: Box<Self>, name: &'static str, value: impl Into<Cow<'static, str>>) -> Box<Self> {
+    pub fn with_field(
+        mut self: Box<Self>,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         self.fields.push((name, value.into()));
         self
     }
@@ -101,8 +122,11 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
-    /// Fields to be added to the response on its way back, whoever makes it.
+    /// Fields of the response, whoever makes it. They are added before response plugins see it, which edit the
+    /// response itself.
     pub response_fields: Head,
+    /// What the plugin at hand decided about a limit, for the counters.
+    pub limiter: Option<LimiterDecision>,
 }
 
 impl<'a> Cx<'a> {
@@ -131,6 +155,7 @@ impl<'a> Cx<'a> {
             limit_table,
             identity: Identity::default(),
             response_fields: Head::new(),
+            limiter: None,
         }
     }
 }

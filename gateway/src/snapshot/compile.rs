@@ -12,6 +12,7 @@ use crate::http::h1::HeadLimits;
 use crate::id::{Generation, RouteId, ServiceId};
 use crate::limit::{Costs, Enforcement, SourceLimiter, SourceSettings};
 use crate::metrics::Registry;
+use crate::net::clock;
 use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
 use crate::route::{self, Router};
@@ -39,7 +40,7 @@ pub fn compile(
     cx: &CompileContext<'_>,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     let found = Diagnostics::new(config.sources.clone());
-    let consumers = Arc::new(compile_consumers(&config, &found));
+    let consumers = Arc::new(Consumers::compile(&config, clock::wall(), &found));
     let (plugins, candidates) = plugins::compile(&config, &consumers, &found);
     let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
     let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
@@ -96,39 +97,6 @@ pub fn compile(
     Ok((snapshot, found.into_sorted()))
 }
 
-fn compile_consumers(config: &Config, found: &Diagnostics) -> Consumers {
-    let mut consumers = Consumers::default();
-    for consumer in &config.consumers {
-        let id = consumers.push(crate::plugin::consumer::Consumer {
-            id: consumer.id.clone().unwrap_or_else(|| consumer.name().to_owned()),
-            username: consumer.username.clone(),
-            custom_id: consumer.custom_id.clone(),
-            groups: consumer.groups.clone(),
-        });
-        for (number, key) in consumer.keys.iter().enumerate() {
-            let identifier = key.id.clone().unwrap_or_else(|| format!("{}/key/{number}", consumer.name()));
-            if !consumers.push_key(id, identifier, key.key.expose().as_bytes()) {
-                found.error(key.origin.span, &key.origin.path, "the key belongs to another credential already");
-            }
-        }
-        for jwt in &consumer.jwt_secrets {
-            let (secret, public_key) = match &jwt.material {
-                config::JwtMaterial::Secret(secret) => (Some(secret.expose().to_owned()), None),
-                config::JwtMaterial::PublicKey(pem) => (None, Some(pem.clone())),
-            };
-            consumers.push_jwt(id, jwt.key.clone(), |credential| crate::plugin::consumer::JwtSecret {
-                key: jwt.key.clone(),
-                algorithm: jwt.algorithm.as_str().into(),
-                secret,
-                public_key,
-                credential,
-                origin: jwt.origin.clone(),
-            });
-        }
-    }
-    consumers
-}
-
 fn compile_services(
     config: &Config,
     upstream_list: &mut Vec<Arc<crate::upstream::UpstreamSpec>>,
@@ -160,9 +128,8 @@ fn compile_services(
 }
 
 fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
-    let live = |route: &config::Route| {
-        route.enabled && route.service.is_none_or(|service| config[service].enabled)
-    };
+    let live =
+        |route: &config::Route| route.enabled && route.service.is_none_or(|service| config[service].enabled);
     let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
         route::RouteSpec {
             id: RouteId(index as u32),
@@ -177,6 +144,7 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
                 https: route.protocols.iter().any(|p| p.is_http() && p.is_tls()),
             },
             order: index as u64,
+            wants_captures: false,
         }
     });
     match Router::compile(specs.collect()) {

@@ -21,7 +21,7 @@ pub fn all_tested(sources: &[Source], found: &mut Vec<Finding>) {
 pub fn plugins_in_reference(sources: &[Source], found: &mut Vec<Finding>) {
     let reference = sources.iter().find(|s| s.path == format!("{FOLDER}reference.yaml"));
     let Some(reference) = reference else { return };
-    for plugin in sources.iter().filter_map(|s| plugin_name(&s.path)) {
+    for plugin in sources.iter().filter_map(registered_plugin) {
         if !reference.text.contains(&format!("name: {plugin}")) {
             found.push(reference.finding(0, "plugin-in-reference", format!("plugin `{plugin}` is missing")));
         }
@@ -32,17 +32,14 @@ fn is_example(path: &str) -> bool {
     path.starts_with(FOLDER) && (path.ends_with(".yaml") || path.ends_with(".yml"))
 }
 
-/// `gateway/src/plugin/rate_limiting/mod.rs` or `.../rate_limiting.rs` is `rate-limiting`. Files that are
-/// not plugins are listed by name, so that forgetting one is loud.
-fn plugin_name(path: &str) -> Option<String> {
-    const NOT_PLUGINS: [&str; 6] = ["mod", "chain", "registry", "order", "flow", "tests"];
-    let inside = path.strip_prefix("gateway/src/plugin/")?;
-    let name = match inside.split_once('/') {
-        Some((folder, "mod.rs")) => folder,
-        Some(_) => return None,
-        None => inside.strip_suffix(".rs")?,
-    };
-    (!NOT_PLUGINS.contains(&name)).then(|| name.replace('_', "-"))
+/// The name in the `Registration { name: "…", .. }` of a plugin's file.
+fn registered_plugin(source: &Source) -> Option<&str> {
+    if !source.path.starts_with("gateway/src/plugin/") || source.is_test() {
+        return None;
+    }
+    let at = source.code.find("Registration { name:").or_else(|| source.code.find("Registration {\n"))?;
+    let literal = source.text[at..].split_once("name: \"")?.1;
+    literal.split_once('"').map(|(name, _)| name)
 }
 
 #[cfg(test)]
@@ -69,11 +66,17 @@ mod tests {
     #[test]
     fn the_reference_names_every_plugin() {
         let reference = ("config/examples/reference.yaml", "plugins:\n  - name: jwt\n");
-        let jwt = ("gateway/src/plugin/jwt/mod.rs", "");
-        let part = ("gateway/src/plugin/jwt/cache.rs", "");
-        let limit = ("gateway/src/plugin/rate_limiting.rs", "");
-        let chain = ("gateway/src/plugin/chain.rs", "");
-        assert!(run(plugins_in_reference, &[reference, jwt, part, chain]).is_empty());
+        let file = |name: &str| {
+            format!(
+                "pub static REGISTRATION: Registration =\n    Registration {{\n name: \"{name}\", priority: 1 }};"
+            )
+        };
+        let (known, unknown) = (file("jwt"), file("rate-limiting"));
+        let jwt = ("gateway/src/plugin/jwt/mod.rs", known.as_str());
+        let limit = ("gateway/src/plugin/rate_limiting.rs", unknown.as_str());
+        let chain =
+            ("gateway/src/plugin/chain.rs", "pub struct Registration {\n    pub name: &'static str,\n}");
+        assert!(run(plugins_in_reference, &[reference, jwt, chain]).is_empty());
         assert_eq!(
             run(plugins_in_reference, &[reference, limit]),
             ["config/examples/reference.yaml: plugin `rate-limiting` is missing"]

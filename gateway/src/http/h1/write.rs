@@ -8,7 +8,7 @@
 
 use super::Persistence;
 use crate::http::head::decimal;
-use crate::http::{Head, Known, RequestHead, ResponseHead};
+use crate::http::{Head, Known, Refusal, RequestHead, ResponseHead};
 
 /// Appends the head of a request: `method SP path[?query] SP HTTP/1.1`, the fields, the empty line.
 pub fn write_request(request: &RequestHead, persistence: Persistence, out: &mut Vec<u8>) {
@@ -73,8 +73,10 @@ pub fn write_chunk_end(trailers: Option<&Head>, out: &mut Vec<u8>) {
 pub struct Answer<'a> {
     /// Status code, within 200..=599.
     pub status: u16,
-    /// Text of the `message` of the JSON body.
+    /// The JSON body's one text.
     pub message: &'a str,
+    /// Name of the member that holds it: `message`, as a rule. Needs no escapes.
+    pub member: &'a str,
     /// More fields, such as Retry-After.
     pub fields: &'a [(&'a str, &'a [u8])],
     /// Value of the Date field (IMF-fixdate), cached by the caller; none is written if empty.
@@ -85,10 +87,18 @@ pub struct Answer<'a> {
     pub persistence: Persistence,
 }
 
+impl<'a> Answer<'a> {
+    /// The answer to a refused request.
+    pub fn to(refusal: Refusal, date: &'a [u8], head_only: bool, persistence: Persistence) -> Answer<'a> {
+        let (status, message, fields) = (refusal.status, refusal.message(), refusal.fields());
+        Answer { status, message, member: "message", fields, date, head_only, persistence }
+    }
+}
+
 /// Appends an answer of the gateway, head and body.
 pub fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     let mut length = Measure(0);
-    write_message(answer.message, &mut length);
+    write_message(answer.member, answer.message, &mut length);
     out.reserve(length.0 + 256);
     write_status_line(answer.status, reason_phrase(answer.status).as_bytes(), out);
     if !answer.date.is_empty() {
@@ -102,7 +112,7 @@ pub fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(connection_line(answer.persistence));
     out.extend_from_slice(b"\r\n");
     if !answer.head_only {
-        write_message(answer.message, out);
+        write_message(answer.member, answer.message, out);
     }
 }
 
@@ -112,7 +122,7 @@ pub fn fill_answer(answer: &Answer<'_>, head: &mut ResponseHead, body: &mut Vec<
     head.clear();
     head.set_status(answer.status);
     body.clear();
-    write_message(answer.message, body);
+    write_message(answer.member, answer.message, body);
     if !answer.date.is_empty() {
         head.head.append_known(Known::Date, answer.date);
     }
@@ -181,9 +191,11 @@ impl Sink for Measure {
     }
 }
 
-/// Writes `{"message":"..."}` with the text as a JSON string (RFC 8259 section 7).
-fn write_message(message: &str, out: &mut impl Sink) {
-    out.put(b"{\"message\":\"");
+/// Writes `{"member":"..."}` with the text as a JSON string (RFC 8259 section 7).
+fn write_message(member: &str, message: &str, out: &mut impl Sink) {
+    out.put(b"{\"");
+    out.put(member.as_bytes());
+    out.put(b"\":\"");
     let text = message.as_bytes();
     let mut from = 0;
     for (at, &byte) in text.iter().enumerate() {

@@ -1,0 +1,176 @@
+//! What authentication plugins have in common: who the request is from, and what the upstream is told about it.
+//!
+//! Owns [`Access`], the part of Kong's authentication plugins that does not depend on the kind of credential, and the
+//! identity fields of the upstream request. Never looks at a credential itself.
+//!
+//! **Invariant.** After a success or an anonymous pass the identity fields tell of exactly the consumer in
+//! `cx.identity`, and of nobody who was set before.
+
+use portcullis_config::{Fault, Fields, Key, Kind};
+
+use super::consumer::{Consumers, CredentialRef};
+use super::{Cx, Flow, Identity, Response};
+use crate::http::{Head, Known, Method, RequestHead};
+use crate::id::ConsumerId;
+
+/// Kong's keys that every authentication plugin has.
+pub const KEYS: &[Key] = &[
+    Key::new(
+        "anonymous",
+        Kind::NAME,
+        "Username or id of the consumer that stands in when authentication fails; without it such requests are \
+         refused. With several authentication plugins that all have it, one success is enough.",
+    ),
+    Key::new("realm", Kind::NAME, "The `realm` of the `WWW-Authenticate` field."),
+    Key::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests must authenticate too.")
+        .default("true"),
+];
+
+/// Who gets in without a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    anonymous: Option<ConsumerId>,
+    run_on_preflight: bool,
+}
+
+impl Access {
+    /// Reads [`KEYS`] but `realm`. A stand-in that does not exist is an error.
+    pub fn read(fields: &Fields<'_>, consumers: &Consumers) -> Self {
+        let anonymous = fields.optional_string("anonymous").and_then(|name| {
+            let found = consumers.by_name(&name);
+            if found.is_none() {
+                let fault = Fault::new(format!("there is no consumer {name:?}"));
+                fields
+                    .error("anonymous", fault.hint("write the username or the id of one under `consumers`"));
+            }
+            found
+        });
+        Self { anonymous, run_on_preflight: fields.bool("run_on_preflight") }
+    }
+
+    /// Kong's order of things: preflight requests and those that another plugin has identified may pass, then
+    /// `authenticate` decides, then the stand-in takes who failed. `refuse` makes the answer for those it does not.
+    #[inline]
+    pub fn decide<E>(
+        &self,
+        cx: &mut Cx<'_>,
+        request: &mut RequestHead,
+        authenticate: impl FnOnce(&Cx<'_>, &mut RequestHead) -> Result<CredentialRef, E>,
+        refuse: impl FnOnce(E) -> Box<Response>,
+    ) -> Flow {
+        if !self.run_on_preflight && request.method() == Method::Options {
+            return Flow::Continue;
+        }
+        if self.anonymous.is_some() && cx.identity.credential.is_some() {
+            return Flow::Continue;
+        }
+        match (authenticate(cx, request), self.anonymous) {
+            (Ok(credential), _) => identify(cx, &mut request.head, credential),
+            (Err(_), Some(stand_in)) => identify_anonymous(cx, &mut request.head, stand_in),
+            (Err(refused), None) => return Flow::Respond(refuse(refused)),
+        }
+        Flow::Continue
+    }
+}
+
+/// The challenge of a 401 (RFC 9110 section 11.6.1): the scheme, and the realm where there is one.
+pub fn challenge(scheme: &str, realm: Option<&str>) -> String {
+    let mut text = scheme.to_owned();
+    if let Some(realm) = realm {
+        text.push_str(" realm=\"");
+        for character in realm.chars() {
+            if matches!(character, '"' | '\\') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text.push('"');
+    }
+    text
+}
+
+/// The request is from the owner of `credential`.
+pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
+    let consumers = cx.consumers;
+    let known = consumers.credential(credential);
+    cx.identity = Identity { consumer: Some(known.consumer), credential: Some(credential), anonymous: false };
+    tell_consumer(consumers, known.consumer, head);
+    head.set_known(Known::XCredentialIdentifier, &known.identifier);
+    head.remove_known(Known::XAnonymousConsumer);
+}
+
+/// The request is from nobody known; `stand_in` takes his place.
+pub fn identify_anonymous(cx: &mut Cx<'_>, head: &mut Head, stand_in: ConsumerId) {
+    cx.identity = Identity { consumer: Some(stand_in), credential: None, anonymous: true };
+    tell_consumer(cx.consumers, stand_in, head);
+    head.remove_known(Known::XCredentialIdentifier);
+    head.set_known(Known::XAnonymousConsumer, "true");
+}
+
+fn tell_consumer(consumers: &Consumers, id: ConsumerId, head: &mut Head) {
+    let consumer = consumers.consumer(id);
+    head.set_known(Known::XConsumerId, &consumer.id);
+    match &consumer.custom_id {
+        Some(text) => head.set_known(Known::XConsumerCustomId, text),
+        None => _ = head.remove_known(Known::XConsumerCustomId),
+    }
+    match &consumer.username {
+        Some(text) => head.set_known(Known::XConsumerUsername, text),
+        None => _ = head.remove_known(Known::XConsumerUsername),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::fixture::Fixture;
+
+    #[test]
+    fn a_challenge_quotes_the_realm() {
+        assert_eq!(challenge("Key", None), "Key");
+        assert_eq!(challenge("Bearer", Some("a \"b\" \\c")), r#"Bearer realm="a \"b\" \\c""#);
+    }
+
+    #[test]
+    fn the_second_identity_leaves_nothing_of_the_first() {
+        let fixture = Fixture::new(
+            "consumers:\n\
+             - {username: ann, id: id-a, custom_id: c-a, keyauth_credentials: [{key: a, id: key-a}]}\n\
+             - {custom_id: c-b, keyauth_credentials: [{key: b, id: key-b}]}\n\
+             - {username: nobody}\n",
+        );
+        let mut cx = fixture.cx();
+        let mut request = RequestHead::new();
+        let fields = |request: &RequestHead| -> Vec<(String, String)> {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            request.head.iter().map(|(_, name, value)| (text(name), text(value))).collect()
+        };
+        let of = |key: &[u8]| fixture.consumers.by_key(key, cx.wall).expect("a known key");
+        let (ann, ben) = (of(b"a"), of(b"b"));
+
+        identify(&mut cx, &mut request.head, ann);
+        let pairs = [
+            ("X-Consumer-ID", "id-a"),
+            ("X-Consumer-Custom-ID", "c-a"),
+            ("X-Consumer-Username", "ann"),
+            ("X-Credential-Identifier", "key-a"),
+        ];
+        assert_eq!(fields(&request), pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+
+        identify(&mut cx, &mut request.head, ben);
+        let pairs =
+            [("X-Consumer-ID", "c-b"), ("X-Consumer-Custom-ID", "c-b"), ("X-Credential-Identifier", "key-b")];
+        assert_eq!(fields(&request), pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(cx.identity.credential, Some(ben));
+
+        let nobody = fixture.consumers.by_name("nobody").expect("the stand-in");
+        identify_anonymous(&mut cx, &mut request.head, nobody);
+        let pairs = [
+            ("X-Consumer-ID", "nobody"),
+            ("X-Consumer-Username", "nobody"),
+            ("X-Anonymous-Consumer", "true"),
+        ];
+        assert_eq!(fields(&request), pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!((cx.identity.credential, cx.identity.anonymous), (None, true));
+    }
+}
