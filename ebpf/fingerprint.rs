@@ -46,6 +46,10 @@ pub const PROFILE: [&str; 9] = [
     "profile.bpf.overflow-checks=false",
 ];
 
+/// What objcopy takes out. DWARF is ten times the program, and line numbers (.BTF.ext) are twice it; types
+/// (.BTF), by which bpftool shows map values, stay.
+pub const STRIP: [&str; 3] = ["--strip-debug", "--remove-section=.BTF.ext", "--remove-section=.rel.BTF.ext"];
+
 /// SHA-256 of everything the object is made from, in hex.
 pub fn inputs(root: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
@@ -62,6 +66,7 @@ pub fn inputs(root: &Path) -> io::Result<String> {
     add("Cargo.lock", locked(&fs::read_to_string(root.join("Cargo.lock"))?).join("\n").as_bytes());
     add("rustflags", RUSTFLAGS.join("\n").as_bytes());
     add("profile", PROFILE.join("\n").as_bytes());
+    add("strip", STRIP.join("\n").as_bytes());
     Ok(hex(hasher))
 }
 

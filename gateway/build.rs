@@ -3,20 +3,21 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::exit;
+use std::process::ExitCode;
 
 #[allow(dead_code, reason = "shared with xtask, which uses the rest")]
 #[path = "../ebpf/fingerprint.rs"]
 mod fingerprint;
 
-fn main() {
+fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     if let Err(reason) = verify(root) {
         // Plain text: a panic's backtrace would bury the one line that helps.
         eprintln!("\nthe prebuilt BPF object cannot be used: {reason}\n  run `cargo xtask build-ebpf`\n");
-        exit(1);
+        return ExitCode::FAILURE;
     }
     println!("cargo::rustc-env=PORTCULLIS_BPF_OBJECT={}", root.join(fingerprint::OBJECT).display());
+    ExitCode::SUCCESS
 }
 
 fn verify(root: &Path) -> Result<(), String> {

@@ -210,6 +210,11 @@ impl Diagnostics {
         self.secrets.borrow_mut().push(span);
     }
 
+    /// Whether further errors are only counted, so that nobody need work out their hints.
+    pub fn is_full(&self) -> bool {
+        self.errors.get() >= MAX_KEPT
+    }
+
     /// Whether an error was reported.
     pub fn has_errors(&self) -> bool {
         self.errors.get() > 0

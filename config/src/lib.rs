@@ -1,4 +1,18 @@
 //! Configuration of Portcullis: text to validated model, with precise errors.
+//!
+//! ```text
+//! files ──► parse ──► Node tree ──► schema::check ──► build ──► Config ──► (the gateway compiles a snapshot)
+//!             │        with places    against the       rules     validated
+//!         environment                 section tables    between
+//!        ${env:} ${file:}             (sections)        keys
+//! ```
+//!
+//! Owns the format: a superset of Kong's declarative format 3.0. It starts nothing, resolves no name, reads no
+//! certificate and computes no route priority; only `load` touches files. Invariant: [`load`] gives a [`Config`]
+//! or every finding at once, and never panics, whatever the input.
+//!
+//! Plugins own their `config:`: they describe it as a [`Section`], hand it over through a [`PluginCatalog`], and
+//! read it with [`Fields`]. Next: `model` for the result, `sections` for the words, `load` for the way.
 
 #![forbid(unsafe_code)]
 

@@ -173,27 +173,28 @@ fn assemble(
         checker().section(tree, &ROOT, &Path::Root);
     }
     let config = Builder::new(&documents, catalog, checker(), defaults).build();
-    differences.into_inner().into_values().for_each(|one| note(&one, found));
+    note(differences.into_inner(), found);
     config
 }
 
-/// Says where our default and Kong's differ. Only for files in Kong's format that choose neither.
-fn note(difference: &Difference, found: &Diagnostics) {
-    let Difference { key, count, span, path } = difference;
+/// Says where our defaults and Kong's differ. Only for files in Kong's format that choose neither.
+fn note(differences: Differences, found: &Diagnostics) {
     let shown = |text: Option<&str>| match text {
-        None | Some("") => "unset".to_owned(),
+        None | Some("") => "nothing".to_owned(),
         Some(text) => format!("`{text}`"),
     };
-    let times = if *count > 1 { format!(", here and {} times more", count - 1) } else { String::new() };
-    let message = format!(
-        "`{}` is left out{times}: {} is taken where Kong takes {}",
-        key.name,
-        shown(key.default),
-        shown(key.kong_default)
-    );
-    let fault =
-        Fault::new(message).hint("write it, or put `defaults: kong` or `defaults: portcullis` at the top");
-    found.note(*span, path, fault.hide_line());
+    let mut all: Vec<Difference> = differences.into_values().collect();
+    all.sort_by_key(|one| (one.span.file, one.span.line, one.span.column));
+    for (index, Difference { key, count, span, path }) in all.into_iter().enumerate() {
+        let places = if count > 1 { format!(" in {count} places") } else { String::new() };
+        let (ours, kongs) = (shown(key.default), shown(key.kong_default));
+        let message = format!("`{}` is left out{places}: that means {ours}, and in Kong {kongs}", key.name);
+        let mut fault = Fault::new(message).hide_line();
+        if index == 0 {
+            fault = fault.hint("to choose, write `defaults: kong` or `defaults: portcullis` at the top");
+        }
+        found.note(span, path, fault);
+    }
 }
 
 /// The environment of this process and the file system.

@@ -3,6 +3,7 @@
 //! Owns the texts that were read, and turns a place into the line a person sees. It never opens a file
 //! (`load` does). Invariant: a [`Span`] made for a [`Sources`] always falls inside one of its texts.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// Which text of a [`Sources`] a span belongs to.
@@ -49,7 +50,7 @@ pub struct Origin {
 }
 
 /// One configuration text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     /// The name shown in errors, usually the path as it was given.
     pub name: String,
@@ -84,6 +85,13 @@ impl Source {
         let Some(start) = self.lines.get(index) else { return (0, "") };
         let rest = self.text.get(*start as usize..).unwrap_or("");
         (*start, rest.split(['\r', '\n']).next().unwrap_or(""))
+    }
+}
+
+/// The text is left out: it may hold secrets, and a `Config` carries it along.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({:?}, {} bytes)", self.name, self.text.len())
     }
 }
 

@@ -76,3 +76,16 @@ fn findings_come_in_the_order_of_the_text_and_carry_their_place() {
         [(1, 16, "limits.head", error), (2, 21, "timeouts.connect", error), (3, 1, "bogus", error)]
     );
 }
+
+#[test]
+fn a_door_without_a_key_is_noticed() {
+    let text = "services: [{name: s, url: 'http://a', plugins: [{name: key-auth}]}]";
+    let warnings = load(&[("a.yaml", text)]).expect("valid");
+    assert!(
+        warnings.contains("no consumer has keyauth_credentials, so `key-auth` lets nobody through"),
+        "{warnings}"
+    );
+    let anonymous =
+        "services: [{name: s, url: 'http://a', plugins: [{name: key-auth, config: {anonymous: x}}]}]";
+    assert_eq!(load(&[("a.yaml", anonymous)]), Ok(String::new()));
+}

@@ -3,8 +3,11 @@
 //! Finds where a packet wants to go and whether it opens a connection; verifies no checksum and no length
 //! that the stack verifies anyway. Every read is checked against the end of the frame first, in the form
 //! the verifier follows: `position + size > end`.
+//!
+//! Depends on nothing of the BPF target, so that the host compiles it too, to test it on byte slices.
 
-use aya_ebpf::programs::XdpContext;
+use core::marker::PhantomData;
+
 use portcullis_abi::{Protocol, Reason};
 
 /// 802.1Q inside 802.1ad, as switches stack them. A frame with more tags is not ours.
@@ -83,15 +86,25 @@ impl<A: Default> Packet<A> {
 }
 
 /// A position in the frame. `end` never moves.
-pub struct Cursor {
+pub struct Cursor<'a> {
     position: usize,
     end: usize,
+    frame: PhantomData<&'a [u8]>,
 }
 
-impl Cursor {
+impl<'a> Cursor<'a> {
+    /// Over the packet of an XDP program.
+    #[cfg(target_arch = "bpf")]
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Cursor {
-        Cursor { position: ctx.data(), end: ctx.data_end() }
+    pub fn new(ctx: &'a aya_ebpf::programs::XdpContext) -> Cursor<'a> {
+        Cursor { position: ctx.data(), end: ctx.data_end(), frame: PhantomData }
+    }
+
+    /// Over a frame in memory.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn new(frame: &'a [u8]) -> Cursor<'a> {
+        let position = frame.as_ptr() as usize;
+        Cursor { position, end: position + frame.len(), frame: PhantomData }
     }
 
     /// Whether `size` more bytes are there.
@@ -103,10 +116,17 @@ impl Cursor {
     /// Reads a `T` at `offset` without moving. The caller has asked `has(offset + size_of::<T>())`.
     #[inline(always)]
     fn peek<T: Copy>(&self, offset: usize) -> T {
+        debug_assert!(self.has(offset + size_of::<T>()));
+        let at = (self.position + offset) as *const T;
         // SAFETY: in bounds by `has`, which the verifier checks again. Headers lie at even addresses only,
         // and the BPF load instruction takes any address on the architectures that run it unaligned; on
-        // others the verifier refuses the program instead of faulting.
-        unsafe { ((self.position + offset) as *const T).read_volatile() }
+        // others the verifier refuses the program instead of faulting. `read_unaligned` would be read byte
+        // by byte.
+        #[cfg(target_arch = "bpf")]
+        return unsafe { at.read_volatile() };
+        // SAFETY: in bounds by `has`, and the frame is borrowed for the cursor's life.
+        #[cfg(not(target_arch = "bpf"))]
+        return unsafe { at.read_unaligned() };
     }
 
     #[inline(always)]
@@ -222,7 +242,7 @@ impl Cursor {
             return Err(Reason::MalformedTcp);
         }
         packet.protocol = Protocol::Tcp;
-        packet.port = u16::from_be(self.peek(2));
+        packet.port = self.destination_port();
         // tcp_v4_rcv discards what has no whole header or a data offset below it.
         if !self.has(20) || self.peek::<u8>(12) >> 4 < 5 {
             packet.kind = Kind::Malformed;
@@ -234,13 +254,20 @@ impl Cursor {
         Ok(())
     }
 
+    /// Bytes 2 and 3, one by one: the verifier of Linux 6.1 knows no bounds of a byte-swapped register, and this
+    /// one becomes an index into PORTS.
+    #[inline(always)]
+    fn destination_port(&self) -> u16 {
+        u16::from(self.peek::<u8>(2)) << 8 | u16::from(self.peek::<u8>(3))
+    }
+
     #[inline(always)]
     fn udp<A>(&mut self, packet: &mut Packet<A>) -> Result<(), Reason> {
         if !self.has(4) {
             return Err(Reason::MalformedUdp);
         }
         packet.protocol = Protocol::Udp;
-        packet.port = u16::from_be(self.peek(2));
+        packet.port = self.destination_port();
         // A length of zero is a jumbogram (RFC 2675); over IPv4 the stack discards it.
         let whole = self.has(8) && matches!(u16::from_be(self.peek(4)), 0 | 8..);
         packet.kind = if whole { Kind::Datagram } else { Kind::Malformed };

@@ -28,6 +28,7 @@ use crate::ports::Reserved;
 pub struct Setup {
     body: String,
     sections: String,
+    listeners: String,
     shards: Option<usize>,
     driver: Option<String>,
     tls: Option<String>,
@@ -83,6 +84,12 @@ impl Setup {
         self
     }
 
+    /// Adds a further plain listener.
+    pub fn listener(mut self, name: &str, addr: SocketAddr) -> Setup {
+        self.listeners.push_str(&format!("  - name: {name}\n    address: '{addr}'\n"));
+        self
+    }
+
     /// Sets timeouts: the entries of a YAML flow map. Unless called, the drain delay is zero,
     /// because most tests that stop a gateway are not about it.
     pub fn timeouts(mut self, entries: &str) -> Setup {
@@ -94,7 +101,7 @@ impl Setup {
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
-            "_format_version: \"3.0\"\n\
+            "_format_version: \"3.0\"\ndefaults: portcullis\n\
              listeners:\n  - name: plain\n    address: {plain}\n",
             plain = places.plain.addr(),
         );
@@ -104,6 +111,7 @@ impl Setup {
                 places.secure.addr()
             ));
         }
+        text.push_str(&self.listeners);
         text.push_str(&format!(
             "shards:\n  count: {count}\n  driver: {driver}\n\
              admin:\n  socket: {socket}\n{address}\
@@ -371,6 +379,7 @@ impl Gateway {
     pub fn restart(&mut self) {
         let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(self.places.config());
+        self.process.kill();
         self.process = Process::start(&command, self.places.dir.path());
         self.wait_ready();
     }

@@ -106,7 +106,8 @@ fn text_that_is_not_yaml() {
 fn a_missing_file() {
     let output = check(Path::new("/nonexistent/portcullis.yaml"));
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/portcullis.yaml"));
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(printed.contains("/nonexistent/portcullis.yaml"), "{printed}");
 }
 
 #[test]

@@ -86,6 +86,20 @@ fn connection_close_is_honoured() {
 }
 
 #[test]
+fn the_last_request_that_a_connection_may_carry_says_so() {
+    let origin = Origin::start(Echo::default());
+    let gateway =
+        Gateway::start(&Setup::proxy(origin.addr(), "").with("limits: {requests_per_connection: 3}"));
+    let mut connection = Connection::open(gateway.addr());
+    let closes: Vec<bool> = (0..3)
+        .map(|_| Request::get("/").keep().send_on(&mut connection).expect(200))
+        .map(|response| response.head.has_token("connection", "close"))
+        .collect();
+    assert_eq!(closes, [false, false, true]);
+    connection.expect_closed();
+}
+
+#[test]
 fn http_1_0_closes_unless_asked_to_keep() {
     let suite = suite();
     let mut connection = Connection::open(suite.gateway.addr());

@@ -398,7 +398,7 @@ fn concurrent_charges_are_exact() {
         });
         let counters = run.kernel.counters().expect("counters");
         let uncharged = counters[Reason::PassContended as usize];
-        assert_eq!(counters[Reason::Pass as usize] + uncharged, CHARGES.into());
+        assert_eq!(counters[Reason::Pass as usize] + uncharged, u64::from(CHARGES));
         assert_eq!(word.load(Relaxed) - start, u64::from(CHARGES) * 2 - uncharged);
         assert!(uncharged < 100, "{uncharged} packets lost every try");
     });
@@ -488,4 +488,16 @@ fn the_scrambler_does_nothing_unarmed() {
     let run = gateway();
     run.run(Entry::RandomSources, &from(DENIED).build(), 1_000).expect("a run");
     assert_eq!(run.kernel.counters().expect("counters")[Reason::DropDenied as usize], 1_000);
+}
+
+/// Older verifiers prune less than this machine's: a tenth of the allowance leaves them room.
+#[test]
+fn the_verifier_walks_a_tenth_of_what_it_allows() {
+    privileged!();
+    let run = gateway();
+    for entry in [Entry::Product, Entry::Frags] {
+        let Some(walked) = run.verified_instructions(entry).expect("program info") else { return };
+        println!("{entry:?}: {walked} instructions verified");
+        assert!(walked < 100_000, "{entry:?}: {walked}");
+    }
 }

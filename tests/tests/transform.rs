@@ -31,6 +31,7 @@ const RESPONSE: &str = r#"
               append: {headers: ["X-Append:second", "Set-Cookie:c=3"]}
 "#;
 
+/// The suite's gateway. A test holds it to its end, lest it be stopped between two requests.
 fn suite() -> Arc<Suite> {
     static SUITE: Shared<Suite> = Shared::new();
     SUITE.get(|| {
@@ -64,6 +65,7 @@ fn send(request: Request) -> Response {
 
 #[test]
 fn request_headers_step_by_step() {
+    let _held = suite();
     let request = Request::get("/request/x")
         .header("X-Remove", "1")
         .header("X-Old", "old")
@@ -83,11 +85,13 @@ fn request_headers_step_by_step() {
 
 #[test]
 fn append_without_a_first_value_adds() {
+    let _held = suite();
     assert_eq!(send(Request::get("/request")).echoed().all("x-append"), ["second"]);
 }
 
 #[test]
 fn request_query_step_by_step() {
+    let _held = suite();
     let echoed = send(Request::get("/request/x?secret=1&from=a&page=1&tag=a&keep=%2Fx")).echoed();
     let (path, query) = echoed.target().split_once('?').expect("a query");
     assert_eq!(path, "/x");
@@ -100,12 +104,14 @@ fn request_query_step_by_step() {
 
 #[test]
 fn the_method_can_be_changed() {
+    let _held = suite();
     let echoed = send(Request::post("/method", "body")).echoed();
     assert_eq!((&echoed.0["method"], &echoed.0["body"]), (&"PUT".into(), &"body".into()));
 }
 
 #[test]
 fn response_headers_step_by_step() {
+    let _held = suite();
     let response = send(Request::get("/response"));
     let all = |name: &str| response.head.all(name);
     assert!(all("x-powered-by").is_empty());
@@ -123,6 +129,7 @@ fn response_headers_step_by_step() {
 
 #[test]
 fn a_transformer_cannot_break_framing() {
+    let _held = suite();
     let mut connection = portcullis_tests::client::Connection::open(suite().gateway.addr());
     for _ in 0..2 {
         let response = Request::post("/request", "some body").keep().send_on(&mut connection).expect(200);

@@ -104,6 +104,7 @@ struct Tools {
     cargo_version: String,
     linker_version: String,
     llvm_version: String,
+    objcopy_version: String,
 }
 
 impl Tools {
@@ -111,7 +112,7 @@ impl Tools {
         let (rustc, library_source) = compiler(may_install)?;
         let llvm_library = rustup_sysroot("stable").map(|sysroot| sysroot.join("lib"));
         let linker = linker(may_install, llvm_library.as_deref())?;
-        let objcopy = objcopy()?;
+        let (objcopy, objcopy_version) = objcopy(llvm_library.as_deref())?;
         let verbose = text_of(Command::new(&rustc).arg("-vV"))?;
         let line = |start: &str| {
             verbose.lines().find_map(|line| line.strip_prefix(start)).unwrap_or("unknown").trim().to_owned()
@@ -121,6 +122,7 @@ impl Tools {
             llvm_version: line("LLVM version:"),
             cargo_version: text_of(Command::new(cargo()).arg("--version"))?,
             linker_version: linker_version(&linker, llvm_library.as_deref())?,
+            objcopy_version,
             rustc,
             linker,
             objcopy,
@@ -135,6 +137,7 @@ impl Tools {
             ("llvm", &self.llvm_version),
             ("cargo", &self.cargo_version),
             ("bpf_linker", &self.linker_version),
+            ("objcopy", &self.objcopy_version),
         ]
         .into_iter()
     }
@@ -269,17 +272,24 @@ fn library_path<'a>(command: &'a mut Command, directory: Option<&Path>) -> &'a m
 }
 
 /// rustup ships LLVM's objcopy with every toolchain; distributions have it in their LLVM package.
-fn objcopy() -> Result<PathBuf> {
-    let bundled = ["stable", "nightly"]
+fn objcopy(llvm_library: Option<&Path>) -> Result<(PathBuf, String)> {
+    let bundled = rustup_sysroot("stable")
+        .and_then(|sysroot| fs::read_dir(sysroot.join("lib/rustlib")).ok())
         .into_iter()
-        .filter_map(rustup_sysroot)
-        .filter_map(|sysroot| fs::read_dir(sysroot.join("lib/rustlib")).ok())
-        .flat_map(|targets| targets.flatten())
-        .map(|target| target.path().join("bin/rust-objcopy"));
-    bundled
-        .chain([PathBuf::from("llvm-objcopy")])
-        .find(|path| text_of(Command::new(path).arg("--version")).is_ok())
-        .context("no LLVM objcopy: rustup's stable toolchain has one, or `apt-get install llvm`")
+        .flatten()
+        .flatten()
+        .map(|target| target.path().join("bin/rust-objcopy"))
+        .filter(|path| path.exists());
+    for path in bundled.chain([PathBuf::from("llvm-objcopy")]) {
+        let Ok(text) = text_of(library_path(&mut Command::new(&path), llvm_library).arg("--version")) else {
+            continue;
+        };
+        // "LLVM version 22.1.2-rust-1.95.0-stable" among other lines.
+        let version =
+            text.lines().find_map(|line| line.trim().strip_prefix("LLVM version ")).unwrap_or("unknown");
+        return Ok((path, version.to_owned()));
+    }
+    bail!("no LLVM objcopy: rustup's stable toolchain has one, or `apt-get install llvm`")
 }
 
 fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
@@ -307,9 +317,10 @@ fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
 
     let linked = target.join("bpfel-unknown-none/bpf").join(fingerprint::PACKAGE);
     let stripped = target.join("portcullis.bpf.o");
-    // DWARF is ten times the program; BTF, which bpftool and the verifier's log use, stays.
-    let status = Command::new(&tools.objcopy).arg("--strip-debug").arg(&linked).arg(&stripped).status()?;
-    if !status.success() {
+    let mut strip = Command::new(&tools.objcopy);
+    library_path(&mut strip, tools.llvm_library.as_deref());
+    strip.args(fingerprint::STRIP).arg(&linked).arg(&stripped);
+    if !strip.status()?.success() {
         bail!("{} failed", tools.objcopy.display());
     }
     fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))

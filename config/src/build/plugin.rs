@@ -34,6 +34,32 @@ impl<'a> Builder<'a> {
             }
             self.plugins.push(plugin);
         }
+        self.warn_of_closed_doors();
+    }
+
+    /// An authentication plugin without a single credential of its kind refuses everybody.
+    fn warn_of_closed_doors(&self) {
+        for plugin in
+            self.plugins.iter().filter(|plugin| plugin.enabled && plugin.config.get("anonymous").is_none())
+        {
+            let (list, any) = match plugin.name.as_str() {
+                "jwt" => ("jwt_secrets", self.consumers.iter().any(|one| !one.jwt_secrets.is_empty())),
+                "key-auth" => ("keyauth_credentials", self.consumers.iter().any(|one| !one.keys.is_empty())),
+                "basic-auth" => {
+                    ("basicauth_credentials", self.consumers.iter().any(|one| !one.basic.is_empty()))
+                }
+                "hmac-auth" => {
+                    ("hmacauth_credentials", self.consumers.iter().any(|one| !one.hmac.is_empty()))
+                }
+                "acl" => ("acls", self.consumers.iter().any(|one| !one.groups.is_empty())),
+                _ => continue,
+            };
+            if !any {
+                let fault =
+                    Fault::new(format!("no consumer has {list}, so `{}` lets nobody through", plugin.name));
+                self.found.warning(plugin.origin.span, &plugin.origin.path, fault);
+            }
+        }
     }
 
     fn unique_plugin<K: Eq + std::hash::Hash>(

@@ -24,6 +24,8 @@ struct Location {
     path: Option<String>,
     /// The key that errors about the host belong to.
     key: &'static str,
+    /// Whether the port was left out and is not Kong's 80.
+    takes_tls_port: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -54,6 +56,11 @@ impl<'a> Builder<'a> {
                 key,
                 format!("the protocol {} is accepted, not acted on yet", location.protocol.as_str()),
             );
+        }
+        if self.checker.differences.is_some() && location.takes_tls_port {
+            let fault =
+                Fault::new("`port` is left out of a service with TLS: that means 443, and in Kong 80");
+            self.found.note(fields.origin().span, fields.path(), fault.hide_line());
         }
         let reference = |entity, one| {
             self.names.ca_certificates.resolve(entity, &one, &fields.path_of("ca_certificates"), self.found)
@@ -147,6 +154,7 @@ fn location(fields: &Fields<'_>) -> Location {
                 port: url.port.unwrap_or(url.protocol.default_port()),
                 path: url.path.map(str::to_owned),
                 key: "url",
+                takes_tls_port: false,
             };
         }
     } else if !fields.is_set("host") && !fields.is_set("url") {
@@ -164,5 +172,6 @@ fn location(fields: &Fields<'_>) -> Location {
         port: fields.optional_integer("port").unwrap_or(default),
         path: fields.optional_string("path"),
         key: "host",
+        takes_tls_port: !fields.is_set("port") && default != 80,
     }
 }

@@ -110,6 +110,10 @@ impl Checker<'_> {
         if free || section.name == "configuration" && entry.name.starts_with("x-") {
             return None;
         }
+        if self.found.is_full() {
+            self.found.error(entry.name_span, path, "unknown key");
+            return None;
+        }
         let meant = nearest(&entry.name, section.keys().map(|key| key.name));
         let hint = match meant {
             Some(meant) => format!("did you mean `{meant}`?"),

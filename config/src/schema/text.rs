@@ -159,7 +159,7 @@ pub fn regex(expression: &str, shown: &str) -> Result<(), Fault> {
 pub(crate) fn host_pattern(text: &str) -> Result<(crate::model::HostName, Option<u16>), Fault> {
     use crate::model::HostName;
     let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') => {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
             let port = port.parse().ok().filter(|port| *port > 0);
             (name, Some(port.ok_or_else(|| Fault::new(format!("{text:?} has no valid port after `:`")))?))
         }

@@ -49,6 +49,7 @@ fn host_patterns() {
         ("*.example.com:80", Some((HostName::Suffix(".example.com".into()), Some(80)))),
         ("10.0.0.1", Some((HostName::Exact("10.0.0.1".into()), None))),
         ("[::1]", Some((HostName::Exact("[::1]".into()), None))),
+        ("[::1]:8080", Some((HostName::Exact("[::1]".into()), Some(8080)))),
         ("*", None),
         ("*.*", None),
         ("a.*.b", None),

@@ -45,6 +45,9 @@ pub struct Gateway {
     wall_clock: Arc<WallClock>,
     /// Counters of limit keys that are not source addresses.
     limit_table: Arc<Table>,
+    draining: bool,
+    /// Shards whose thread has ended without being told to; said once each.
+    dead: BTreeSet<ShardId>,
     ticketer: Ticketer,
 }
 
@@ -67,6 +70,15 @@ impl Gateway {
             config::Driver::Epoll => DriverChoice::Epoll,
         };
         let (driver, refused) = net::probe(choice).context("shards.driver")?;
+        let descriptors = net::raise_descriptor_limit();
+        if descriptors < u64::from(config.limits.connections) * 2 {
+            let connections = config.limits.connections;
+            tracing::warn!(
+                descriptors,
+                connections,
+                "too few descriptors for `limits.connections` on both sides"
+            );
+        }
         let count = shard_count(config);
         let registry = Arc::new(Registry::new(count, DEFAULT_MAX_ROUTE_SERIES));
         registry.control().set_started(super::reload::unix_seconds());
@@ -79,6 +91,8 @@ impl Gateway {
             cores: cores(config, count),
             kernel: KernelPart::load(config)?,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
+            draining: false,
+            dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
             ticketer: Ticketer::new().context("ticket keys")?,
             registry,
@@ -166,12 +180,19 @@ impl Plane for Gateway {
     fn beat(&mut self) {
         let now_ns = clock::now_ns();
         self.kernel.beat(now_ns);
+        let dead = self.shards.as_ref().filter(|_| !self.draining).map(Shards::ended).unwrap_or_default();
+        for shard in dead {
+            if self.dead.insert(shard) {
+                tracing::error!(%shard, "the shard's thread has ended; its connections are lost, the others go on");
+            }
+        }
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
     }
 
     fn drain(&mut self) {
+        self.draining = true;
         let drained = self.shards.as_ref().map(Shards::drain);
         if let Some(Err(cause)) = drained {
             tracing::error!(%cause, "not every shard drains");

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use portcullis_config::{Config, Diagnostic};
+use portcullis_config::{Config, Diagnostic, Severity};
 
 use super::plane::Compile;
 use super::status::{Finding, ReloadReport};
@@ -58,9 +58,10 @@ fn run<C>(load: &Load, compile: Compile<C>, generation: Generation) -> Result<Re
     }
 }
 
-/// Diagnostics in the shape of a report.
+/// Diagnostics in the shape of a report. Notes are left out: they say where Kong's default differs, at every start the
+/// same, and `portcullis check` prints them.
 pub fn to_findings(diagnostics: &[Diagnostic]) -> Vec<Finding> {
-    diagnostics.iter().map(Finding::from).collect()
+    diagnostics.iter().filter(|found| found.severity != Severity::Note).map(Finding::from).collect()
 }
 
 /// What changed but is read only at the start.

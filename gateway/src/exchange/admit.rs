@@ -4,6 +4,7 @@ use portcullis_abi::Reason;
 
 use super::connection::Downstream;
 use super::finish::Record;
+use super::shard::Shard;
 use super::{forward, refuse};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
 use crate::http::{Refusal, RequestHead};
@@ -12,7 +13,6 @@ use crate::limit::Admission;
 use crate::metrics::LimiterDecision;
 use crate::plugin::Response;
 use crate::route::{HeaderLookup, Query, Scheme, SchemeFit};
-use crate::shard::Shard;
 use crate::snapshot::{Local, Route};
 
 /// What was found out about a request's own framing.
@@ -119,7 +119,9 @@ pub fn charge(
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
 pub fn may_keep(shard: &Shard, down: &mut Downstream, record: &Record) -> bool {
-    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else { return false };
+    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
+        return false;
+    };
     if record.malformed || record.body_touched {
         return false;
     }
@@ -132,4 +134,3 @@ impl HeaderLookup for RequestHead {
         self.head.get_all(name).any(accept)
     }
 }
-

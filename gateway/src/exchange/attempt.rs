@@ -15,16 +15,16 @@ use super::finish::Record;
 use super::pump::Pump;
 use super::refuse;
 use super::relay::{Coding, Leg, RelayError};
+use super::shard::Shard;
 use crate::http::h1::{
-    self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response, write_continue,
-    write_request, write_response,
+    self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response,
+    write_continue, write_request, write_response,
 };
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
 use crate::id::ServiceId;
 use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
-use crate::shard::Shard;
 use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
 use crate::tls::{HEAD_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
@@ -139,13 +139,8 @@ fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, han
         PathHandling::V0 => {
             crate::route::upstream_path(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
         }
-        // Appended as they are.
         PathHandling::V1 => {
-            joined.extend_from_slice(service.unwrap_or_default());
-            joined.extend_from_slice(&path[strip.min(path.len())..]);
-            if joined.first() != Some(&b'/') {
-                joined.insert(0, b'/');
-            }
+            crate::route::upstream_path_v1(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
         }
     }
     request.set_path(&joined);
@@ -260,7 +255,13 @@ impl<'a> Attempts<'a> {
     }
 
     /// Takes note of a response, and keeps the connection if it can be used again.
-    pub fn succeeded(&self, target: &Target<'_>, status: u16, connection: UpstreamConnection, reusable: bool) {
+    pub fn succeeded(
+        &self,
+        target: &Target<'_>,
+        status: u16,
+        connection: UpstreamConnection,
+        reusable: bool,
+    ) {
         let now_ns = clock::now_ns();
         self.report(target, Outcome::Status(status), now_ns);
         if reusable {
@@ -275,7 +276,9 @@ impl<'a> Attempts<'a> {
         let stale = failure.reused && failure.kind == retry::Failure::Reset;
         let outcome = match failure.kind {
             _ if stale => Outcome::Unknown,
-            retry::Failure::Connect | retry::Failure::Reset | retry::Failure::BadResponse => Outcome::TcpFailure,
+            retry::Failure::Connect | retry::Failure::Reset | retry::Failure::BadResponse => {
+                Outcome::TcpFailure
+            }
             retry::Failure::ConnectTimeout | retry::Failure::ResponseTimeout => Outcome::Timeout,
             retry::Failure::Status(status) => Outcome::Status(status),
             retry::Failure::ClientGone => Outcome::Unknown,
@@ -305,7 +308,8 @@ impl<'a> Attempts<'a> {
 
     fn report(&self, target: &Target<'_>, outcome: Outcome, now_ns: u64) {
         let spec = &self.upstream.spec;
-        let change = spec.health.report(target.index, now_ns, &spec.health_policy, target.trial.take(), outcome);
+        let change =
+            spec.health.report(target.index, now_ns, &spec.health_policy, target.trial.take(), outcome);
         super::finish::health_changed(spec, target.spec, change);
     }
 
@@ -326,7 +330,9 @@ fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
         HashKey::Consumer => cx.consumers.consumer(cx.identity.consumer?).id.hash(&mut hasher),
         HashKey::Ip => cx.client.hash(&mut hasher),
         HashKey::Header(name) => request.head.get(name)?.hash(&mut hasher),
-        HashKey::Cookie { name, .. } => cookie(request.head.get_known(Known::Cookie)?, name)?.hash(&mut hasher),
+        HashKey::Cookie { name, .. } => {
+            cookie(request.head.get_known(Known::Cookie)?, name)?.hash(&mut hasher)
+        }
         HashKey::Path => request.path().hash(&mut hasher),
         HashKey::QueryArgument(name) => query_argument(request.query()?, name)?.hash(&mut hasher),
     }
@@ -334,7 +340,9 @@ fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
 }
 
 fn cookie<'h>(field: &'h [u8], name: &str) -> Option<&'h [u8]> {
-    field.split(|&b| b == b';').find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    field
+        .split(|&b| b == b';')
+        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn query_argument<'q>(query: &'q [u8], name: &str) -> Option<&'q [u8]> {
@@ -482,11 +490,19 @@ pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
 }
 
-/// Adds what plugins and the gateway have to say to the client.
-pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>, request_id: &[u8]) {
-    for (_, name, value) in cx.response_fields.iter() {
-        response.head.set(name, value);
+/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names.
+pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
+    for (known, name, _) in cx.response_fields.iter() {
+        match known {
+            Known::Other => response.head.remove(name),
+            known => response.head.remove_known(known),
+        };
     }
+    response.head.append_head(&cx.response_fields);
+}
+
+/// Names the exchange to the client, unless the upstream did.
+pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
     if response.head.get_known(Known::XRequestId).is_none() {
         response.head.append_known(Known::XRequestId, request_id);
     }

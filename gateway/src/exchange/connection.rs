@@ -2,15 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 
+use super::shard::{OpenConnection, Shard};
 use super::{Next, exchange, refuse};
 use crate::http::h1::{Parsed, parse_request};
-use crate::http::{Refusal, RequestHead, ResponseHead};
+use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
-use crate::shard::{OpenConnection, Shard};
 use crate::snapshot::Local;
 use crate::tls::{self, HEAD_ROOM, HandshakeError, Intake};
 
@@ -24,6 +25,8 @@ pub struct Downstream {
     pub upstream_out: Vec<u8>,
     pub request: RequestHead,
     pub response: ResponseHead,
+    /// Fields that plugins add to the response.
+    pub plugin_fields: Head,
     pub origin: Origin,
     /// Exchanges so far.
     pub exchanges: u32,
@@ -43,6 +46,8 @@ pub struct Origin {
     pub sni: Option<Box<str>>,
 }
 
+/// How long a connection whose last answer came in a drain, yet promised another request, waits for that request.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Arena of a head that an idle connection may keep.
 const HEAD_KEEP: usize = 2 * 1024;
 
@@ -82,6 +87,7 @@ pub async fn serve(
         upstream_out: Vec::new(),
         request: RequestHead::new(),
         response: ResponseHead::new(),
+        plugin_fields: Head::new(),
         exchanges: 0,
     };
     loop {
@@ -96,7 +102,9 @@ pub async fn serve(
         down.exchanges += 1;
         open.set_busy(true);
         let next = exchange(&shard, &local, &mut down).await;
-        open.set_busy(false);
+        // A drain closes what is idle. Where one began during this exchange, the client may have been promised
+        // another request: the connection then ends by its own grace.
+        open.set_busy(shard.draining());
         match next {
             Next::KeepAlive => {}
             Next::Close => break,
@@ -145,10 +153,12 @@ async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
                 waiting_for_rest = true;
                 deadline.arm(timeouts.request_head);
             }
-        } else if shard.draining() && !first {
-            return Received::Closed;
         } else {
-            deadline.arm(if first { timeouts.request_head } else { timeouts.keep_alive });
+            deadline.arm(match (first, shard.draining()) {
+                (true, _) => timeouts.request_head,
+                (false, true) => DRAIN_GRACE,
+                (false, false) => timeouts.keep_alive,
+            });
             down.intake.relax();
         }
         // Room for a head that is as large as allowed and one byte more, so that the parser sees the excess.
@@ -216,6 +226,10 @@ pub(super) fn relax(down: &mut Downstream) {
     if down.response.head.capacity() > HEAD_KEEP {
         down.response.head.shrink(HEAD_KEEP);
     }
+    down.plugin_fields.clear();
+    if down.plugin_fields.capacity() > HEAD_KEEP {
+        down.plugin_fields.shrink(HEAD_KEEP);
+    }
 }
 
 /// The client's address: what a trusted proxy says of it, else the source.
@@ -227,4 +241,3 @@ pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
     }
     super::forward::client_from_fields(&down.request.head, source, trusted)
 }
-

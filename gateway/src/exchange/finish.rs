@@ -6,13 +6,13 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::connection::Downstream;
+use super::shard::Shard;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
 use crate::limit::Behaviour;
 use crate::log;
 use crate::net::clock;
 use crate::plugin::Identity;
-use crate::shard::Shard;
 use crate::snapshot::Local;
 use crate::upstream::{TargetSpec, UpstreamSpec, health};
 
@@ -111,7 +111,8 @@ fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, no
     if record.upstream_status != 0 || record.reason == Some(Reason::SourceLimited) {
         return;
     }
-    let behaviour = if record.malformed { Some(Behaviour::Malformed) } else { Behaviour::of_status(record.status) };
+    let behaviour =
+        if record.malformed { Some(Behaviour::Malformed) } else { Behaviour::of_status(record.status) };
     if let Some(behaviour) = behaviour {
         local.snapshot.source_limiter.penalize(&shard.table, down.origin.source.ip(), behaviour, now_ns);
     }
@@ -143,7 +144,8 @@ fn write_log(
     let snapshot = &local.snapshot;
     let request = &down.request;
     let route = record.route.map(|route| &snapshot.routes[route.index()]);
-    let service = route.and_then(|route| route.service).map(|service| &*snapshot.services[service.index()].name);
+    let service =
+        route.and_then(|route| route.service).map(|service| &*snapshot.services[service.index()].name);
     let consumer = record.identity.consumer.map(|consumer| snapshot.consumers.consumer(consumer));
     let headers: Vec<(&str, &[u8])> = shard.logged_headers(&request.head, local);
     let between = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) / 1000);

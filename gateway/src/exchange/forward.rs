@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `X-Forwarded-For` | replaced by the source | the source is appended |
 //! | `X-Forwarded-Proto`, `-Host`, `-Port` | replaced by ours | kept; ours where absent |
-//! | `X-Forwarded-Prefix`, `Forwarded` | removed | kept |
+//! | `X-Forwarded-Prefix` | what `strip_path` takes off, else removed | kept; ours where absent |
+//! | `Forwarded` | removed | kept |
 //! | `X-Real-IP` | the source | the client found by walking `X-Forwarded-For` |
 //! | `X-Request-ID` | ours | kept; ours where absent |
 //! | `X-Consumer-*`, `X-Credential-Identifier`, ... | removed | removed: plugins set them |
@@ -14,7 +15,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::connection::Origin;
-use crate::http::{Known, RequestHead, Head};
+use crate::http::{Head, Known, RequestHead};
 use crate::limit::CidrSet;
 
 /// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
@@ -76,6 +77,13 @@ pub fn add_provenance(request: &mut RequestHead, origin: &Origin, client: IpAddr
     head.append_item(Known::Via, VIA);
     if request.head.get_known(Known::XForwardedHost).is_none() {
         request.append_authority(Known::XForwardedHost);
+    }
+}
+
+/// Tells the upstream which prefix of the path `strip_path` takes off, as Kong does.
+pub fn add_prefix(request: &mut RequestHead, matched_len: usize) {
+    if request.head.get_known(Known::XForwardedPrefix).is_none() {
+        request.append_path_prefix(Known::XForwardedPrefix, matched_len);
     }
 }
 

@@ -25,6 +25,7 @@ mod plugins;
 mod pump;
 mod refuse;
 mod relay;
+mod shard;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -35,7 +36,6 @@ use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_respons
 use crate::http::{Known, Method};
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
-use crate::shard::Shard;
 use crate::snapshot::Local;
 use crate::upstream::UpstreamConnection;
 use attempt::{Failure, Plan};
@@ -45,6 +45,7 @@ use pump::Pump;
 use relay::{Coding, Leg, RelayError, relay};
 
 pub use connection::serve;
+pub use shard::{OpenConnection, Parts, Shard};
 
 /// What becomes of the downstream connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +62,18 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     // 1 receive head: done by the connection loop, which found it whole.
     let now_ns = clock::now_ns();
     let mut record = Record::new(shard, now_ns, connection::client_address(local, down));
-    let mut cx = Cx::new(now_ns, shard.wall(now_ns), down.origin.source.ip(), record.client, &snapshot.consumers, &shard.table, &shard.limit_table);
+    let mut cx = Cx::new(
+        now_ns,
+        shard.wall(now_ns),
+        down.origin.source.ip(),
+        record.client,
+        &snapshot.consumers,
+        &shard.table,
+        &shard.limit_table,
+    );
     cx.https = down.origin.https;
+    cx.response_fields = std::mem::take(&mut down.plugin_fields);
+    shard.metrics.requests_active.inc();
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
         // 2 admit
@@ -84,13 +95,18 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             break 'answered Err(response);
         }
         // 4 request plugins
-        if let Err(response) = plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await {
+        if let Err(response) =
+            plugins::on_request(shard, local, &chosen.chain, &mut cx, &mut down.request).await
+        {
             break 'answered Err(response);
         }
         // 5 to 7
         let Some(service) = chosen.service else {
             break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
         };
+        if chosen.strip_path {
+            forward::add_prefix(&mut down.request, matched_len);
+        }
         let plan = Plan::new(local, down, chosen, service, matched_len, admitted, &record);
         forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
         forward(shard, local, down, &mut cx, &mut record, &plan).await
@@ -102,6 +118,9 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         Err(response) => respond(shard, down, &mut cx, &mut record, &response).await,
     };
     // 8 finish
+    down.plugin_fields = std::mem::take(&mut cx.response_fields);
+    down.plugin_fields.clear();
+    shard.metrics.requests_active.dec();
     finish(shard, local, down, &record);
     connection::relax(down);
     next
@@ -180,9 +199,14 @@ async fn carry(
     let request_bytes = Cell::new(0);
     let mut decoder = plan.request_decoder()?;
     let mut pump = match &mut decoder {
-        Some(decoder) => {
-            Pump::Running(Box::pin(relay(intake, decoder, up_tx, upstream_out, plan.request_leg(), &request_bytes)))
-        }
+        Some(decoder) => Pump::Running(Box::pin(relay(
+            intake,
+            decoder,
+            up_tx,
+            upstream_out,
+            plan.request_leg(),
+            &request_bytes,
+        ))),
         None => {
             up_tx.deadline().arm(plan.service.write_timeout);
             up_tx.send(upstream_out).await.map_err(Failure::send)?;
@@ -209,14 +233,16 @@ async fn carry(
 
     // 6 response plugins
     let hop = h1::strip_hop_by_hop(&mut response.head);
+    attempt::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
-    attempt::merge_fields(response, cx, &record.request_id);
+    attempt::add_request_id(response, &record.request_id);
     let relayed = h1::relay_framing(framing, version);
     if plan.method != Method::Head && response.status() != 304 {
         h1::set_framing(&mut response.head, relayed);
     }
-    let keep = plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
+    let keep =
+        plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
     write_response(response, Persistence::to(version, keep), out);
     let head_bytes = out.len() as u64;
 
@@ -229,7 +255,9 @@ async fn carry(
         receive_idle: plan.service.body_idle_timeout,
         send: plan.response_write,
     };
-    let sent = pump.beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut()).await;
+    let sent = pump
+        .beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut())
+        .await;
     let body_whole = pump.is_complete();
     if !body_whole {
         // The response is over: nobody is interested in the rest of the request.
@@ -245,7 +273,7 @@ async fn carry(
         Ok(()) => Next::Close,
         Err(error) => {
             record.reason = Some(match error {
-                RelayError::Sink(_) => Reason::ClientAborted,
+                RelayError::Sink => Reason::ClientAborted,
                 RelayError::SourceTimedOut => Reason::UpstreamTimeout,
                 RelayError::SourceClosed => Reason::UpstreamTruncated,
                 RelayError::Refused(refusal) => refusal.reason,
@@ -254,7 +282,10 @@ async fn carry(
             Next::Reset
         }
     };
-    let reusable = next != Next::Reset && body_whole && framing != BodyFraming::UntilClose && attempt::persists(response, &hop);
+    let reusable = next != Next::Reset
+        && body_whole
+        && framing != BodyFraming::UntilClose
+        && attempt::persists(response, &hop);
     Ok(Carried { next, reusable })
 }
 
@@ -279,4 +310,3 @@ async fn respond(
         Err(_) => Next::Reset,
     }
 }
-

@@ -3,10 +3,10 @@
 use portcullis_abi::Reason;
 
 use super::refuse;
+use super::shard::Shard;
 use crate::http::{RequestHead, ResponseHead};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
-use crate::shard::Shard;
 use crate::snapshot::Local;
 
 /// Turns that one plugin may wait before it must answer: a bound, not a feature.
@@ -26,6 +26,9 @@ pub async fn on_request(
         let mut flow = local.plugins[index.0 as usize].on_request(cx, request);
         let mut waits = 0;
         loop {
+            if let Some(decision) = cx.limiter.take() {
+                shard.metrics.count_limiter(decision);
+            }
             match flow {
                 Flow::Continue => break,
                 Flow::Respond(response) => return Err(response),

@@ -35,7 +35,7 @@ impl Pump<'_> {
             if let Self::Running(body) = self
                 && let Poll::Ready(result) = body.as_mut().poll(cx)
             {
-                if matches!(&result, Err(error) if !matches!(error, RelayError::Sink(_))) {
+                if matches!(&result, Err(error) if !matches!(error, RelayError::Sink)) {
                     give_up();
                 }
                 *self = Self::Done(result);

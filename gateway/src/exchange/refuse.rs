@@ -6,12 +6,12 @@ use portcullis_abi::Reason;
 
 use super::connection::Downstream;
 use super::finish::{Record, finish};
+use super::shard::Shard;
 use crate::http::h1::{Answer, Persistence, write_answer};
 use crate::http::{Head, Method, Refusal, Version};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::plugin::Response;
-use crate::shard::Shard;
 use crate::snapshot::Local;
 
 /// How long, and for how many bytes, a connection that we close keeps reading: the client is sending still, and bytes

@@ -4,7 +4,6 @@
 //! takes [`BODY_ROOM`] of memory at most, and a slow receiver slows the sender down.
 
 use std::cell::Cell;
-use std::io;
 use std::time::Duration;
 
 use crate::http::h1::{BodyDecoder, write_chunk_end, write_chunk_header};
@@ -41,7 +40,7 @@ pub enum RelayError {
     /// The sender broke the framing, or sent too much.
     Refused(Refusal),
     /// The receiver is gone, or did not read in time.
-    Sink(io::Error),
+    Sink,
 }
 
 /// Payload below this is copied behind what waits to be sent; more is sent from where it was received.
@@ -130,7 +129,7 @@ async fn send_in_place(
     let sent = sink.send_from(buffer, start + payload.start).await;
     // What was cut off is framing (a chunk's CR LF): its content no longer matters, its length does.
     buffer.resize(whole, 0);
-    sent.map_err(RelayError::Sink)?;
+    sent.map_err(|_| RelayError::Sink)?;
     if leg.coding == Coding::Chunked {
         out.extend_from_slice(b"\r\n");
     }
@@ -139,5 +138,5 @@ async fn send_in_place(
 
 async fn send(sink: &mut Tx, out: &mut Vec<u8>, leg: Leg) -> Result<(), RelayError> {
     sink.deadline().arm(leg.send);
-    sink.send(out).await.map_err(RelayError::Sink)
+    sink.send(out).await.map_err(|_| RelayError::Sink)
 }

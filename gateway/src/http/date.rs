@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn dates_of_the_rfc_and_of_leap_years() {
-        let check = |seconds, text: &str| assert_eq!(std::str::from_utf8(&imf_fixdate(seconds)).unwrap(), text);
+        let check =
+            |seconds, text: &str| assert_eq!(std::str::from_utf8(&imf_fixdate(seconds)).unwrap(), text);
         check(0, "Thu, 01 Jan 1970 00:00:00 GMT");
         check(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT");
         check(951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT");

@@ -508,6 +508,18 @@ impl Head {
             debug_assert!(false, "a field name must be a token");
             return None;
         }
+        Some(self.checked_line(known, name, parts))
+    }
+
+    /// [`append_parts`](Self::append_parts) of a name that is known to be a token.
+    #[inline]
+    pub(super) fn append_checked(&mut self, known: Known, name: &[u8], parts: &[&[u8]]) {
+        let field = self.checked_line(known, name, parts);
+        self.push(field);
+    }
+
+    #[inline]
+    fn checked_line(&mut self, known: Known, name: &[u8], parts: &[&[u8]]) -> Field {
         let off = self.arena.len();
         self.arena.extend_from_slice(name);
         self.arena.extend_from_slice(b": ");
@@ -517,13 +529,8 @@ impl Head {
         }
         let value_len = self.arena.len() - value;
         self.arena.extend_from_slice(b"\r\n");
-        Some(Field {
-            off: off as u32,
-            name_len: name.len() as u32,
-            value_len: value_len as u32,
-            known,
-            live: true,
-        })
+        let (name_len, value_len) = (name.len() as u32, value_len as u32);
+        Field { off: off as u32, name_len, value_len, known, live: true }
     }
 
     fn push_value(&mut self, value: &[u8]) {

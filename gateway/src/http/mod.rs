@@ -10,21 +10,24 @@
 //!
 //! Read `head` next, then `h1`.
 
-pub mod date;
 mod authority;
+pub mod date;
 pub mod h1;
 pub mod head;
 pub mod known;
 pub mod method;
+mod name;
 pub mod path;
 pub mod query;
 pub mod refusal;
 pub mod request;
 pub mod response;
+mod target;
 
 pub use head::{Head, Span};
 pub use known::{Known, KnownSet};
 pub use method::Method;
+pub use name::FieldName;
 pub use path::PathPolicy;
 pub use query::Parameter;
 pub use refusal::{Reason, Refusal};

@@ -21,6 +21,14 @@ impl Refusal {
         Refusal { reason, status: default_status(reason) }
     }
 
+    /// Fields that an answer with this status must have: Allow with 405 (RFC 9110 section 15.5.6).
+    pub const fn fields(&self) -> &'static [(&'static str, &'static [u8])] {
+        match self.status {
+            405 => &[("Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")],
+            _ => &[],
+        }
+    }
+
     /// What the client is told, in Kong's words where Kong has words for it.
     pub const fn message(&self) -> &'static str {
         default_message(self.reason)

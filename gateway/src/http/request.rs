@@ -101,6 +101,17 @@ impl RequestHead {
         self.head.append_span(known, authority);
     }
 
+    /// Adds a field with the first `len` bytes of the path as its value, without a slash at its end. Nothing is
+    /// added when nothing is left of it.
+    pub fn append_path_prefix(&mut self, known: super::Known, len: usize) {
+        let Some(prefix) = self.path().get(..len) else { return };
+        let len = prefix.len() - usize::from(prefix.ends_with(b"/"));
+        if len > 0 {
+            let span = Span::new(self.path.start(), len);
+            self.head.append_span(known, span);
+        }
+    }
+
     /// The port of the authority, if it has one.
     pub fn port(&self) -> Option<u16> {
         self.port

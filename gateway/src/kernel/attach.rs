@@ -14,7 +14,7 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode};
 use portcullis_abi::{PROGRAM, PROGRAM_FRAGS};
 
-use super::error::{errno_of, hint_of_attach};
+use super::error::{chain, errno_of, hint_of_attach};
 use super::{KernelError, Mode, load, sys};
 
 /// Where the program runs on an interface.
@@ -207,20 +207,6 @@ impl Failure {
     fn of(error: impl std::error::Error) -> Failure {
         Failure { errno: None, text: chain(&error) }
     }
-}
-
-/// An error with its causes, in one line: aya's outer messages leave the number out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn switch(ebpf: &mut Ebpf, pin: &Path) -> Result<(), String> {

@@ -10,27 +10,27 @@ use aya::programs::ProgramError;
 /// Why the kernel part is not, or not wholly, on. The gateway is correct without it.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// The object did not load.
-    #[error("cannot load the XDP program: {source}{}", hint_of(source))]
+    /// Object or maps did not load.
+    #[error("cannot load the XDP program: {reason}")]
     Load {
-        /// aya's answer.
-        source: Box<EbpfError>,
+        /// The answer, with a hint.
+        reason: String,
     },
     /// The program was refused.
-    #[error("the kernel refuses the XDP program {program}: {source}{}", hint_of_program(source))]
+    #[error("the kernel refuses the XDP program {program}: {reason}")]
     Program {
         /// Its name.
         program: &'static str,
-        /// aya's answer, with the verifier's last lines.
-        source: Box<ProgramError>,
+        /// The answer, with the verifier's last lines or a hint.
+        reason: String,
     },
     /// A map could not be read or written.
-    #[error("BPF map {map}: {source}")]
+    #[error("BPF map {map}: {reason}")]
     Map {
         /// Its name.
         map: &'static str,
-        /// aya's answer.
-        source: Box<MapError>,
+        /// The answer.
+        reason: String,
     },
     /// The object has no such map or program; a build fault.
     #[error("the embedded BPF object has no {name}")]
@@ -90,13 +90,49 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    pub(super) fn load(source: EbpfError) -> KernelError {
-        KernelError::Load { source: Box::new(source) }
+    pub(super) fn load(error: EbpfError) -> KernelError {
+        let hint = hint_of(&error);
+        KernelError::Load { reason: format!("{}{hint}", chain(&error)) }
+    }
+
+    pub(super) fn program(program: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
+        move |error| KernelError::Program { program, reason: refusal(&error) }
     }
 
     pub(super) fn map(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
-        move |source| KernelError::Map { map, source: Box::new(source) }
+        move |error| KernelError::Map { map, reason: chain(&error) }
     }
+}
+
+/// An error with its causes, in one line: aya's outer messages leave the system's answer out.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// The verifier's log is thousands of lines; what it objects to is in the last ones.
+const VERIFIER_LINES: usize = 6;
+
+fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return format!("{}{}", chain(error), hint_of_program(error));
+    };
+    let hint = hint_of_program(error);
+    if !hint.is_empty() {
+        return format!("{io_error}{hint}");
+    }
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join(" / ");
+    format!("{io_error}; the verifier's last words: {last}")
 }
 
 const NEEDS: &str = "; it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root): \

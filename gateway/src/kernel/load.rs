@@ -223,7 +223,7 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a 
         .ok_or(KernelError::Missing { name })?;
     // Loading twice is a caller's convenience (attach after a failed attach), not an error.
     if program.fd().is_err() {
-        program.load().map_err(|source| KernelError::Program { program: name, source: Box::new(source) })?;
+        program.load().map_err(KernelError::program(name))?;
     }
     Ok(program)
 }

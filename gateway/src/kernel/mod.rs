@@ -201,10 +201,7 @@ impl Kernel {
     pub fn counters(&self) -> Result<[u64; Reason::COUNT], KernelError> {
         let mut counters = [0; Reason::COUNT];
         for (index, counter) in counters.iter_mut().enumerate().take(Reason::KERNEL_COUNT) {
-            let per_cpu = self
-                .counters
-                .get(&(index as u32), 0)
-                .map_err(|source| KernelError::Map { map: map::COUNTERS, source: Box::new(source) })?;
+            let per_cpu = self.counters.get(&(index as u32), 0).map_err(KernelError::map(map::COUNTERS))?;
             *counter = per_cpu.iter().sum();
         }
         Ok(counters)

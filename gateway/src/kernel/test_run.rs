@@ -66,6 +66,14 @@ impl TestRun {
         run(&self.kernel.ebpf, entry.name(), packet, repeat)
     }
 
+    /// Instructions that the verifier walked through to accept a program, of the million it allows; `None`
+    /// before Linux 5.16, which does not tell.
+    pub fn verified_instructions(&self, entry: Entry) -> Result<Option<u32>, KernelError> {
+        let program = program(&self.kernel.ebpf, entry.name())?;
+        let info = program.info().map_err(KernelError::program(entry.name()))?;
+        Ok(info.verified_instruction_count())
+    }
+
     /// Lets the scrambler give packets one of `mask + 1` sources (`mask` a row of ones), starting from `seed`.
     pub fn random_sources(&mut self, mask: u32, seed: u64) -> Result<(), KernelError> {
         let map =
@@ -131,14 +139,13 @@ impl Foreign {
     }
 }
 
+fn program<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, KernelError> {
+    ebpf.program(name).and_then(|program| program.try_into().ok()).ok_or(KernelError::Missing { name })
+}
+
 fn run(ebpf: &Ebpf, name: &'static str, packet: &[u8], repeat: u32) -> Result<Outcome, KernelError> {
-    let program: &Xdp = ebpf
-        .program(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(KernelError::Missing { name })?;
+    let program = program(ebpf, name)?;
     let options = TestRunOptions { data_in: Some(packet), repeat, ..Default::default() };
-    let result = program
-        .test_run(options)
-        .map_err(|source| KernelError::Program { program: name, source: Box::new(source) })?;
+    let result = program.test_run(options).map_err(KernelError::program(name))?;
     Ok(Outcome { action: result.return_value, each: result.duration })
 }

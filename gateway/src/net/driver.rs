@@ -104,9 +104,7 @@ pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
             .enable_timer()
             .build()?
             .block_on(future)),
-        Driver::Epoll => {
-            Ok(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?.block_on(future))
-        }
+        Driver::Epoll => Ok(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?.block_on(future)),
     }
 }
 

@@ -12,11 +12,13 @@
 
 pub mod clock;
 pub mod deadline;
+mod descriptors;
 mod driver;
 mod listener;
 mod mailbox;
 mod stream;
 
+pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use driver::{Driver, DriverChoice, ProbeError, block_on, pin_to_core, probe, sleep, spawn};
 pub use listener::{Listener, bind};
 pub use mailbox::{MailReceiver, MailSender, mailbox};

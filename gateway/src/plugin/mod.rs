@@ -17,7 +17,10 @@ pub mod fixture;
 pub mod identity;
 pub mod jwt;
 pub mod key_auth;
+mod rate_limiting;
 pub mod registry;
+#[cfg(test)]
+mod testbed;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -34,6 +37,7 @@ use portcullis_config::{self as config, Diagnostics};
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
+use crate::metrics::LimiterDecision;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -118,8 +122,11 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
-    /// Fields to be added to the response on its way back, whoever makes it.
+    /// Fields of the response, whoever makes it. They are added before response plugins see it, which edit the
+    /// response itself.
     pub response_fields: Head,
+    /// What the plugin at hand decided about a limit, for the counters.
+    pub limiter: Option<LimiterDecision>,
 }
 
 impl<'a> Cx<'a> {
@@ -148,6 +155,7 @@ impl<'a> Cx<'a> {
             limit_table,
             identity: Identity::default(),
             response_fields: Head::new(),
+            limiter: None,
         }
     }
 }

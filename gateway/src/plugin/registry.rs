@@ -1,9 +1,10 @@
 //! Every plugin of the gateway, one line each.
 
-use super::{Registration, jwt, key_auth};
+use super::{Registration, jwt, key_auth, rate_limiting};
 
 /// All plugins, in no order: a chain is sorted by priority.
-pub static REGISTRY: &[&Registration] = &[&jwt::REGISTRATION, &key_auth::REGISTRATION];
+pub static REGISTRY: &[&Registration] =
+    &[&jwt::REGISTRATION, &key_auth::REGISTRATION, &rate_limiting::REGISTRATION];
 
 /// The plugin with this name.
 pub fn find(name: &str) -> Option<&'static Registration> {

@@ -26,7 +26,7 @@ impl Router {
         for spec in specs {
             let mut faults = Vec::new();
             for path in &spec.paths {
-                faults.extend(check_path(path, &mut expressions).err());
+                faults.extend(check_path(path, spec.wants_captures, &mut expressions).err());
             }
             let conditions = Conditions::compile(&spec, &mut methods, &mut faults);
             let blame = |fault| RouteError { route: spec.id, name: spec.name.clone(), fault };
@@ -48,28 +48,35 @@ struct Expressions {
 }
 
 impl Expressions {
-    fn add(&mut self, source: &str) -> Result<u32, String> {
-        if let Some(&id) = self.by_source.get(source) {
-            return Ok(id);
+    fn add(&mut self, source: &str, wants_captures: bool) -> Result<(), String> {
+        let id = match self.by_source.get(source) {
+            Some(&id) => id,
+            None => {
+                let id = self.compiled.len() as u32;
+                self.compiled.push(Expression::compile(source, Place::Start)?);
+                self.by_source.insert(source.to_owned(), id);
+                id
+            }
+        };
+        match wants_captures {
+            true => self.compiled[id as usize].keep_groups(source, Place::Start),
+            false => Ok(()),
         }
-        let id = self.compiled.len() as u32;
-        self.compiled.push(Expression::compile(source, Place::Start)?);
-        self.by_source.insert(source.to_owned(), id);
-        Ok(id)
     }
 }
 
-fn check_path(path: &PathPattern, expressions: &mut Expressions) -> Result<(), Fault> {
+fn check_path(path: &PathPattern, wants_captures: bool, expressions: &mut Expressions) -> Result<(), Fault> {
     match path {
         PathPattern::Prefix(prefix) if !prefix.starts_with('/') => {
             Err(Fault::PathNotAbsolute(prefix.clone()))
         }
         PathPattern::Prefix(prefix) if prefix.len() > MAX_PATH => Err(Fault::PathTooLong(prefix.len())),
         PathPattern::Prefix(_) => Ok(()),
-        PathPattern::Regex { source, .. } => match expressions.add(source) {
-            Ok(_) => Ok(()),
-            Err(why) => Err(Fault::Expression { pattern: source.clone(), why }),
-        },
+        // No literal beginning is longer than its expression.
+        PathPattern::Regex { source, .. } if source.len() > MAX_PATH => Err(Fault::PathTooLong(source.len())),
+        PathPattern::Regex { source, .. } => expressions
+            .add(source, wants_captures)
+            .map_err(|why| Fault::Expression { pattern: source.clone(), why }),
     }
 }
 

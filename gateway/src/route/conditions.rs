@@ -139,14 +139,16 @@ impl Conditions {
 
 impl HeaderCondition {
     fn compile(source: &HeaderMatch) -> Result<HeaderCondition, Fault> {
-        if !is_token(&source.name)
-            || source.name == "host"
-            || source.name.bytes().any(|b| b.is_ascii_uppercase())
-        {
-            return Err(Fault::HeaderName(source.name.clone()));
+        // Kong's names may have `_` for `-`; fields whose name has one are not let in.
+        let source = HeaderMatch {
+            name: source.name.to_ascii_lowercase().replace('_', "-"),
+            values: source.values.clone(),
+        };
+        if !is_token(&source.name) || source.name == "host" {
+            return Err(Fault::HeaderName(source.name));
         }
         if source.values.is_empty() {
-            return Err(Fault::NoHeaderValue(source.name.clone()));
+            return Err(Fault::NoHeaderValue(source.name));
         }
         let (mut exact, mut expressions) = (Vec::new(), Vec::new());
         for value in &source.values {
@@ -159,7 +161,7 @@ impl HeaderCondition {
                 }
             }
         }
-        Ok(HeaderCondition { source: source.clone(), exact, expressions })
+        Ok(HeaderCondition { source, exact, expressions })
     }
 
     /// Whether a field of this name has one of the values.

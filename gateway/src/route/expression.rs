@@ -1,32 +1,27 @@
-//! One regular expression, compiled so that a shard may run it: a dense automaton that is only read, hence needs no
-//! cache, no lock and no allocation.
+//! One regular expression, compiled so that a shard may run it: a table that is only read, hence needs no cache, no
+//! lock and no allocation.
 //!
 //! Owns compilation and the two facts about an expression that the tables use (its literal prefix, and whether the
-//! prefix alone decides). Never decides precedence. Invariant: the automaton and the engine that finds captures agree
-//! on whether and up to where an expression matches.
+//! prefix alone decides). Never decides precedence. Invariant: the table and the engine that finds groups agree on
+//! whether and up to where an expression matches.
 //!
 //! Expressions run over bytes with ASCII classes (PCRE without UTF, which is what Kong's users wrote them for), and
-//! stay small that way. The few whose automaton would exceed [`AUTOMATON_LIMIT`] run on the `regex` crate's engine,
-//! which keeps caches behind a lock-free-in-the-common-case pool; they are reported as heavy.
+//! stay small that way. The few whose table would be too large run on the `regex` crate's engine, which keeps caches
+//! in a pool that shards share; they are reported as heavy.
 
 use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
-use regex_automata::dfa::{Automaton, StartKind, dense};
-use regex_automata::nfa::thompson;
-use regex_automata::util::syntax;
-use regex_automata::{Anchored, Input, MatchKind};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 use regex_syntax::hir::{Hir, HirKind};
 
-/// Largest automaton, in bytes. A typical path expression takes 2 to 10 KiB.
-pub(super) const AUTOMATON_LIMIT: usize = 512 * 1024;
+use super::automaton::Table;
 
 /// A compiled expression.
 #[derive(Debug)]
 pub(super) struct Expression {
     engine: Engine,
-    /// Kept where the expression has groups; finds what they matched.
+    /// Kept where somebody asks for groups; finds what they matched.
     groups: Option<Regex>,
     /// Every match starts with these bytes.
     literal: Vec<u8>,
@@ -36,7 +31,7 @@ pub(super) struct Expression {
 
 #[derive(Debug)]
 enum Engine {
-    Automaton(Box<dense::DFA<Vec<u32>>>),
+    Table(Box<Table>),
     Heavy(Regex),
 }
 
@@ -59,19 +54,24 @@ impl Expression {
             .build()
             .parse(source)
             .map_err(|error| error.to_string())?;
-        let engine = match automaton(source, place) {
-            Some(automaton) => Engine::Automaton(Box::new(automaton)),
-            None => Engine::Heavy(general(source, place)?),
-        };
-        let groups = match hir.properties().explicit_captures_len() {
-            0 => None,
-            _ => Some(general(source, place)?),
-        };
         let (literal, literal_decides) = match place {
             Place::Start => literal_prefix(&hir),
             Place::Anywhere => (Vec::new(), false),
         };
-        Ok(Expression { engine, groups, literal, literal_decides })
+        let (anchored, ignore_case) = (place == Place::Start, place == Place::Anywhere);
+        let engine = match Table::build(source, anchored, ignore_case, &literal) {
+            Some(table) => Engine::Table(Box::new(table)),
+            None => Engine::Heavy(general(source, place)?),
+        };
+        Ok(Expression { engine, groups: None, literal, literal_decides })
+    }
+
+    /// Makes [`Expression::captures`] give more than the whole match. Takes some 10 KiB.
+    pub(super) fn keep_groups(&mut self, source: &str, place: Place) -> Result<(), String> {
+        if self.groups.is_none() {
+            self.groups = Some(general(source, place)?);
+        }
+        Ok(())
     }
 
     /// Whether it matches, wherever `place` lets it.
@@ -81,16 +81,14 @@ impl Expression {
 
     /// The end of the leftmost match.
     pub(super) fn end_of_match(&self, text: &[u8]) -> Option<usize> {
+        text.starts_with(&self.literal).then(|| self.end_of_match_behind_literal(text)).flatten()
+    }
+
+    /// The same for a text that is known to begin with [`Expression::literal`].
+    #[inline]
+    pub(super) fn end_of_match_behind_literal(&self, text: &[u8]) -> Option<usize> {
         match &self.engine {
-            Engine::Automaton(automaton) => {
-                // Errs only at quit bytes and unsupported anchors; there are none in these automata.
-                let anchored = match automaton.start_kind() {
-                    StartKind::Anchored => Anchored::Yes,
-                    _ => Anchored::No,
-                };
-                let input = Input::new(text).anchored(anchored);
-                automaton.try_search_fwd(&input).ok().flatten().map(|half| half.offset())
-            }
+            Engine::Table(table) => table.end_of_match(text),
             Engine::Heavy(regex) => regex.find(text).map(|found| found.end()),
         }
     }
@@ -119,25 +117,6 @@ impl Expression {
     pub(super) fn is_heavy(&self) -> bool {
         matches!(self.engine, Engine::Heavy(_))
     }
-}
-
-fn automaton(source: &str, place: Place) -> Option<dense::DFA<Vec<u32>>> {
-    let start = match place {
-        Place::Start => StartKind::Anchored,
-        Place::Anywhere => StartKind::Unanchored,
-    };
-    dense::Builder::new()
-        .configure(
-            dense::Config::new()
-                .start_kind(start)
-                .match_kind(MatchKind::LeftmostFirst)
-                .dfa_size_limit(Some(AUTOMATON_LIMIT))
-                .determinize_size_limit(Some(4 * AUTOMATON_LIMIT)),
-        )
-        .syntax(syntax::Config::new().unicode(false).utf8(false).case_insensitive(place == Place::Anywhere))
-        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(4 * AUTOMATON_LIMIT)))
-        .build(source)
-        .ok()
 }
 
 fn general(source: &str, place: Place) -> Result<Regex, String> {
@@ -191,6 +170,8 @@ fn may_be_nothing(hir: &Hir) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn path(source: &str) -> Expression {
@@ -250,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_huge_automaton_falls_back_and_still_matches() {
-        let heavy = path(r"/[ab]*a[ab]{24}$");
+        let heavy = path("/[ab]*a[ab]{24}$");
         assert!(heavy.is_heavy());
         let text = format!("/bba{}", "b".repeat(24));
         assert!(heavy.is_match(text.as_bytes()));
@@ -260,12 +241,50 @@ mod tests {
 
     #[test]
     fn captures_have_names_and_ranges() {
-        let groups = path(r"/version/(?<version>\d+)/users/(?<user>\S+)").captures(b"/version/1/users/john");
+        let captures = |source: &str, text: &str| {
+            let mut compiled = path(source);
+            compiled.keep_groups(source, Place::Start).unwrap();
+            compiled.captures(text.as_bytes())
+        };
+        let groups = captures(r"/version/(?<version>\d+)/users/(?<user>\S+)", "/version/1/users/john");
         let expected = [(None, 0..21), (Some("version"), 9..10), (Some("user"), 17..21)];
         let expected: Vec<_> =
             expected.into_iter().map(|(name, range)| (name.map(str::to_owned), Some(range))).collect();
         assert_eq!(groups, expected);
         assert_eq!(path("/a").captures(b"/ab"), [(None, Some(0..2))]);
-        assert_eq!(path("(?x) /a (b) # closes here").captures(b"/ab")[1], (None, Some(2..3)));
+        assert_eq!(path("/(a)").captures(b"/ab"), [(None, Some(0..2))], "not asked for groups");
+        assert_eq!(captures("(?x) /a (b) # closes here", "/ab")[1], (None, Some(2..3)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        /// Random expressions and texts from few letters, so that they match often and in odd ways.
+        #[test]
+        fn the_table_agrees_with_the_general_engine(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "/", "a", "b", "ab", "a*", "b+?", "(a|ab)", "(ab|a)", "[ab]", "[^a]", ".", ".*", ".*?", "(/b)?",
+                    "a{2}", "$", "^", r"\b", "(?i:A)", "|", r"\d", "()",
+                ]),
+                0..6,
+            ),
+            texts in prop::collection::vec("[ab/A1\n]{0,7}", 8),
+        ) {
+            let source = parts.concat();
+            for place in [Place::Start, Place::Anywhere] {
+                let compiled = Expression::compile(&source, place).unwrap();
+                let engine = general(&source, place).unwrap();
+                prop_assert!(!compiled.is_heavy());
+                for text in &texts {
+                    let expected = engine.find(text.as_bytes()).map(|found| found.end());
+                    prop_assert_eq!(compiled.end_of_match(text.as_bytes()), expected, "{} {:?}", source, text);
+                    prop_assert!(expected.is_none() || text.as_bytes().starts_with(compiled.literal()));
+                    if compiled.literal_decides() && text.as_bytes().starts_with(compiled.literal()) {
+                        prop_assert!(expected.is_some(), "{} {:?}", source, text);
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,16 +1,23 @@
 //! The path that goes upstream.
 //!
-//! Owns Kong's `path_handling: v0`, the only one that Kong still recommends: service path and what is left of the
-//! request path are segments, joined by exactly one slash. Never touches the query string. Invariant: from normalised
-//! paths comes a path that starts with a slash and has no dot segment.
+//! Owns Kong's two ways of putting service path and request path together. Never touches the query string. Invariant:
+//! from normalised paths comes a path that starts with a slash and has no dot segment that the service path had not.
 //!
-//! With `s` the service path without its closing slash and `r` what is left of the request path:
+//! `path_handling: v0`, the default, joins segments: with `s` the service path without its closing slash and `r` what
+//! is left of the request path,
 //!
 //! | left over | forwarded |
 //! |---|---|
 //! | nothing, or `/` alone (unless it was left by stripping) | the service path; its closing slash is kept if nothing was stripped, else it is the request's that counts |
 //! | `r` with a slash in front | `s` `r` |
 //! | `r` without | `s` `/` `r` |
+//!
+//! `path_handling: v1` takes the service path for a mere prefix:
+//!
+//! | | forwarded |
+//! |---|---|
+//! | stripped | service path, then what is left; one slash where two would meet |
+//! | not stripped | service path, then the request path without its first slash |
 //!
 //! The examples of Kong's documentation and of its test table are the tests below.
 
@@ -49,6 +56,24 @@ pub fn upstream_path(
     if closing_slash || base.is_empty() {
         out.push(b'/');
     }
+}
+
+/// The same by `path_handling: v1`.
+pub fn upstream_path_v1(
+    service_path: &[u8],
+    request_path: &[u8],
+    matched_len: usize,
+    strip: bool,
+    out: &mut Vec<u8>,
+) {
+    let base = if service_path.is_empty() { b"/" } else { service_path };
+    let rest = match strip && matched_len > 0 {
+        true => without_dot_segment(request_path.get(matched_len..).unwrap_or_default()),
+        false => request_path.strip_prefix(b"/").unwrap_or(request_path),
+    };
+    out.extend_from_slice(base);
+    let rest = if base.ends_with(b"/") { rest.strip_prefix(b"/").unwrap_or(rest) } else { rest };
+    out.extend_from_slice(rest);
 }
 
 fn without_dot_segment(rest: &[u8]) -> &[u8] {
@@ -164,6 +189,39 @@ mod tests {
         check("/s", "/api", KEEP, "/api../x", "/s/api../x");
     }
 
+    #[test]
+    fn version_1_takes_the_service_path_for_a_prefix() {
+        let check = |service: &str, route: &str, strip: &[bool], request: &str, expected: &str| {
+            for &strip in strip {
+                let mut out = Vec::new();
+                upstream_path_v1(service.as_bytes(), request.as_bytes(), route.len(), strip, &mut out);
+                let out = String::from_utf8(out).unwrap();
+                assert_eq!(out, expected, "service {service} route {route} strip {strip} request {request}");
+            }
+        };
+        check("/", "/", BOTH, "/route/", "/route/");
+        check("/", "/route", KEEP, "/routereq", "/routereq");
+        check("/", "/route", STRIP, "/route", "/");
+        check("/", "/route", STRIP, "/route/", "/");
+        check("/", "/route/", STRIP, "/route/req", "/req");
+        check("/srv", "/rou", KEEP, "/roureq", "/srvroureq");
+        check("/srv", "/rou", STRIP, "/roureq", "/srvreq");
+        check("/srv/", "/rou", KEEP, "/rou", "/srv/rou");
+        check("/srv/", "/rou", STRIP, "/rou", "/srv/");
+        check("/service", "/", BOTH, "/", "/service");
+        check("/service", "/", BOTH, "/route/", "/serviceroute/");
+        check("/service", "/route", STRIP, "/route", "/service");
+        check("/service", "/route", STRIP, "/route/", "/service/");
+        check("/service", "/route", STRIP, "/route/req", "/service/req");
+        check("/service", "/route/", STRIP, "/route/", "/service");
+        check("/service", "/route/", STRIP, "/route/req", "/servicereq");
+        check("/service/", "/route", STRIP, "/routereq", "/service/req");
+        check("/service/", "/route/", STRIP, "/route/", "/service/");
+        check("/service", "", BOTH, "/route", "/serviceroute");
+        check("/service/", "", BOTH, "/", "/service/");
+        check("/s/", "/api", STRIP, "/api../x", "/s/x");
+    }
+
     proptest! {
         #[test]
         fn a_forwarded_path_is_absolute_and_below_the_service(
@@ -180,6 +238,13 @@ mod tests {
             let out = std::str::from_utf8(&out).unwrap().strip_prefix("kept").unwrap();
             prop_assert!(out.starts_with('/'));
             prop_assert!(out.starts_with(service.trim_end_matches('/')));
+            prop_assert!(out.split('/').all(|s| ![".", ".."].contains(&s)), "{}", out);
+
+            let mut out = Vec::new();
+            let matched = matched.min(request.len());
+            upstream_path_v1(service.as_bytes(), request.as_bytes(), matched, strip, &mut out);
+            let out = std::str::from_utf8(&out).unwrap();
+            prop_assert!(out.starts_with('/') && out.starts_with(&service));
             prop_assert!(out.split('/').all(|s| ![".", ".."].contains(&s)), "{}", out);
         }
     }

@@ -34,6 +34,7 @@
 //! request is answered with 426 or a redirect. Going on to a broader route instead would downgrade an https-only
 //! path to whatever lies below it.
 
+mod automaton;
 mod compile;
 mod conditions;
 mod conflicts;
@@ -64,7 +65,7 @@ use sets::Sets;
 
 pub use conflicts::Conflict;
 pub use explain::{Candidate, Fate, Miss};
-pub use forward::upstream_path;
+pub use forward::{upstream_path, upstream_path_v1};
 pub use spec::{
     HeaderMatch, HeaderValue, HostError, HostName, HostPattern, PathPattern, Protocols, RouteSpec,
 };
@@ -324,19 +325,17 @@ impl Router {
             && (entry.flags & ASKS_MORE == 0 || self.routes[entry.route as usize].conditions.fit_more(query))
     }
 
+    /// For entries on the way along `path`: the walk has compared the literal.
     fn end_of_match(&self, id: EntryId, path: &[u8]) -> Option<usize> {
         let expression = self.entries[id as usize].expression()?;
-        self.expressions[expression as usize].end_of_match(path)
+        self.expressions[expression as usize].end_of_match_behind_literal(path)
     }
 
     /// What a path must begin with for the entry to be looked at.
     fn key_of(&self, id: EntryId) -> &[u8] {
         let entry = &self.entries[id as usize];
         match entry.expression() {
-            Some(expression) => {
-                let literal = self.expressions[expression as usize].literal();
-                &literal[..literal.len().min(MAX_PATH)]
-            }
+            Some(expression) => self.expressions[expression as usize].literal(),
             None => match self.routes[entry.route as usize].spec.paths.get(entry.path as usize) {
                 Some(PathPattern::Prefix(prefix)) => prefix.as_bytes(),
                 _ => b"",
@@ -344,8 +343,8 @@ impl Router {
         }
     }
 
-    /// The groups of the path expression by which `found` matched. Allocates; for the few routes whose plugins use
-    /// groups. `None` when no expression was involved.
+    /// The groups of the path expression by which `found` matched, if the route [`RouteSpec::wants_captures`]; the whole
+    /// match alone if not. Allocates. `None` when no expression was involved.
     pub fn captures(&self, found: &Match, path: &[u8]) -> Option<Captures> {
         let expression = self.expressions.get(found.expression?.0 as usize)?;
         Some(Captures { groups: expression.captures(path) })

@@ -218,6 +218,7 @@ fn routes() -> impl Strategy<Value = Vec<RouteSpec>> {
                 snis: snis.iter().map(|sni| HostPattern::parse(sni).unwrap()).collect(),
                 protocols: Protocols::default(),
                 order,
+                ..RouteSpec::default()
             }
         };
         (0..).zip(routes).map(build).collect()

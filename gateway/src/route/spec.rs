@@ -1,8 +1,8 @@
 //! What a route asks of a request, as plain values: the input of the compiler.
 //!
 //! Owns the textual forms of patterns (`*.example.com:8443`, `~/users/(\d+)`) and the rules for one pattern against
-//! one value. Never looks at two routes at once; that is `rank` and `compile`. Invariant: names of hosts and of
-//! headers are kept in lower case, so that nothing is folded while a request waits.
+//! one value. Never looks at two routes at once; that is `rank` and `compile`. Invariant: names of hosts are
+//! kept in lower case, so that nothing is folded while a request waits.
 
 use thiserror::Error;
 
@@ -28,6 +28,8 @@ pub struct RouteSpec {
     pub snis: Vec<HostPattern>,
     /// Never decides which route wins; see [`super::SchemeFit`].
     pub protocols: Protocols,
+    /// Whether the groups of its path expressions are used, see [`super::Router::captures`]. Costs memory.
+    pub wants_captures: bool,
     /// Age: of routes that are equal by every other rule, the lowest wins; then the position in the list.
     pub order: u64,
 }
@@ -70,7 +72,7 @@ pub enum PathPattern {
 /// A header that must be present with one of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
-    /// Lower case, with `-` for Kong's `_` (`user_agent` is `user-agent`).
+    /// In any case; Kong's `_` means `-` (`user_agent` is `User-Agent`).
     pub name: String,
     /// Any of them, in any field of that name.
     pub values: Vec<HeaderValue>,
@@ -178,10 +180,7 @@ impl HeaderMatch {
             Some(source) => HeaderValue::Regex(source.to_owned()),
             None => HeaderValue::Exact(value.to_owned()),
         };
-        HeaderMatch {
-            name: name.to_ascii_lowercase().replace('_', "-"),
-            values: values.into_iter().map(read).collect(),
-        }
+        HeaderMatch { name: name.to_owned(), values: values.into_iter().map(read).collect() }
     }
 }
 

@@ -122,7 +122,7 @@ fn rule_2_plain_hosts() {
 
 #[test]
 fn rule_3_more_headers() {
-    let one = route().header("x-a", &["1"]).paths(&["~/a"]);
+    let one = route().header("X_A", &["1"]).paths(&["~/a"]);
     let two = route().header("x-a", &["1"]).header("x-b", &["~*^2"]).paths(&["/"]);
     let router = router(&[one, two]);
     let with = |headers: &[(&str, &str)]| {
@@ -254,7 +254,9 @@ fn the_scheme_never_changes_the_winner() {
 
 #[test]
 fn captures_come_from_the_expression_that_won() {
-    let router = router(&[route().paths(&[r"~/v(?<version>\d+)/(\w+)", "/v"])]);
+    let mut draft = route().paths(&[r"~/v(?<version>\d+)/(\w+)", "/v"]);
+    draft.0.wants_captures = true;
+    let router = router(&[draft]);
     let found = router.route(&query("GET", "", "/v2/users/1")).unwrap();
     assert_eq!(found.matched_len, 9);
     let captures = router.captures(&found, b"/v2/users/1").unwrap();

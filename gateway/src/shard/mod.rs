@@ -1,39 +1,44 @@
 //! A shard: one pinned thread, one ring, and everything that only it touches.
 //!
-//! Owns the thread, its listening sockets, its instance of the snapshot, its pools and its drain. Never decides
-//! anything about a request: that is `exchange`.
+//! Owns the thread's life: start, accept, orders, drain. Never decides anything about a request: that is `exchange`.
 //!
 //! **Invariant.** A shard shares nothing mutable with another but tables of atomics. Orders come in through a bounded
 //! mailbox; counts go out through cells that the shard alone writes.
 //!
-//! Read next: `thread.rs`, then `exchange`.
+//! Read next: `exchange`.
 
-mod thread;
-
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::http::date::{DATE_LEN, imf_fixdate};
-use crate::http::Head;
+use crate::exchange::{self, Parts, Shard};
 use crate::id::ShardId;
 use crate::limit::{Table, WallClock};
-use crate::log::{self, ShardLog};
-use crate::metrics::ShardMetrics;
-use crate::net::clock;
-use crate::net::deadline::Cutter;
-use crate::snapshot::{Local, PoolTable, Snapshot};
+use crate::log::Outbox;
+use crate::metrics::{self, Registry};
+use crate::net::{self, Driver, Listener, MailReceiver, MailSender, clock, deadline};
+use crate::snapshot::Snapshot;
 
-pub use thread::{Shards, ShardsError, Start, start};
+/// Orders that may wait for a shard: reloads faster than shards install them are refused, not queued for ever.
+const ORDERS_MAX: usize = 64;
+/// How often the access log block is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How often idle upstream connections are looked at, in ticks.
+const SWEEP_TICKS: u32 = 40;
+/// How often a draining shard looks whether it is done.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// How long a draining shard leaves idle connections open: long enough for a request that is on its way.
+const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// An order to a shard.
-pub enum Order {
+enum Order {
     /// Use this generation for all new exchanges.
     Install(Arc<Snapshot>),
     /// Accept connections on this socket.
@@ -46,191 +51,283 @@ pub enum Order {
     Stop,
 }
 
-/// What a shard's tasks share.
-pub struct Shard {
-    pub id: ShardId,
-    pub metrics: Arc<ShardMetrics>,
-    /// Buckets of sources: the mapping shared with the XDP program, or ordinary memory.
+/// What is needed to start the shards.
+pub struct Start {
+    pub driver: Driver,
+    /// A core for each shard.
+    pub cores: Vec<usize>,
+    pub snapshot: Arc<Snapshot>,
+    /// Buckets of sources.
     pub table: Arc<Table>,
-    /// Counters of all other limit keys, in ordinary memory.
+    /// Counters of all other limit keys.
     pub limit_table: Arc<Table>,
+    pub wall_clock: Arc<WallClock>,
+    pub registry: Arc<Registry>,
+    /// One for each shard; empty when nothing is logged.
+    pub outboxes: Vec<Outbox>,
+}
+
+/// Why the shards could not be started or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardsError {
+    #[error("cannot start the thread of shard {shard}: {cause}")]
+    Thread { shard: u32, cause: io::Error },
+    #[error("shard {shard} does not take orders: {ORDERS_MAX} are waiting")]
+    Busy { shard: u32 },
+}
+
+/// The running shards, as the control thread holds them.
+pub struct Shards {
+    threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
+}
+
+/// Starts a thread for each core. They accept nothing until they are given sockets.
+///
+/// # Errors
+/// A thread could not be started; those that were end by themselves.
+pub fn start(start: Start) -> Result<Shards, ShardsError> {
+    let connections = Arc::new(AtomicU32::new(0));
+    let mut outboxes = start.outboxes.into_iter();
+    let mut threads = Vec::with_capacity(start.cores.len());
+    for (number, core) in start.cores.iter().copied().enumerate() {
+        let id = ShardId(number as u32);
+        let failed = |cause| ShardsError::Thread { shard: id.0, cause };
+        let (sender, receiver) = net::mailbox(ORDERS_MAX).map_err(failed)?;
+        let seed = Seed {
+            id,
+            core,
+            driver: start.driver,
+            snapshot: start.snapshot.clone(),
+            table: start.table.clone(),
+            limit_table: start.limit_table.clone(),
+            wall_clock: start.wall_clock.clone(),
+            registry: start.registry.clone(),
+            outbox: outboxes.next(),
+            own: sender.try_clone().map_err(failed)?,
+            connections: connections.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{number}"))
+            .spawn(move || run(seed, receiver))
+            .map_err(failed)?;
+        threads.push((sender, thread));
+    }
+    Ok(Shards { threads })
+}
+
+impl Shards {
+    /// Number of shards.
+    pub fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
+    /// Gives every shard the new generation.
+    ///
+    /// # Errors
+    /// A shard is stuck; those before it have the generation already.
+    pub fn publish(&self, snapshot: &Arc<Snapshot>) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Install(snapshot.clone()))
+    }
+
+    /// Gives each shard its socket of an address.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn listen(&self, address: SocketAddr, sockets: Vec<TcpListener>) -> Result<(), ShardsError> {
+        for (shard, socket) in sockets.into_iter().enumerate() {
+            self.tell(shard, Order::Listen(address, socket))?;
+        }
+        Ok(())
+    }
+
+    /// Stops accepting on an address.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn close(&self, address: SocketAddr) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Close(address))
+    }
+
+    /// Lets every shard finish what is in flight.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn drain(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Drain)
+    }
+
+    /// Ends every shard at once.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn stop(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Stop)
+    }
+
+    /// Shards whose thread has ended, which none should before a drain.
+    pub fn ended(&self) -> Vec<ShardId> {
+        let ended = self.threads.iter().enumerate().filter(|(_, (_, thread))| thread.is_finished());
+        ended.map(|(number, _)| ShardId(number as u32)).collect()
+    }
+
+    /// Whether every thread has ended.
+    pub fn all_ended(&self) -> bool {
+        self.threads.iter().all(|(_, thread)| thread.is_finished())
+    }
+
+    fn tell_all(&self, order: impl Fn() -> Order) -> Result<(), ShardsError> {
+        (0..self.threads.len()).try_for_each(|shard| self.tell(shard, order()))
+    }
+
+    fn tell(&self, shard: usize, order: Order) -> Result<(), ShardsError> {
+        let sent = self.threads[shard].0.send(order);
+        sent.map_err(|_| ShardsError::Busy { shard: shard as u32 })
+    }
+}
+
+/// What crosses into the new thread.
+struct Seed {
+    id: ShardId,
+    core: usize,
+    driver: Driver,
+    snapshot: Arc<Snapshot>,
+    table: Arc<Table>,
+    limit_table: Arc<Table>,
     wall_clock: Arc<WallClock>,
-    local: RefCell<Rc<Local>>,
-    pools: RefCell<PoolTable>,
-    log: RefCell<Option<ShardLog>>,
-    draining: Cell<bool>,
-    /// Downstream connections of the whole process, for the limit on them.
+    registry: Arc<Registry>,
+    outbox: Option<Outbox>,
+    /// Into its own mailbox.
+    own: MailSender<Order>,
     connections: Arc<AtomicU32>,
-    /// Downstream connections of this shard, for draining.
-    open: RefCell<HashMap<u64, Visible>>,
-    next_connection: Cell<u64>,
-    date: Cell<([u8; DATE_LEN], u64)>,
-    /// State of the request id generator.
-    ids: Cell<[u64; 2]>,
 }
 
-impl Shard {
-    /// The generation that new exchanges use.
-    #[inline]
-    pub fn local(&self) -> Rc<Local> {
-        self.local.borrow().clone()
+fn run(seed: Seed, receiver: MailReceiver<Order>) {
+    let (id, core, driver) = (seed.id, seed.core, seed.driver);
+    if !net::pin_to_core(core) {
+        tracing::warn!(shard = id.0, core, "cannot pin the shard to its core; it runs unpinned");
     }
-
-    /// Whether the shard is on its way out: no further exchange on any connection.
-    #[inline]
-    pub fn draining(&self) -> bool {
-        self.draining.get()
+    match net::block_on(driver, live(seed, receiver)) {
+        Ok(()) => tracing::debug!(shard = id.0, "shard ended"),
+        Err(error) => tracing::error!(shard = id.0, %error, "the shard's driver failed"),
     }
+}
 
-    /// Counts a refusal that has no exchange.
-    pub fn refused(&self, reason: Reason) {
-        self.metrics.count_reason(reason);
-    }
+async fn live(seed: Seed, receiver: MailReceiver<Order>) {
+    let Some(metrics) = seed.registry.shard(seed.id) else { return };
+    metrics.set_driver(match seed.driver {
+        Driver::IoUring => metrics::Driver::IoUring,
+        Driver::Epoll => metrics::Driver::Epoll,
+    });
+    let shard = Shard::new(Parts {
+        id: seed.id,
+        metrics,
+        table: seed.table,
+        limit_table: seed.limit_table,
+        wall_clock: seed.wall_clock,
+        snapshot: seed.snapshot,
+        outbox: seed.outbox,
+        connections: seed.connections,
+    });
+    net::spawn(async { deadline::turn_wheel().await });
+    net::spawn(keep_house(shard.clone()));
+    obey(shard, receiver, seed.own).await;
+}
 
-    /// Wall-clock time of a monotonic moment, since the Unix epoch.
-    #[inline]
-    pub fn wall(&self, now_ns: u64) -> Duration {
-        Duration::from_nanos(self.wall_clock.at(now_ns))
-    }
-
-    /// The value of the Date field, at most a second old.
-    pub fn date(&self) -> [u8; DATE_LEN] {
-        let (text, second) = self.date.get();
-        let now = self.wall(clock::now_ns()).as_secs();
-        if now == second {
-            return text;
+async fn keep_house(shard: Rc<Shard>) {
+    let mut ticks = 0;
+    loop {
+        net::sleep(TICK).await;
+        let now_ns = clock::now_ns();
+        shard.tick(now_ns);
+        ticks += 1;
+        if ticks % SWEEP_TICKS == 0 {
+            shard.sweep_pools(now_ns);
         }
-        let text = imf_fixdate(now);
-        self.date.set((text, now));
-        text
     }
+}
 
-    /// An identifier that no other request of any node has, as 32 hex digits. Not a secret.
-    pub fn next_request_id(&self) -> [u8; 32] {
-        let [high, low] = self.ids.get();
-        self.ids.set([high, low.wrapping_add(1)]);
-        // The counter is mixed (splitmix64), so that neighbours do not look alike in logs.
-        let mut mixed = low.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let mut text = [0; 32];
-        hex(high, &mut text[..16]);
-        hex(mixed ^ (mixed >> 31), &mut text[16..]);
-        text
-    }
-
-    /// Counts a downstream connection until the guard is dropped. `cutter` ends its receiving.
-    fn open_connection(self: &Rc<Self>, cutter: Cutter) -> OpenConnection {
-        let number = self.next_connection.get();
-        self.next_connection.set(number + 1);
-        let busy = Rc::new(Cell::new(false));
-        self.open.borrow_mut().insert(number, Visible { cutter, busy: busy.clone() });
-        self.metrics.connections_active.inc();
-        OpenConnection { shard: self.clone(), number, busy }
-    }
-
-    /// Ends the connections on which nothing is under way.
-    fn cut_idle(&self) {
-        for connection in self.open.borrow().values() {
-            if !connection.busy.get() {
-                connection.cutter.cut();
+/// Carries out orders until the last one.
+async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<Order>) {
+    let mut own = Some(own);
+    let mut mailbox = match receiver.attach() {
+        Ok(mailbox) => mailbox,
+        Err(error) => return tracing::error!(%error, "the shard has no mailbox"),
+    };
+    let mut listeners: HashMap<SocketAddr, Rc<Listener>> = HashMap::new();
+    while let Some(order) = mailbox.next().await {
+        match order {
+            Order::Install(snapshot) => shard.install(snapshot),
+            Order::Listen(address, socket) => match Listener::new(socket) {
+                Ok(listener) => {
+                    let listener = Rc::new(listener);
+                    listeners.insert(address, listener.clone());
+                    net::spawn(accept(shard.clone(), listener, address));
+                }
+                Err(error) => tracing::error!(%address, %error, "cannot listen"),
+            },
+            Order::Close(address) => {
+                if let Some(listener) = listeners.remove(&address) {
+                    close(&shard, &listener, address);
+                }
             }
+            Order::Drain => {
+                shard.begin_drain();
+                for (address, listener) in listeners.drain() {
+                    close(&shard, &listener, address);
+                }
+                net::spawn(end_when_idle(shard.clone(), own.take()));
+            }
+            Order::Stop => break,
         }
     }
+    shard.flush_log();
+}
 
-    /// Takes a place among the connections of the process; false when all `max` are taken.
-    fn admit_connection(&self, max: u32) -> bool {
-        if self.connections.fetch_add(1, Ordering::Relaxed) < max {
-            return true;
-        }
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        false
+/// Serves what the kernel has queued already, then stops listening.
+fn close(shard: &Rc<Shard>, listener: &Listener, address: SocketAddr) {
+    for (stream, source) in listener.accept_queued() {
+        admit(shard, stream, source, address);
     }
+    listener.close();
+}
 
-    /// Whether exchanges are logged.
-    #[inline]
-    pub fn logs_access(&self) -> bool {
-        self.local.borrow().logs_access
-    }
-
-    /// Appends a line to the access log.
-    pub fn write_log(&self, record: &log::Record<'_>) {
-        if let Some(log) = &mut *self.log.borrow_mut() {
-            log.write(clock::now_ns(), record);
-        }
-    }
-
-    /// The request headers that the configuration wants in each line.
-    pub fn logged_headers<'h>(&self, head: &'h Head, local: &'h Local) -> Vec<(&'h str, &'h [u8])> {
-        let names = &local.snapshot.config.telemetry.access_log.headers;
-        names.iter().flat_map(|name| head.get_all(name).map(move |value| (name.as_str(), value))).collect()
-    }
-
-    fn install(&self, snapshot: Arc<Snapshot>) {
-        let previous = self.local();
-        let generation = snapshot.generation.0;
-        let local = Local::install(snapshot, Some(&previous), self.id, &mut self.pools.borrow_mut());
-        if let Some(log) = &mut *self.log.borrow_mut() {
-            log.set_format(local.snapshot.log_format());
-        }
-        *self.local.borrow_mut() = Rc::new(local);
-        self.metrics.generation.set(generation);
-    }
-
-    /// What is done every so often, off the path of any request.
-    fn tick(&self, now_ns: u64) {
-        if let Some(log) = &mut *self.log.borrow_mut() {
-            log.tick(now_ns);
-            self.metrics.log_records_dropped.add(log.take_lost());
-        }
-    }
-
-    fn sweep_pools(&self, now_ns: u64) {
-        let (mut idle, mut active) = (0, 0);
-        let pools = self.pools.borrow();
-        for pool in pools.values() {
-            pool.sweep(now_ns);
-            let (i, a) = pool.sizes();
-            idle += i as u64;
-            active += u64::from(a);
-        }
-        self.metrics.pool_idle.set(idle);
-        self.metrics.pool_active.set(active);
+async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
+    while let Some((stream, source)) = listener.accept().await {
+        admit(&shard, stream, source, address);
     }
 }
 
-fn hex(value: u64, out: &mut [u8]) {
-    for (i, digit) in out.iter_mut().enumerate() {
-        let nibble = (value >> (60 - 4 * i)) & 15;
-        *digit = b"0123456789abcdef"[nibble as usize];
+fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: SocketAddr) {
+    shard.metrics.connections_accepted.inc();
+    let max = shard.local().snapshot.config.limits.connections;
+    if !shard.admit_connection(max) {
+        shard.metrics.connections_refused.inc();
+        shard.refused(Reason::ConnectionLimit);
+        return; // dropping the stream closes it
     }
+    let open = shard.open_connection(stream.rx.deadline.cutter());
+    net::spawn(exchange::serve(shard.clone(), stream, source, listener, open));
 }
 
-/// A downstream connection as the drain sees it.
-struct Visible {
-    cutter: Cutter,
-    busy: Rc<Cell<bool>>,
-}
-
-/// A downstream connection that is open.
-pub struct OpenConnection {
-    shard: Rc<Shard>,
-    number: u64,
-    busy: Rc<Cell<bool>>,
-}
-
-impl OpenConnection {
-    /// Says whether an exchange is under way: a drain leaves it alone then.
-    #[inline]
-    pub fn set_busy(&self, busy: bool) {
-        self.busy.set(busy);
+/// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
+/// takes with `Order::Stop`.
+async fn end_when_idle(shard: Rc<Shard>, own: Option<MailSender<Order>>) {
+    let mut waited = Duration::ZERO;
+    while !shard.is_idle() {
+        // A client that has just sent a request must not be cut off: it is told `Connection: close` with its answer.
+        if waited >= DRAIN_IDLE_GRACE {
+            shard.cut_idle();
+        }
+        net::sleep(DRAIN_TICK).await;
+        waited += DRAIN_TICK;
     }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.shard.open.borrow_mut().remove(&self.number);
-        self.shard.connections.fetch_sub(1, Ordering::Relaxed);
-        self.shard.metrics.connections_active.dec();
+    if let Some(own) = own {
+        // A full box holds an order that ends the thread, or the control thread is about to send one.
+        let _ = own.send(Order::Stop);
     }
 }

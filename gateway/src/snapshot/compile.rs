@@ -128,9 +128,8 @@ fn compile_services(
 }
 
 fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
-    let live = |route: &config::Route| {
-        route.enabled && route.service.is_none_or(|service| config[service].enabled)
-    };
+    let live =
+        |route: &config::Route| route.enabled && route.service.is_none_or(|service| config[service].enabled);
     let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
         route::RouteSpec {
             id: RouteId(index as u32),
@@ -145,6 +144,7 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
                 https: route.protocols.iter().any(|p| p.is_http() && p.is_tls()),
             },
             order: index as u64,
+            wants_captures: false,
         }
     });
     match Router::compile(specs.collect()) {

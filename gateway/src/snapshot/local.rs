@@ -34,8 +34,14 @@ pub struct LocalService {
 impl Local {
     /// Makes the instance of `snapshot` on a shard, taking over from `previous` what bears the same name. Pools that no
     /// service uses any more are closed. Cannot fail.
-    pub fn install(snapshot: Arc<Snapshot>, previous: Option<&Local>, shard: ShardId, pools: &mut PoolTable) -> Self {
-        let upstreams: Vec<_> = snapshot.upstreams.iter().map(|spec| adopt_upstream(spec, previous, shard)).collect();
+    pub fn install(
+        snapshot: Arc<Snapshot>,
+        previous: Option<&Local>,
+        shard: ShardId,
+        pools: &mut PoolTable,
+    ) -> Self {
+        let upstreams: Vec<_> =
+            snapshot.upstreams.iter().map(|spec| adopt_upstream(spec, previous, shard)).collect();
         let limits = &snapshot.config.limits;
         let pool_limits = PoolLimits {
             idle_max: limits.upstream_idle_connections as usize,
@@ -54,7 +60,8 @@ impl Local {
                     .iter()
                     .map(|target| {
                         let address = target.address.unwrap_or(super::NOWHERE);
-                        let tls = service.tls.as_ref().map(|tls| (tls.for_shard(), target.tls_name.to_string()));
+                        let tls =
+                            service.tls.as_ref().map(|tls| (tls.for_shard(), target.tls_name.to_string()));
                         let key = PoolKey {
                             address,
                             tls: service.tls_key.as_ref().map(|key| format!("{} {key}", target.tls_name)),

@@ -62,10 +62,16 @@ fn target(
 ) -> TargetSpec {
     let resolved = resolve(address).map_err(|cause| {
         let fault = config::Fault::new(format!("{address} does not resolve: {cause}"));
-        found.warning(origin.span, &origin.path, fault.hint("it gets no traffic until a reload finds its address"));
+        found.warning(
+            origin.span,
+            &origin.path,
+            fault.hint("it gets no traffic until a reload finds its address"),
+        );
     });
     let (host, port) = match address {
-        config::Address::Socket(address) if address.is_ipv6() => (format!("[{}]", address.ip()), address.port()),
+        config::Address::Socket(address) if address.is_ipv6() => {
+            (format!("[{}]", address.ip()), address.port())
+        }
         config::Address::Socket(address) => (address.ip().to_string(), address.port()),
         config::Address::Name { host, port } => (host.clone(), *port),
     };
@@ -89,7 +95,9 @@ fn build(
 ) -> UpstreamSpec {
     let old = previous.and_then(|snapshot| snapshot.upstreams.iter().find(|old| *old.name == *name));
     let health = match old {
-        Some(old) if old.targets.iter().map(|t| &t.name).eq(targets.iter().map(|t| &t.name)) => old.health.clone(),
+        Some(old) if old.targets.iter().map(|t| &t.name).eq(targets.iter().map(|t| &t.name)) => {
+            old.health.clone()
+        }
         Some(old) => Arc::new(Group::adopting(targets.len(), |index| {
             let known = old.targets.iter().position(|t| t.name == targets[index].name)?;
             Some((&*old.health, TargetIndex(known as u32)))
@@ -102,7 +110,8 @@ fn build(
         // Latency is judged by load until measurements are shared: two choices, fewer under way wins.
         Some(config::Algorithm::Latency) => Algorithm::TwoChoices,
         Some(config::Algorithm::ConsistentHashing) => {
-            let points: Vec<(u64, u32)> = targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect();
+            let points: Vec<(u64, u32)> =
+                targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect();
             Algorithm::ConsistentHashing(Arc::new(Ring::new(&points)))
         }
     };

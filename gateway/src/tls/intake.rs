@@ -68,7 +68,9 @@ impl Intake {
         if free == 0 {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        if self.received.capacity() < room && self.received.capacity() - self.received.len() < free.min(HEAD_ROOM) {
+        if self.received.capacity() < room
+            && self.received.capacity() - self.received.len() < free.min(HEAD_ROOM)
+        {
             self.received.reserve_exact(free);
         }
         self.rx.recv(&mut self.received, free).await

@@ -12,9 +12,9 @@
 pub mod certificate;
 pub mod config;
 pub mod fault;
+mod intake;
 pub mod resolve;
 pub mod session;
-mod intake;
 mod stream;
 
 #[cfg(test)]
@@ -27,7 +27,7 @@ pub use config::{
     client_config, server_config,
 };
 pub use fault::{Blame, FaultKind, TlsError, TlsFault, looks_like_plain_http};
+pub use intake::{BODY_ROOM, HEAD_ROOM, Intake};
 pub use resolve::CertificateEntry;
 pub use session::{End, Session};
-pub use intake::{BODY_ROOM, HEAD_ROOM, Intake};
 pub use stream::{HandshakeError, Rx, Stream, Tx};

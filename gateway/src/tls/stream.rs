@@ -133,8 +133,7 @@ impl Rx {
             if tls.session.borrow().received_close_notify() {
                 return Ok(0);
             }
-            let chunk =
-                if tls.cipher.capacity() > CIPHER_CHUNK { CIPHER_CHUNK_LARGE } else { CIPHER_CHUNK };
+            let chunk = if tls.cipher.capacity() > CIPHER_CHUNK { CIPHER_CHUNK_LARGE } else { CIPHER_CHUNK };
             tls.cipher.clear();
             tls.cipher.reserve(chunk);
             let n = self.raw.recv(&mut tls.cipher, chunk).await?;

@@ -115,7 +115,8 @@ impl Pool {
             None => tls::Stream::plain(stream),
             Some((config, name)) => {
                 stream.rx.deadline.arm(limit);
-                let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
+                let stream =
+                    tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
                 stream.rx.deadline().disarm();
                 stream
             }
@@ -159,4 +160,3 @@ impl Pool {
         (self.idle.borrow().len(), self.active.get())
     }
 }
-

@@ -218,6 +218,21 @@ impl Connection {
         self.inbox.pending().len()
     }
 
+    /// Whether bytes or the end come within `patience`; what comes stays to be read.
+    pub fn readable_within(&mut self, patience: Duration) -> bool {
+        let stream = self.inbox.stream();
+        stream.set_read_timeout(Some(patience)).expect("a time limit");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        peeked.map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |_| true)
+    }
+
+    /// Ends the connection with a TCP reset, as a program does that crashes.
+    pub fn reset(mut self) {
+        let stream = self.inbox.stream();
+        socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+
     /// Tells the gateway that no more bytes will come.
     #[track_caller]
     pub fn finish_sending(&mut self) {

@@ -79,6 +79,13 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Ends it without warning and waits until it is gone.
+    pub fn kill(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(child.kill());
+        drop(child.wait());
+    }
+
     #[track_caller]
     pub fn signal(&self, name: &str) {
         assert!(self.ended().is_none(), "the gateway has ended:\n{}", self.stderr());
@@ -97,9 +104,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        drop(child.kill());
-        drop(child.wait());
+        self.kill();
         let stderr = self.stderr();
         if std::thread::panicking() {
             eprintln!("--- gateway standard error ---\n{}", tail(&stderr));

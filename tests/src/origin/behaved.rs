@@ -12,7 +12,7 @@ use crate::pattern;
 ///
 /// Keys: `origin` (the name given), `method`, `target`, `version`, `headers` (list of pairs in
 /// order), `raw_head`, `body` (text of its beginning), `body_len`, `body_ok` (followed the
-/// pattern), `trailers`, `chunks`, `connection`.
+/// pattern), `trailers`, `chunks`, `connection`. The header `X-Target` repeats the target.
 #[derive(Debug, Default)]
 pub struct Echo {
     /// Tells two echoes of one upstream apart.
@@ -25,13 +25,12 @@ impl Script for Echo {
             let close = received.head.has_token("connection", "close");
             let head_only = received.head.word(0) == "HEAD";
             let body = describe(self.name, &received).to_string();
+            let fields = format!("Content-Type: application/json\r\nX-Target: {}\r\n", received.head.word(1));
             if head_only {
-                let head =
-                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Origin: echo\r\n\r\n", body.len());
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
                 wire.send(head.as_bytes())?;
             } else {
-                let fields = "Content-Type: application/json\r\nX-Origin: echo\r\n";
-                wire.answer("200 OK", fields, body.as_bytes())?;
+                wire.answer("200 OK", &fields, body.as_bytes())?;
             }
             if close {
                 return Ok(());

@@ -80,8 +80,9 @@ impl Origin {
     /// When the address cannot be bound within the patience of a test.
     pub fn start_at(addr: SocketAddr, script: impl Script) -> Origin {
         let listener = eventually("binding an origin", || {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-                .map_err(|error| error.to_string())?;
+            let socket =
+                socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)
+                    .map_err(|error| error.to_string())?;
             let bound = socket
                 .set_reuse_address(true)
                 .and_then(|()| socket.set_reuse_port(true))
@@ -121,6 +122,11 @@ impl Origin {
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.seen.raw.lock().expect("record").len()
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.seen.open.lock().expect("record").iter().flatten().count()
     }
 
     /// The recorded requests, in the order of their ends.

@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use httparse::{Header, Status};
 
 use super::diagnose::diagnose;
+use super::progress::Progress;
 use super::target;
 use crate::http::{
     Head, Known, Method, PathPolicy, Reason, Refusal, RequestHead, ResponseHead, Span, Version,
@@ -66,8 +67,12 @@ pub enum Parsed {
 /// Parses the head of a request at the start of `buf`, which may hold more than the head.
 ///
 /// Refuses with 400, 405 (CONNECT, TRACE), 414, 431 or 505; after a refusal the connection can only
-/// be closed. What was in `out` is replaced.
+/// be closed. What was in `out` is replaced, also by a refused head: as much of that as could be read
+/// is there for the log.
 pub fn parse_request(buf: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Refusal> {
+    if !out.progress.begun() {
+        out.clear();
+    }
     let Some(lead) = empty_lines(buf)? else { return Ok(Parsed::Partial) };
     let text = &buf[lead..];
     if out.progress.begun()
@@ -89,7 +94,7 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> 
     if len > limits.head {
         return Err(refuse(Reason::HeaderTooLarge));
     }
-    out.clear();
+    out.progress = Progress::default();
     let head_text = &text[..len];
     out.head.store(head_text);
     let line_end = check_lines(head_text, request.headers).ok_or(refuse(Reason::BareLf))?;
@@ -125,6 +130,9 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> 
 /// Every refusal is 502 `upstream_bad_response`; the connection can only be closed.
 pub fn parse_response(buf: &[u8], limits: &HeadLimits, out: &mut ResponseHead) -> Result<Parsed, Refusal> {
     const BAD: Refusal = Refusal::new(Reason::UpstreamBadResponse);
+    if !out.progress.begun() {
+        out.clear();
+    }
     // httparse would skip empty lines, which no response begins with.
     match buf.first() {
         None => return Ok(Parsed::Partial),
@@ -151,7 +159,7 @@ pub fn parse_response(buf: &[u8], limits: &HeadLimits, out: &mut ResponseHead) -
     if len > limits.head || !(100..=599).contains(&status) {
         return Err(BAD);
     }
-    out.clear();
+    out.progress = Progress::default();
     let head_text = &buf[..len];
     out.head.store(head_text);
     check_lines(head_text, response.headers).ok_or(BAD)?;

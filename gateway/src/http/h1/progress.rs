@@ -43,7 +43,7 @@ impl Progress {
         }
         self.scanned = text.len();
         // The CR of the line end may be the last byte that is here.
-        if !self.line && text.len() > line_limit + 1 {
+        if !self.line && text.len() > line_limit.saturating_add(1) {
             return Err(Reason::UriTooLong);
         }
         if text.len() > head_limit {

@@ -8,7 +8,7 @@
 
 use super::Persistence;
 use crate::http::head::decimal;
-use crate::http::{Head, Known, RequestHead, ResponseHead};
+use crate::http::{Head, Known, Refusal, RequestHead, ResponseHead};
 
 /// Appends the head of a request: `method SP path[?query] SP HTTP/1.1`, the fields, the empty line.
 pub fn write_request(request: &RequestHead, persistence: Persistence, out: &mut Vec<u8>) {
@@ -85,6 +85,14 @@ pub struct Answer<'a> {
     pub head_only: bool,
     /// What to say of the connection.
     pub persistence: Persistence,
+}
+
+impl<'a> Answer<'a> {
+    /// The answer to a refused request.
+    pub fn to(refusal: Refusal, date: &'a [u8], head_only: bool, persistence: Persistence) -> Answer<'a> {
+        let (status, message, fields) = (refusal.status, refusal.message(), refusal.fields());
+        Answer { status, message, member: "message", fields, date, head_only, persistence }
+    }
 }
 
 /// Appends an answer of the gateway, head and body.

@@ -1,3 +1,5 @@
+//! Balancing: each algorithm's promise, and that nobody who is out is ever picked.
+
 use std::cell::RefCell;
 
 use proptest::prelude::*;

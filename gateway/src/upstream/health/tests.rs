@@ -1,3 +1,5 @@
+//! Health: the transitions of the table, random histories, and threads that share a group.
+
 use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
@@ -381,4 +383,32 @@ fn shards_agree_without_locks() {
     let out = (0..TARGETS as u32).filter(|&t| phase(&group, TargetIndex(t)) != Phase::Healthy).count();
     assert_eq!(group.ejected() as usize, out);
     assert!(trials.load(Ordering::Relaxed) > 100, "the test must reach trials");
+}
+
+/// Two threads ask for the same trials in lockstep: each trial is given exactly once.
+#[test]
+fn a_trial_is_given_once() {
+    const TARGETS: usize = 20_000;
+    let policy = Policy { failures: 1, ejected_max_percent: 100, ..Policy::default() };
+    let group = Group::new(TARGETS);
+    let targets = || (0..TARGETS as u32).map(TargetIndex);
+    targets().for_each(|target| assert!(eject(&group, target, 0, &policy) > 0));
+    let reached = [AtomicU32::new(0), AtomicU32::new(0)];
+    let sweep = |own: usize| {
+        let admitted = targets().filter(|&target| {
+            reached[own].store(target.0, Ordering::SeqCst);
+            let mut turns = 0_u32;
+            while reached[1 - own].load(Ordering::SeqCst) < target.0 {
+                turns += 1;
+                if turns.is_multiple_of(1000) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            }
+            matches!(group.admit(target, 31 * S, &policy), Admission::Trial(_))
+        });
+        admitted.count()
+    };
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| sweep(0));
+        (sweep(1), one.join().unwrap())
+    });
+    assert_eq!(one + other, TARGETS);
 }

@@ -1,3 +1,5 @@
+//! Retries: the table line by line, and the budget under attack.
+
 use proptest::prelude::*;
 
 use super::*;

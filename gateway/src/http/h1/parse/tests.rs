@@ -67,6 +67,29 @@ fn a_head_is_reused_without_a_trace_of_the_last_message() {
 }
 
 #[test]
+fn a_refused_head_leaves_nothing_of_the_last_one() {
+    let mut head = RequestHead::new();
+    let limits = HeadLimits::default();
+    parse_request(b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n", &limits, &mut head).unwrap();
+    parse_request(b"GET /\x01 HTTP/1.1\r\n\r\n", &limits, &mut head).unwrap_err();
+    assert_eq!((head.raw_target(), head.path(), head.head.len()), (&b""[..], &b""[..], 0));
+    parse_request(b"GET /a/%2F HTTP/1.1\r\nHost: a\r\n\r\n", &limits, &mut head).unwrap_err();
+    assert_eq!((head.raw_target(), head.path()), (&b"/a/%2F"[..], &b""[..]));
+}
+
+#[test]
+fn a_warm_head_takes_no_memory() {
+    let mut head = RequestHead::new();
+    let text = b"GET /%7E?a HTTP/1.1\r\nHost: A\r\nx:y\r\n\r\n";
+    let mut capacity = None;
+    for _ in 0..3 {
+        parse_request(text, &HeadLimits::default(), &mut head).unwrap();
+        let now = head.head.arena().capacity();
+        assert_eq!(*capacity.get_or_insert(now), now);
+    }
+}
+
+#[test]
 fn request_lines_rfc9112_3() {
     for (line, want) in [
         ("GET / HTTP/1.1", Ok("/")),

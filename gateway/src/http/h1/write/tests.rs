@@ -27,6 +27,9 @@ fn a_request_is_written_in_origin_form_rfc9112_3_2_1() {
         ("GET http://a?b HTTP/1.0\r\n\r\n", "GET /?b HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("PURGE /? HTTP/1.1\r\nHost: a\r\n\r\n", "PURGE /? HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a \r\nx:\ty\r\nz:\r\n\r\n", {
+            "GET / HTTP/1.1\r\nHost: a\r\nx: y\r\nz: \r\n\r\n"
+        }),
         ("GET / HTTP/1.1\r\nHost:a\r\nx:\t y \r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nx: y\r\n\r\n"),
     ] {
         assert_eq!(text(|out| write_request(&request(came), Persistence::Implied, out)), goes, "{came:?}");
@@ -139,6 +142,15 @@ fn an_answer_has_kongs_body() {
     // The answer to HEAD tells of the body of the answer to GET (RFC 9110 section 9.3.2).
     let head_only = Answer { head_only: true, ..ANSWER };
     assert_eq!(text(|out| write_answer(&head_only, out)), head);
+}
+
+#[test]
+fn a_refusal_is_answered_with_its_status_and_fields() {
+    let refusal = Refusal::new(crate::http::Reason::TraceRefused);
+    let text = text(|out| write_answer(&Answer::to(refusal, b"", false, Persistence::Close), out));
+    assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{text}");
+    assert!(text.contains("\r\nAllow: GET, HEAD, "), "{text}");
+    assert!(text.ends_with("{\"message\":\"Method not allowed\"}"), "{text}");
 }
 
 #[test]

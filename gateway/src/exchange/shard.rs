@@ -1,0 +1,269 @@
+//! What the exchanges of one shard share: the generation, the pools, the counters, and who is connected.
+//!
+//! Never shared with another thread; what is reachable from here and used by several shards is a table of atomics or
+//! immutable.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use portcullis_abi::Reason;
+
+use crate::http::Head;
+use crate::http::date::{DATE_LEN, imf_fixdate};
+use crate::id::ShardId;
+use crate::limit::{Table, WallClock, random_secret};
+use crate::log::{self, Outbox, ShardLog};
+use crate::metrics::ShardMetrics;
+use crate::net::clock;
+use crate::net::deadline::Cutter;
+use crate::snapshot::{Local, PoolTable, Snapshot};
+
+/// What a shard's tasks share.
+pub struct Shard {
+    pub id: ShardId,
+    pub metrics: Arc<ShardMetrics>,
+    /// Buckets of sources: the mapping shared with the XDP program, or ordinary memory.
+    pub table: Arc<Table>,
+    /// Counters of all other limit keys, in ordinary memory.
+    pub limit_table: Arc<Table>,
+    wall_clock: Arc<WallClock>,
+    local: RefCell<Rc<Local>>,
+    pools: RefCell<PoolTable>,
+    log: RefCell<Option<ShardLog>>,
+    draining: Cell<bool>,
+    /// Downstream connections of the whole process, for the limit on them.
+    connections: Arc<AtomicU32>,
+    /// Downstream connections of this shard, for draining.
+    open: RefCell<HashMap<u64, Visible>>,
+    next_connection: Cell<u64>,
+    date: Cell<([u8; DATE_LEN], u64)>,
+    /// State of the request id generator.
+    ids: Cell<[u64; 2]>,
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    pub id: ShardId,
+    pub metrics: Arc<ShardMetrics>,
+    pub table: Arc<Table>,
+    pub limit_table: Arc<Table>,
+    pub wall_clock: Arc<WallClock>,
+    pub snapshot: Arc<Snapshot>,
+    pub outbox: Option<Outbox>,
+    pub connections: Arc<AtomicU32>,
+}
+
+impl Shard {
+    /// A shard with its first generation, on the thread that it belongs to.
+    pub fn new(parts: Parts) -> Rc<Self> {
+        parts.metrics.generation.set(parts.snapshot.generation.0);
+        let mut pools = PoolTable::default();
+        let log = parts.outbox.map(|outbox| ShardLog::new(parts.snapshot.log_format(), outbox));
+        let local = Local::install(parts.snapshot, None, parts.id, &mut pools);
+        let seed = random_secret();
+        Rc::new(Self {
+            id: parts.id,
+            metrics: parts.metrics,
+            table: parts.table,
+            limit_table: parts.limit_table,
+            wall_clock: parts.wall_clock,
+            local: RefCell::new(Rc::new(local)),
+            pools: RefCell::new(pools),
+            log: RefCell::new(log),
+            draining: Cell::new(false),
+            connections: parts.connections,
+            open: RefCell::default(),
+            next_connection: Cell::new(0),
+            date: Cell::new(([0; DATE_LEN], 0)),
+            ids: Cell::new([seed.a, seed.b]),
+        })
+    }
+
+    /// Lets what is in flight be the last.
+    pub fn begin_drain(&self) {
+        self.draining.set(true);
+    }
+
+    /// Whether no connection is open.
+    pub fn is_idle(&self) -> bool {
+        self.open.borrow().is_empty()
+    }
+
+    /// Hands over what is left of the access log.
+    pub fn flush_log(&self) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.flush();
+        }
+    }
+
+    /// The generation that new exchanges use.
+    #[inline]
+    pub fn local(&self) -> Rc<Local> {
+        self.local.borrow().clone()
+    }
+
+    /// Whether the shard is on its way out: no further exchange on any connection.
+    #[inline]
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Counts a refusal that has no exchange.
+    pub fn refused(&self, reason: Reason) {
+        self.metrics.count_reason(reason);
+    }
+
+    /// Wall-clock time of a monotonic moment, since the Unix epoch.
+    #[inline]
+    pub fn wall(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(self.wall_clock.at(now_ns))
+    }
+
+    /// The value of the Date field, at most a second old.
+    pub fn date(&self) -> [u8; DATE_LEN] {
+        let (text, second) = self.date.get();
+        let now = self.wall(clock::now_ns()).as_secs();
+        if now == second {
+            return text;
+        }
+        let text = imf_fixdate(now);
+        self.date.set((text, now));
+        text
+    }
+
+    /// An identifier that no other request of any node has, as 32 hex digits. Not a secret.
+    pub fn next_request_id(&self) -> [u8; 32] {
+        let [high, low] = self.ids.get();
+        self.ids.set([high, low.wrapping_add(1)]);
+        // The counter is mixed (splitmix64), so that neighbours do not look alike in logs.
+        let mut mixed = low.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mut text = [0; 32];
+        hex(high, &mut text[..16]);
+        hex(mixed ^ (mixed >> 31), &mut text[16..]);
+        text
+    }
+
+    /// Counts a downstream connection until the guard is dropped. `cutter` ends its receiving.
+    pub fn open_connection(self: &Rc<Self>, cutter: Cutter) -> OpenConnection {
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        let busy = Rc::new(Cell::new(false));
+        self.open.borrow_mut().insert(number, Visible { cutter, busy: busy.clone() });
+        self.metrics.connections_active.inc();
+        OpenConnection { shard: self.clone(), number, busy }
+    }
+
+    /// Ends the connections on which nothing is under way.
+    pub fn cut_idle(&self) {
+        for connection in self.open.borrow().values() {
+            if !connection.busy.get() {
+                connection.cutter.cut();
+            }
+        }
+    }
+
+    /// Takes a place among the connections of the process; false when all `max` are taken.
+    pub fn admit_connection(&self, max: u32) -> bool {
+        if self.connections.fetch_add(1, Ordering::Relaxed) < max {
+            return true;
+        }
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Whether exchanges are logged.
+    #[inline]
+    pub fn logs_access(&self) -> bool {
+        self.local.borrow().logs_access
+    }
+
+    /// Appends a line to the access log.
+    pub fn write_log(&self, record: &log::Record<'_>) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.write(clock::now_ns(), record);
+        }
+    }
+
+    /// The request headers that the configuration wants in each line.
+    pub fn logged_headers<'h>(&self, head: &'h Head, local: &'h Local) -> Vec<(&'h str, &'h [u8])> {
+        let names = &local.snapshot.config.telemetry.access_log.headers;
+        names.iter().flat_map(|name| head.get_all(name).map(move |value| (name.as_str(), value))).collect()
+    }
+
+    /// Uses a new generation for all new exchanges.
+    pub fn install(&self, snapshot: Arc<Snapshot>) {
+        let previous = self.local();
+        let generation = snapshot.generation.0;
+        let local = Local::install(snapshot, Some(&previous), self.id, &mut self.pools.borrow_mut());
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.set_format(local.snapshot.log_format());
+        }
+        *self.local.borrow_mut() = Rc::new(local);
+        self.metrics.generation.set(generation);
+    }
+
+    /// What is done every so often, off the path of any request.
+    pub fn tick(&self, now_ns: u64) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.tick(now_ns);
+            self.metrics.log_records_dropped.add(log.take_lost());
+        }
+    }
+
+    /// Closes idle upstream connections that are too old or were closed by their target.
+    pub fn sweep_pools(&self, now_ns: u64) {
+        let (mut idle, mut active) = (0, 0);
+        let pools = self.pools.borrow();
+        for pool in pools.values() {
+            pool.sweep(now_ns);
+            let (i, a) = pool.sizes();
+            idle += i as u64;
+            active += u64::from(a);
+        }
+        self.metrics.cpu_ns.set(clock::thread_cpu_ns());
+        self.metrics.pool_idle.set(idle);
+        self.metrics.pool_active.set(active);
+    }
+}
+
+fn hex(value: u64, out: &mut [u8]) {
+    for (i, digit) in out.iter_mut().enumerate() {
+        let nibble = (value >> (60 - 4 * i)) & 15;
+        *digit = b"0123456789abcdef"[nibble as usize];
+    }
+}
+
+/// A downstream connection as the drain sees it.
+struct Visible {
+    cutter: Cutter,
+    busy: Rc<Cell<bool>>,
+}
+
+/// A downstream connection that is open.
+pub struct OpenConnection {
+    shard: Rc<Shard>,
+    number: u64,
+    busy: Rc<Cell<bool>>,
+}
+
+impl OpenConnection {
+    /// Says whether an exchange is under way: a drain leaves it alone then.
+    #[inline]
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.set(busy);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.shard.open.borrow_mut().remove(&self.number);
+        self.shard.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shard.metrics.connections_active.dec();
+    }
+}

@@ -1,0 +1,16 @@
+//! Packets: the XDP program's own parser never reads past the frame.
+#![no_main]
+
+use aya_ebpf::programs::XdpContext;
+use libfuzzer_sys::fuzz_target;
+use portcullis_fuzz::packet::{Cursor, Network, Packet};
+
+fuzz_target!(|data: &[u8]| {
+    let frame = XdpContext::of(data);
+    let mut cursor = Cursor::new(&frame);
+    match cursor.link() {
+        Ok(Network::V4) => drop(cursor.ipv4(&mut Packet::empty())),
+        Ok(Network::V6) => drop(cursor.ipv6(&mut Packet::empty())),
+        Ok(Network::Other) | Err(_) => {}
+    }
+});

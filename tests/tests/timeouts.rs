@@ -1,0 +1,170 @@
+//! Time limits towards clients and towards idle targets: who is slow is cut, and nobody else.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use portcullis_tests::certs::Authority;
+use portcullis_tests::client::{Connection, Request};
+use portcullis_tests::eventually::{eventually, holds};
+use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::origin::{Bulk, Echo, Gate, Held, Origin};
+
+fn limited(origin: SocketAddr, timeouts: &str) -> Gateway {
+    Gateway::start(&Setup::proxy(origin, "").timeouts(&format!("drain_delay: 0s, {timeouts}")))
+}
+
+#[test]
+fn a_head_that_does_not_end_is_answered_408() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_head: 400ms");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send("GET / HTTP/1.1\r\nHost: te");
+    let response = connection.response().expect(408);
+    assert!(response.head.has_token("connection", "close"), "{:?}", response.head.fields);
+    connection.expect_closed();
+    gateway.logged(|line| line["reason"] == "request_timeout");
+}
+
+#[test]
+fn a_head_that_drips_gets_no_more_time() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_head: 500ms");
+    let mut connection = Connection::open(gateway.addr());
+    let start = Instant::now();
+    connection.send("GET / HTTP/1.1\r\nA: ");
+    // One byte at a time, each well within the limit; together far beyond it.
+    let refused = eventually("the end of patience", || {
+        drop(connection.try_send(b"x"));
+        let readable = connection.readable_within(Duration::from_millis(40));
+        holds(readable, "still waiting").map(|()| start.elapsed())
+    });
+    assert!(refused < Duration::from_secs(5), "{refused:?}");
+    assert!(connection.try_response(false).is_ok_and(|response| response.status == 408));
+}
+
+#[test]
+fn a_silent_connection_is_closed_without_a_word() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_head: 300ms, keep_alive: 300ms");
+    Connection::open(gateway.addr()).expect_closed();
+    let mut connection = Connection::open(gateway.addr());
+    Request::get("/").keep().send_on(&mut connection).expect(200);
+    connection.expect_closed();
+}
+
+#[test]
+fn a_kept_connection_has_its_own_limit() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_head: 200ms, keep_alive: 20s");
+    let mut connection = Connection::open(gateway.addr());
+    Request::get("/").keep().send_on(&mut connection).expect(200);
+    assert!(
+        !connection.readable_within(Duration::from_millis(600)),
+        "the head's limit cut an idle connection"
+    );
+    Request::get("/").keep().send_on(&mut connection).expect(200);
+}
+
+#[test]
+fn a_body_that_stops_is_cut() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_body_idle: 400ms");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send("POST /stopped HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf");
+    if let Ok(response) = connection.try_response(false) {
+        response.expect(408);
+    }
+    connection.expect_closed();
+    let line = gateway.logged(|line| line["path"] == "/stopped");
+    assert_eq!(line["reason"], "body_timeout", "{line}");
+    assert_eq!(origin.requests(), 0, "half a request is none");
+}
+
+#[test]
+fn a_slow_body_that_goes_on_is_not_cut() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_body_idle: 400ms, request_head: 400ms");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send("POST /slow HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n");
+    for _ in 0..10 {
+        assert!(!connection.readable_within(Duration::from_millis(100)), "cut while sending");
+        connection.send("x");
+    }
+    assert_eq!(connection.response().expect(200).json()["body"], "xxxxxxxxxx");
+}
+
+#[test]
+fn a_slow_target_does_not_use_up_the_clients_limits() {
+    let gate = Gate::shut();
+    let origin = Origin::start(Held { gate: gate.clone(), midway: false });
+    let gateway = limited(origin.addr(), "request_body_idle: 300ms, request_head: 300ms, keep_alive: 300ms");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::post("/", "whole").keep().bytes());
+    assert!(!connection.readable_within(Duration::from_millis(900)), "cut while the target was thinking");
+    gate.open();
+    connection.response().expect(200);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut() {
+    let origin = Origin::start(Bulk { len: 50 << 20, chunked: false });
+    let gateway = limited(origin.addr(), "response_write: 400ms");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::get("/unread").bytes());
+    connection.try_head().expect("the head");
+    gateway.logged(|line| line["path"] == "/unread" && line["reason"].is_string());
+    eventually("no open connection", || {
+        let open = gateway.metrics().sum("portcullis_downstream_connections_active", &[]);
+        holds(open == 0.0, format!("{open}"))
+    });
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_cut() {
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let leaf = Authority::new(dir.path()).leaf(&["one.test"]);
+    let origin = Origin::start(Echo::default());
+    let certificate = format!(
+        "certificates:\n  - {{name: one, cert_file: '{}', key_file: '{}'}}",
+        leaf.cert.display(),
+        leaf.key.display()
+    );
+    let setup = Setup::proxy(origin.addr(), "").with(&certificate).tls("{certificates: [one]}");
+    let gateway = Gateway::start(&setup.timeouts("drain_delay: 0s, tls_handshake: 300ms"));
+    let mut connection = Connection::open(gateway.tls_addr());
+    connection.send(b"\x16\x03\x01\x01\x00\x01");
+    connection.expect_closed();
+    eventually("the reason in the metrics", || {
+        let count =
+            gateway.metrics().get("portcullis_refusals_total", &[("reason", "tls_handshake_timeout")]);
+        holds(count == 1.0, format!("{count}"))
+    });
+}
+
+#[test]
+fn idle_connections_to_targets_are_let_go() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "upstream_keep_alive: 300ms");
+    Request::get("/").send(gateway.addr()).expect(200);
+    let idle = || gateway.metrics().get("portcullis_upstream_connections", &[("state", "idle")]);
+    eventually("an empty pool", || {
+        holds(origin.open() == 0 && idle() == 0.0, format!("{} {}", origin.open(), idle()))
+    });
+    Request::get("/").send(gateway.addr()).expect(200);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_by_the_next_write() {
+    // Nothing watches a client while its target is thinking, so the next bytes for it find out.
+    let gate = Gate::shut();
+    let origin = Origin::start(Held { gate: gate.clone(), midway: true });
+    let gateway = limited(origin.addr(), "drain: 1s");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::get("/left").keep().bytes());
+    connection.try_head().expect("the head");
+    connection.reset();
+    gate.open();
+    let line = gateway.logged(|line| line["path"] == "/left");
+    assert_eq!(line["reason"], "client_aborted", "{line}");
+}
