@@ -34,7 +34,11 @@ pub struct Record {
     pub connected_ns: Option<u64>,
     pub sent_ns: Option<u64>,
     pub first_byte_ns: Option<u64>,
+    /// Of the request body.
     pub request_bytes: u64,
+    /// Of the response head.
+    pub head_bytes: u64,
+    /// Of the response body.
     pub response_bytes: u64,
     /// Bytes of the request body, when all of it arrived with the head.
     pub in_hand: Option<usize>,
@@ -65,6 +69,7 @@ impl Record {
             sent_ns: None,
             first_byte_ns: None,
             request_bytes: 0,
+            head_bytes: 0,
             response_bytes: 0,
             in_hand: None,
             body_touched: false,
@@ -72,6 +77,13 @@ impl Record {
             malformed: false,
             response_write: Duration::from_secs(30),
         }
+    }
+
+    /// Counts the bytes of an answer of ours.
+    pub fn count_answer(&mut self, answer: &[u8]) {
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+        self.head_bytes = end as u64;
+        self.response_bytes = (answer.len() - end) as u64;
     }
 
     fn upstream_ns(&self) -> Option<u64> {
@@ -87,7 +99,7 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
     let metrics = &shard.metrics;
     metrics.count_request(record.status);
     metrics.bytes_in.add(record.request_bytes);
-    metrics.bytes_out.add(record.response_bytes);
+    metrics.bytes_out.add(record.head_bytes + record.response_bytes);
     metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
     if let Some(reason) = record.reason {
         metrics.count_reason(reason);

@@ -267,7 +267,8 @@ async fn carry(
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
-    record.response_bytes = head_bytes + response_bytes.get();
+    record.head_bytes = head_bytes;
+    record.response_bytes = response_bytes.get();
     drop(pump);
     let next = match sent {
         Ok(()) if keep && body_whole => Next::KeepAlive,
@@ -301,7 +302,7 @@ async fn respond(
     let keep = admit::may_keep(shard, down, record);
     cx.response_fields.set_known(Known::XRequestId, record.request_id);
     refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);
-    record.response_bytes = down.out.len() as u64;
+    record.count_answer(&down.out);
     down.tx.deadline().arm(record.response_write);
     match down.tx.send(&mut down.out).await {
         Ok(()) if keep => Next::KeepAlive,

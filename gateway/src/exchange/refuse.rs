@@ -84,7 +84,7 @@ pub async fn malformed(shard: &Shard, local: &Local, down: &mut Downstream, refu
     write(down, &shard.date(), &response, None, false);
     record.status = refusal.status;
     record.reason = Some(refusal.reason);
-    record.response_bytes = down.out.len() as u64;
+    record.count_answer(&down.out);
     down.tx.deadline().arm(LINGER);
     // A client that is gone gets no answer; it is counted all the same.
     let _ = down.tx.send(&mut down.out).await;
