@@ -3,6 +3,7 @@
 //! **Invariant.** `start <= received.len()`, and the buffer never grows beyond what a caller asked room for: a
 //! connection's memory is bounded by the limits on heads and by [`BODY_ROOM`], whatever the other side sends.
 
+use std::cell::RefCell;
 use std::io;
 
 use super::Rx;
@@ -12,6 +13,14 @@ use super::Rx;
 pub const HEAD_ROOM: usize = 4 * 1024;
 /// Room for receiving while a body is relayed.
 pub const BODY_ROOM: usize = 64 * 1024;
+
+/// Buffers of [`BODY_ROOM`] that a shard keeps for the next body: 2 MiB.
+const BODY_BUFFERS_MAX: usize = 32;
+
+thread_local! {
+    /// Warm buffers: the next body is received into memory that is in the cache.
+    static BODY_BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A receiving half with its buffer.
 pub struct Intake {
@@ -68,10 +77,8 @@ impl Intake {
         if free == 0 {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        if self.received.capacity() < room
-            && self.received.capacity() - self.received.len() < free.min(HEAD_ROOM)
-        {
-            self.received.reserve_exact(free);
+        if self.received.capacity() < room {
+            self.grow(room, free);
         }
         self.rx.recv(&mut self.received, free).await
     }
@@ -81,10 +88,27 @@ impl Intake {
         (&mut self.received, self.start)
     }
 
+    fn grow(&mut self, room: usize, free: usize) {
+        if room < BODY_ROOM {
+            self.received.reserve_exact(free);
+            return;
+        }
+        let mut large = BODY_BUFFERS.with(|kept| kept.borrow_mut().pop()).unwrap_or_default();
+        large.reserve_exact(room);
+        large.extend_from_slice(&self.received);
+        self.received = large;
+    }
+
     /// Gives back the memory of a large body before the connection becomes idle.
     pub fn relax(&mut self) {
         if self.received.capacity() > HEAD_ROOM && self.is_empty() {
-            self.received = Vec::new();
+            let large = std::mem::take(&mut self.received);
+            BODY_BUFFERS.with(|kept| {
+                let mut kept = kept.borrow_mut();
+                if large.capacity() == BODY_ROOM && kept.len() < BODY_BUFFERS_MAX {
+                    kept.push(large);
+                }
+            });
         }
     }
 }
