@@ -1,3 +1,5 @@
+//! The plugin on requests without a connection: Kong's examples, its order of steps, and what must not get through.
+
 use super::super::testbed::{Testbed, request};
 use super::*;
 use crate::http::Method;

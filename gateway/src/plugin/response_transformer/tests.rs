@@ -1,3 +1,5 @@
+//! The plugin on responses without a connection: Kong's examples, and what must not get through.
+
 use super::super::testbed::Testbed;
 
 /// The header lines that the client gets, as `name: value`.
