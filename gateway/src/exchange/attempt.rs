@@ -25,7 +25,7 @@ use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
-use crate::tls::{HEAD_ROOM, Intake, Tx};
+use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
 use crate::upstream::retry::{self, RetryDecision, Where};
@@ -137,8 +137,13 @@ impl<'a> Plan<'a> {
 
 /// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.
 fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, handling: PathHandling) {
-    if strip == 0 && service.is_none() {
-        return;
+    if service.is_none() && handling == PathHandling::V0 {
+        // The prefix "/" leaves everything, and what follows a prefix mostly begins with its slash.
+        match strip {
+            0 | 1 => return,
+            _ if request.path().get(strip) == Some(&b'/') => return request.strip_path_prefix(strip),
+            _ => {}
+        }
     }
     let path = request.path().to_vec();
     let mut joined = Vec::with_capacity(path.len() + 16);
@@ -247,8 +252,8 @@ impl<'a> Attempts<'a> {
         shard: &Shard,
         target: &Target<'_>,
         record: &mut Record,
+        now_ns: u64,
     ) -> Result<UpstreamConnection, Failure> {
-        let now_ns = clock::now_ns();
         record.sent_ns = Some(now_ns);
         let stale = matches!(self.last, Some(Failure { reused: true, kind: retry::Failure::Reset, .. }));
         if !stale && let Some(connection) = target.pool.reuse(now_ns, self.idempotent && self.replayable) {
@@ -268,8 +273,8 @@ impl<'a> Attempts<'a> {
         status: u16,
         connection: UpstreamConnection,
         reusable: bool,
+        now_ns: u64,
     ) {
-        let now_ns = clock::now_ns();
         self.report(target, Outcome::Status(status), now_ns);
         if reusable {
             target.pool.keep(connection, now_ns);
@@ -464,8 +469,8 @@ pub async fn receive_response(
                 }
             }
         }
-        let room = if intake.is_empty() { HEAD_ROOM } else { limits.head + 1 };
-        match intake.receive(room.max(HEAD_ROOM)).await {
+        // Room for a whole small body behind the head, so that both leave in one send.
+        match intake.receive(BODY_ROOM.max(limits.head + 1)).await {
             Ok(1..) => {}
             _ if intake.rx.deadline().expired() => {
                 return Err(Failure::new(retry::Failure::ResponseTimeout, Reason::UpstreamTimeout, 504));

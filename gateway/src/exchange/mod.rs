@@ -135,20 +135,24 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
+    // One reading of the clock serves until something was waited for.
+    let mut now_ns = cx.now_ns;
     loop {
-        let Some(target) = attempts.pick(cx.now_ns) else {
+        let Some(target) = attempts.pick(now_ns) else {
             return Err(attempts.give_up());
         };
         record.attempts += 1;
         record.target = target.address();
-        let failure = match attempts.acquire(shard, &target, record).await {
+        let failure = match attempts.acquire(shard, &target, record, now_ns).await {
             Err(failure) => failure,
             Ok(mut connection) => {
                 plan.write_request(down, &target);
                 match carry(shard, local, down, cx, record, plan, &mut connection).await {
                     Ok(carried) => {
                         down.intake.consume(plan.in_hand.unwrap_or(0));
-                        attempts.succeeded(&target, record.upstream_status, connection, carried.reusable);
+                        let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
+                        let status = record.upstream_status;
+                        attempts.succeeded(&target, status, connection, carried.reusable, answered_ns);
                         return Ok(carried.next);
                     }
                     Err(failure) => {
@@ -161,7 +165,8 @@ async fn forward(
             }
         };
         shard.metrics.upstream_errors.inc();
-        if !attempts.again(&target, failure, clock::now_ns()) {
+        now_ns = clock::now_ns();
+        if !attempts.again(&target, failure, now_ns) {
             return Err(attempts.give_up());
         }
         shard.metrics.upstream_retries.inc();
