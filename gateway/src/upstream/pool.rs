@@ -122,7 +122,11 @@ impl Pool {
             }
         };
         self.active.set(self.active.get() + 1);
-        Ok(UpstreamConnection { intake: Intake::new(stream.rx, RESPONSE_HEADROOM), tx: stream.tx, requests: 1 })
+        Ok(UpstreamConnection {
+            intake: Intake::new(stream.rx, RESPONSE_HEADROOM),
+            tx: stream.tx,
+            requests: 1,
+        })
     }
 
     /// Takes a connection back whose response was read to its end.
