@@ -34,8 +34,12 @@ pub struct Record {
     pub connected_ns: Option<u64>,
     pub sent_ns: Option<u64>,
     pub first_byte_ns: Option<u64>,
+    /// Of the body.
     pub request_bytes: u64,
+    /// Of the body.
     pub response_bytes: u64,
+    /// Of the head of the response.
+    pub head_bytes: u64,
     /// Bytes of the request body, when all of it arrived with the head.
     pub in_hand: Option<usize>,
     /// Some of the body was consumed.
@@ -66,6 +70,7 @@ impl Record {
             first_byte_ns: None,
             request_bytes: 0,
             response_bytes: 0,
+            head_bytes: 0,
             in_hand: None,
             body_touched: false,
             keep_alive: false,
@@ -87,7 +92,7 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
     let metrics = &shard.metrics;
     metrics.count_request(record.status);
     metrics.bytes_in.add(record.request_bytes);
-    metrics.bytes_out.add(record.response_bytes);
+    metrics.bytes_out.add(record.head_bytes + record.response_bytes);
     metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
     if let Some(reason) = record.reason {
         metrics.count_reason(reason);

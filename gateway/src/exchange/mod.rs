@@ -244,7 +244,7 @@ async fn carry(
     let keep =
         plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
     write_response(response, Persistence::to(version, keep), out);
-    let head_bytes = out.len() as u64;
+    record.head_bytes = out.len() as u64;
 
     // 7 relay
     let response_bytes = Cell::new(0);
@@ -266,7 +266,7 @@ async fn carry(
         pump.settle().await;
     }
     record.request_bytes += request_bytes.get();
-    record.response_bytes = head_bytes + response_bytes.get();
+    record.response_bytes = response_bytes.get();
     drop(pump);
     let next = match sent {
         Ok(()) if keep && body_whole => Next::KeepAlive,
@@ -301,8 +301,8 @@ async fn respond(
     record.reason = Some(response.reason);
     let keep = admit::may_keep(shard, down, record);
     cx.response_fields.set_known(Known::XRequestId, record.request_id);
-    refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);
-    record.response_bytes = down.out.len() as u64;
+    record.response_bytes = refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);
+    record.head_bytes = down.out.len() as u64 - record.response_bytes;
     down.tx.deadline().arm(record.response_write);
     match down.tx.send(&mut down.out).await {
         Ok(()) if keep => Next::KeepAlive,
