@@ -69,6 +69,16 @@ fn count(kernel: &Kernel, reason: Reason) -> u64 {
     kernel.counters().expect("counters")[reason as usize]
 }
 
+/// Sets a flag at the end of its scope, by whichever way: a failed assertion must not leave threads running
+/// that the scope then waits for.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Answers four bytes with the same four, on every connection, until told to stop.
 fn echo(address: SocketAddr, stop: &AtomicBool) {
     let listener = TcpListener::bind(address).expect("binding");
@@ -122,22 +132,27 @@ fn a_flood_is_held_to_its_limit_and_nobody_else_notices() {
     let (kernel, attachments) = lab.in_server(|| start(&pins.settings(Mode::Native, VETH), &limits));
     assert_eq!(attachments[0].style.map(|style| style.as_str()), Some("native"));
 
-    let stop = AtomicBool::new(false);
+    let (stop, close) = (AtomicBool::new(false), AtomicBool::new(false));
     let (gate, other) = (Honest::default(), Honest::default());
-    std::thread::scope(|scope| {
-        scope.spawn(|| lab.in_server(|| echo(at(GATE), &stop)));
-        scope.spawn(|| lab.in_server(|| echo(at(SSH_LIKE), &stop)));
+    // Servers go when the clients are done: a request in flight at the end is no failure.
+    std::thread::scope(|servers| {
+        let _close = AtEnd(&close);
+        servers.spawn(|| lab.in_server(|| echo(at(GATE), &close)));
+        servers.spawn(|| lab.in_server(|| echo(at(SSH_LIKE), &close)));
         lab.in_client(|| [GATE, SSH_LIKE].into_iter().for_each(|port| await_echo(at(port))));
-        scope.spawn(|| lab.in_client(|| gate.run(GATE, &stop)));
-        scope.spawn(|| lab.in_client(|| other.run(SSH_LIKE, &stop)));
-        scope.spawn(|| lab.in_client(|| flood(&stop)));
+        let (first, last) = std::thread::scope(|clients| {
+            let _stop = AtEnd(&stop);
+            clients.spawn(|| lab.in_client(|| gate.run(GATE, &stop)));
+            clients.spawn(|| lab.in_client(|| other.run(SSH_LIKE, &stop)));
+            clients.spawn(|| lab.in_client(|| flood(&stop)));
 
-        // The burst first, then a window in which only the rate counts: from one moment at which the source
-        // is over its limit to another.
-        let first = Sample::when_limited(&kernel, &gate, 20_000);
-        std::thread::park_timeout(Duration::from_secs(4));
-        let last = Sample::when_limited(&kernel, &gate, 200);
-        stop.store(true, Relaxed);
+            // The burst first, then a window in which only the rate counts: from one moment at which the
+            // source is over its limit to another.
+            let first = Sample::when_limited(&kernel, &gate, 20_000);
+            std::thread::park_timeout(Duration::from_secs(4));
+            let last = Sample::when_limited(&kernel, &gate, 200);
+            (first, last)
+        });
 
         let admitted = (last.passed - first.passed - (last.honest - first.honest)) as f64;
         let allowed = (last.at - first.at) as f64 / rate.interval_ns as f64;
@@ -208,20 +223,17 @@ fn flood(stop: &AtomicBool) {
     }
 }
 
-/// Sends `total` datagrams to the gate, and returns how many left.
-fn datagrams(total: u64, progress: &AtomicU64) -> u64 {
+/// Sends datagrams to the gate while `more` says so of the number sent, and returns that.
+fn datagrams(more: impl Fn(u64) -> bool) -> u64 {
     let socket = UdpSocket::bind((CLIENT, 0)).expect("binding");
     let mut sent = 0;
-    for _ in 0..total {
-        // Refused is the ICMP answer to an earlier one: nobody listens there.
-        loop {
-            match socket.send_to(&[0; 18], at(GATE)) {
-                Ok(_) => break sent += 1,
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-                Err(error) => panic!("{error}"),
-            }
+    while more(sent) {
+        match socket.send_to(&[0; 18], at(GATE)) {
+            Ok(_) => sent += 1,
+            // The ICMP answer to an earlier one: nobody listens there.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            Err(error) => panic!("{error}"),
         }
-        progress.store(sent, Relaxed);
         if sent % 32 == 0 {
             std::thread::yield_now();
         }
@@ -253,18 +265,14 @@ fn restarts_under_traffic_miss_no_packet() {
     let key = key_v4(ATTACKER.into());
     find_or_take(set_of(&kernel, key), key, Kernel::now()).request_tat.store(debt, Relaxed);
 
-    const TOTAL: u64 = 150_000;
-    let progress = AtomicU64::new(0);
+    const RESTARTS: u32 = 6;
+    let done = AtomicBool::new(false);
     let mut running = Some(kernel);
     let sent = std::thread::scope(|scope| {
-        let sender = scope.spawn(|| lab.in_client(|| datagrams(TOTAL, &progress)));
-        let mut restarts = 0;
-        while !sender.is_finished() {
-            if progress.load(Relaxed) < TOTAL / 10 * restarts {
-                std::thread::park_timeout(Duration::from_millis(2));
-                continue;
-            }
-            restarts += 1;
+        let end = AtEnd(&done);
+        let sender = scope.spawn(|| lab.in_client(|| datagrams(|_| !done.load(Relaxed))));
+        for _ in 0..RESTARTS {
+            std::thread::park_timeout(Duration::from_millis(100));
             // The old process is gone before the new one starts: only pins bridge the gap.
             running = None;
             let (next, attachments) = lab.in_server(|| start(&settings, &limits));
@@ -272,11 +280,12 @@ fn restarts_under_traffic_miss_no_packet() {
             assert!(next.adopted_pinned_maps());
             running = Some(next);
         }
-        assert!(restarts >= 5, "{restarts} restarts");
+        drop(end);
         sender.join().expect("the sender")
     });
-
     let kernel = running.expect("restarted");
+    println!("{sent} packets over {RESTARTS} restarts");
+    assert!(sent > 1_000, "there was traffic");
     assert_eq!(kernel.secret(), secret);
     assert_eq!(find_or_take(set_of(&kernel, key), key, Kernel::now()).request_tat.load(Relaxed), debt);
     let expected = sent - lost_in_ring(&lab);
@@ -291,7 +300,7 @@ fn restarts_under_traffic_miss_no_packet() {
 #[test]
 fn shadow_mode_drops_nothing_under_traffic() {
     privileged!();
-    const PACKETS: u64 = 3_000;
+    const PACKETS: u64 = 2_000;
     let outcome = |shadow: bool| {
         let lab = Lab::new().expect("namespaces");
         let pins = Pins::new();
@@ -299,24 +308,20 @@ fn shadow_mode_drops_nothing_under_traffic() {
         let limits = Limits { packets: Rate::new(1, 3_600_000_000_000, 100), shadow, ..Limits::default() };
         let (kernel, _) = lab.in_server(|| start(&pins.settings(Mode::Native, VETH), &limits));
         let receiver = lab.in_server(|| UdpSocket::bind(at(GATE)).expect("binding"));
-        receiver.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
-        let progress = AtomicU64::new(0);
-        let received = std::thread::scope(|scope| {
-            let counter = scope.spawn(|| {
-                let mut received = 0u64;
-                let mut last = Instant::now();
-                while last.elapsed() < Duration::from_secs(1) {
-                    if receiver.recv(&mut [0; 64]).is_ok() {
-                        received += 1;
-                        last = Instant::now();
-                    }
+        receiver.set_nonblocking(true).expect("nonblocking");
+        let drops = |reason| count(&kernel, reason);
+        let (mut sent, mut received) = (0, 0);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // In lots that the receive buffer holds: what is missing then was dropped by the program.
+        while sent < PACKETS && Instant::now() < deadline {
+            sent += lab.in_client(|| datagrams(|sent| sent < 50));
+            while received + drops(Reason::DropPacketRate) < sent && Instant::now() < deadline {
+                while receiver.recv(&mut [0; 64]).is_ok() {
+                    received += 1;
                 }
-                received
-            });
-            lab.in_client(|| datagrams(PACKETS, &progress));
-            counter.join().expect("the receiver")
-        });
-        (received, count(&kernel, Reason::DropPacketRate), count(&kernel, Reason::ShadowPacketRate))
+            }
+        }
+        (received, drops(Reason::DropPacketRate), drops(Reason::ShadowPacketRate))
     };
     assert_eq!(outcome(false), (100, PACKETS - 100, 0));
     assert_eq!(outcome(true), (PACKETS, 0, PACKETS - 100));
@@ -357,8 +362,7 @@ fn jumbo_frames_take_the_multi_buffer_program() {
     let (kernel, attachments) =
         lab.in_server(|| start(&pins.settings(Mode::Native, VETH), &Limits::default()));
     assert_eq!(attachments[0].style.map(|style| style.as_str()), Some("native"));
-    let progress = AtomicU64::new(0);
-    let sent = lab.in_client(|| datagrams(100, &progress));
+    let sent = lab.in_client(|| datagrams(|sent| sent < 100));
     assert_eq!(count(&kernel, Reason::Pass), sent);
 }
 
@@ -426,8 +430,7 @@ fn another_table_size_replaces_the_pinned_maps_without_a_gap() {
     assert!(attachments[0].switched, "the link goes on");
     assert_eq!(second.table().len(), 1 << 11);
     assert_ne!(second.secret(), secret);
-    let progress = AtomicU64::new(0);
-    lab.in_client(|| datagrams(10, &progress));
+    lab.in_client(|| datagrams(|sent| sent < 10));
     assert_eq!(count(&second, Reason::Pass), 10, "the new program uses the new maps");
 }
 
@@ -440,6 +443,7 @@ fn lists_act_on_real_connections() {
     let (mut kernel, _) = lab.in_server(|| start(&pins.settings(Mode::Native, VETH), &Limits::default()));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = AtEnd(&stop);
         scope.spawn(|| lab.in_server(|| echo(SocketAddr::new(IpAddr::from([0u16; 8]), GATE), &stop)));
         let gates = [at(GATE), "[fd77::2]:8443".parse().expect("an address")];
         lab.in_client(|| gates.into_iter().for_each(await_echo));
@@ -456,7 +460,6 @@ fn lists_act_on_real_connections() {
             lab.in_client(|| request(gate, Duration::from_secs(5)))
                 .expect("a trusted source is never dropped");
         }
-        stop.store(true, Relaxed);
     });
     assert!(count(&kernel, Reason::DropDenied) >= 2 && count(&kernel, Reason::PassTrusted) >= 6);
 }

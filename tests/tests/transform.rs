@@ -31,6 +31,11 @@ const RESPONSE: &str = r#"
               append: {headers: ["X-Append:second", "Set-Cookie:c=3"]}
 "#;
 
+const REWRITE: &str = r#"
+          - name: request-transformer
+            config: {replace: {uri: "/new/$(query_params.id)", headers: ["Host:internal.example"]}}
+"#;
+
 /// The suite's gateway. A test holds it to its end, lest it be stopped between two requests.
 fn suite() -> Arc<Suite> {
     static SUITE: Shared<Suite> = Shared::new();
@@ -50,10 +55,12 @@ fn suite() -> Arc<Suite> {
             )
         };
         let body = format!(
-            "services:\n{}{}{}",
+            "services:\n{}{}{}{}{}",
             route("request", &echo, REQUEST),
             route("response", &canned, RESPONSE),
             route("method", &echo, "\n          - name: request-transformer\n            config: {http_method: PUT}\n"),
+            route("head", &echo, "\n          - name: request-transformer\n            config: {http_method: HEAD}\n"),
+            route("rewrite", &echo, REWRITE).replace(&echo.addr().to_string(), &format!("{}/base", echo.addr())),
         );
         Suite { gateway: Gateway::start(&Setup::new(body)), _origins: [echo, canned] }
     })
@@ -129,10 +136,33 @@ fn response_headers_step_by_step() {
 
 #[test]
 fn a_transformer_cannot_break_framing() {
-    let _held = suite();
-    let mut connection = portcullis_tests::client::Connection::open(suite().gateway.addr());
+    let suite = suite();
+    let mut connection = portcullis_tests::client::Connection::open(suite.gateway.addr());
     for _ in 0..2 {
         let response = Request::post("/request", "some body").keep().send_on(&mut connection).expect(200);
         assert_eq!(response.json()["body"], "some body");
+    }
+}
+
+#[test]
+fn a_replaced_path_is_final_and_stays_in_its_place() {
+    let echoed = send(Request::get("/rewrite/x?id=a%20b")).echoed();
+    assert_eq!(echoed.target(), "/new/a%20b?id=a%20b", "no service path, nothing stripped");
+    assert_eq!(echoed.all("host"), ["internal.example"]);
+    Request::get("/rewrite/x?id=..%2Fadmin").send(suite().gateway.addr()).expect(400);
+}
+
+/// Client and upstream at odds about HEAD must not be at odds about where a response ends.
+#[test]
+fn a_changed_method_leaves_the_clients_framing_alone() {
+    let suite = suite();
+    let mut connection = portcullis_tests::client::Connection::open(suite.gateway.addr());
+    for _ in 0..2 {
+        let response = Request::new("HEAD", "/method").keep().send_on(&mut connection).expect(200);
+        assert_eq!(response.text(), "");
+        let response = Request::get("/head").keep().send_on(&mut connection).expect(200);
+        assert_eq!((response.header("content-length"), &*response.text()), ("0", ""));
+        let response = Request::get("/method").keep().send_on(&mut connection).expect(200);
+        assert_eq!(response.json()["method"], "PUT");
     }
 }

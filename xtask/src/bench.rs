@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The criterion benches; `xdp` is one of cargo's bench targets too, but needs root.
-const MICRO: [&str; 4] = ["bucket", "metrics", "parse", "route"];
+const MICRO: [&str; 5] = ["bucket", "jwt", "metrics", "parse", "route"];
 
 /// Where results are kept.
 const RESULTS: &str = "benches/results";

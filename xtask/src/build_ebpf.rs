@@ -37,15 +37,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let root = root()?;
     let tools = Tools::find(!options.no_install)?;
-    let sidecar_path = root.join(fingerprint::SIDECAR);
-    if options.check {
-        let sidecar = fs::read_to_string(&sidecar_path)
-            .with_context(|| format!("no {}: run `cargo xtask build-ebpf`", fingerprint::SIDECAR))?;
-        tools.must_equal(&sidecar)?;
-    }
     let object = build(&root, &tools)?;
-    let sidecar = sidecar(&root, &tools, &object)?;
-    if options.check { compare(&root, &object, &sidecar) } else { write(&root, &object, &sidecar) }
+    if options.check { compare(&root, &tools, &object) } else { write(&root, &tools, &object) }
 }
 
 fn root() -> Result<PathBuf> {
@@ -53,16 +46,24 @@ fn root() -> Result<PathBuf> {
     manifest.parent().map(Path::to_owned).context("xtask lies inside the repository")
 }
 
-fn write(root: &Path, object: &[u8], sidecar: &str) -> Result<()> {
+fn write(root: &Path, tools: &Tools, object: &[u8]) -> Result<()> {
     fs::write(root.join(fingerprint::OBJECT), object)?;
-    fs::write(root.join(fingerprint::SIDECAR), sidecar)?;
+    fs::write(root.join(fingerprint::SIDECAR), sidecar(root, tools, object)?)?;
     println!("{}: {} bytes, sha256 {}", fingerprint::OBJECT, object.len(), fingerprint::sha256(object));
     Ok(())
 }
 
-fn compare(root: &Path, object: &[u8], sidecar: &str) -> Result<()> {
-    let committed = fs::read(root.join(fingerprint::OBJECT))?;
+/// Equal bytes prove it, by whatever tools. Different bytes prove something only by the tools of the sidecar:
+/// with others nothing has been checked, and that is a failure too.
+fn compare(root: &Path, tools: &Tools, object: &[u8]) -> Result<()> {
+    let read = |path: &str| {
+        fs::read(root.join(path))
+            .with_context(|| format!("no {path}: run `cargo xtask build-ebpf` and commit it"))
+    };
+    let committed = read(fingerprint::OBJECT)?;
+    let sidecar = String::from_utf8(read(fingerprint::SIDECAR)?)?;
     if committed != object {
+        tools.must_equal(&sidecar)?;
         bail!(
             "{} differs from what these sources give ({} bytes, sha256 {}; built: {} bytes, sha256 {}): \
              run `cargo xtask build-ebpf` and commit the result",
@@ -73,7 +74,9 @@ fn compare(root: &Path, object: &[u8], sidecar: &str) -> Result<()> {
             fingerprint::sha256(object),
         );
     }
-    if fs::read_to_string(root.join(fingerprint::SIDECAR))? != sidecar {
+    let current =
+        [("object_sha256", fingerprint::sha256(object)), ("inputs_sha256", fingerprint::inputs(root)?)];
+    if current.iter().any(|(key, hash)| fingerprint::sidecar_value(&sidecar, key) != Some(hash)) {
         bail!("{} is out of date: run `cargo xtask build-ebpf` and commit the result", fingerprint::SIDECAR);
     }
     println!("{} is exactly what these sources give", fingerprint::OBJECT);
@@ -293,8 +296,7 @@ fn objcopy(llvm_library: Option<&Path>) -> Result<(PathBuf, String)> {
 }
 
 fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("bpf");
+    let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join("bpf");
     let mut command = Command::new(cargo());
     clean(&mut command);
     library_path(&mut command, tools.llvm_library.as_deref());

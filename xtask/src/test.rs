@@ -48,7 +48,6 @@ pub fn run(options: &Options) -> Result<()> {
     let tests = Tests { binary, python, everything: everything && process::is_root() };
     steps.run("cargo test", || tests.workspace(&options.args));
     if !options.quick {
-        steps.run("loom model of the bucket", loom);
         rebuild_ebpf(&mut steps);
         steps.run("fuzz targets, a short run each", || fuzz::run(&fuzz::Options::all(FUZZ_SECONDS)));
         steps.run("schema", || schema::run(&schema::Options { check: true, profile: E2E_PROFILE.into() }));
@@ -67,6 +66,7 @@ struct Tests {
 impl Tests {
     fn workspace(&self, args: &[String]) -> Result<()> {
         let mut command = process::cargo();
+        // The loom model of the bucket is one of these: it takes seconds.
         command.args(["test", "--locked", "--workspace", "--exclude", "portcullis-ebpf", "--no-fail-fast"]);
         command.args(args);
         if let Some(binary) = &self.binary {
@@ -80,13 +80,6 @@ impl Tests {
         }
         process::run(&mut command)
     }
-}
-
-/// Every interleaving of concurrent charges, on loom's own atomics.
-fn loom() -> Result<()> {
-    let mut command = process::cargo();
-    command.args(["test", "--locked", "--release", "--package", "portcullis-abi", "--test", "loom"]);
-    process::run(&mut command)
 }
 
 /// Builds the XDP object again and compares it with the committed one, byte for byte.

@@ -21,12 +21,11 @@ use crate::http::h1::{
     write_continue, write_request, write_response,
 };
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
-use crate::id::ServiceId;
 use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
-use crate::tls::{HEAD_ROOM, Intake, Tx};
+use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
 use crate::upstream::retry::{self, RetryDecision, Where};
@@ -39,7 +38,10 @@ const INTERIM_MAX: u32 = 16;
 pub struct Plan<'a> {
     pub service: &'a Service,
     pub chain: &'a Chain,
+    /// What the upstream is asked with.
     pub method: Method,
+    /// The client asked with HEAD: it awaits no body, whatever the upstream is asked.
+    pub head_only: bool,
     /// The client allows another exchange.
     pub keep_alive: bool,
     /// The client reads trailer fields.
@@ -56,21 +58,24 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides the upstream's view of the request and puts the path into `down.request`.
+    /// Decides the upstream's view of the request and puts the path into `down.request`. `None` where the route has
+    /// no service.
     pub fn new(
         local: &'a Local,
         down: &mut Downstream,
         route: &'a Route,
-        service: ServiceId,
+        cx: &Cx<'_>,
         matched_len: usize,
         admitted: Admitted,
         record: &Record,
-    ) -> Self {
+    ) -> Option<Self> {
         let snapshot = &*local.snapshot;
+        let service = route.service?;
         let plan = Self {
             service: &snapshot.services[service.index()],
             chain: &route.chain,
-            method: down.request.method(),
+            method: down.request.upstream_method(),
+            head_only: down.request.method() == Method::Head,
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
             response_write: record.response_write,
@@ -80,14 +85,16 @@ impl<'a> Plan<'a> {
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: route.body_limit,
-            preserve_host: route.preserve_host,
+            preserve_host: route.preserve_host || cx.rewritten.host,
         };
-        let strip = if route.strip_path { matched_len } else { 0 };
-        set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
+        if !cx.rewritten.path {
+            let strip = if route.strip_path { matched_len } else { 0 };
+            set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
+        }
         if plan.framing == BodyFraming::Chunked {
             h1::set_framing(&mut down.request.head, BodyFraming::Chunked);
         }
-        plan
+        Some(plan)
     }
 
     /// Puts the request for `target` into `down.upstream_out`, with the body where it is in hand.
@@ -130,8 +137,13 @@ impl<'a> Plan<'a> {
 
 /// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.
 fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, handling: PathHandling) {
-    if strip == 0 && service.is_none() {
-        return;
+    if service.is_none() && handling == PathHandling::V0 {
+        // The prefix "/" leaves everything, and what follows a prefix mostly begins with its slash.
+        match strip {
+            0 | 1 => return,
+            _ if request.path().get(strip) == Some(&b'/') => return request.strip_path_prefix(strip),
+            _ => {}
+        }
     }
     let path = request.path().to_vec();
     let mut joined = Vec::with_capacity(path.len() + 16);
@@ -240,8 +252,8 @@ impl<'a> Attempts<'a> {
         shard: &Shard,
         target: &Target<'_>,
         record: &mut Record,
+        now_ns: u64,
     ) -> Result<UpstreamConnection, Failure> {
-        let now_ns = clock::now_ns();
         record.sent_ns = Some(now_ns);
         let stale = matches!(self.last, Some(Failure { reused: true, kind: retry::Failure::Reset, .. }));
         if !stale && let Some(connection) = target.pool.reuse(now_ns, self.idempotent && self.replayable) {
@@ -261,8 +273,8 @@ impl<'a> Attempts<'a> {
         status: u16,
         connection: UpstreamConnection,
         reusable: bool,
+        now_ns: u64,
     ) {
-        let now_ns = clock::now_ns();
         self.report(target, Outcome::Status(status), now_ns);
         if reusable {
             target.pool.keep(connection, now_ns);
@@ -457,8 +469,8 @@ pub async fn receive_response(
                 }
             }
         }
-        let room = if intake.is_empty() { HEAD_ROOM } else { limits.head + 1 };
-        match intake.receive(room.max(HEAD_ROOM)).await {
+        // Room for a whole small body behind the head, so that both leave in one send.
+        match intake.receive(BODY_ROOM.max(limits.head + 1)).await {
             Ok(1..) => {}
             _ if intake.rx.deadline().expired() => {
                 return Err(Failure::new(retry::Failure::ResponseTimeout, Reason::UpstreamTimeout, 504));
@@ -483,6 +495,34 @@ async fn relay_interim(
     write_response(response, Persistence::Implied, out);
     down_tx.deadline().arm(plan.response_write);
     down_tx.send(out).await.map_err(|_| Failure::client_gone())
+}
+
+/// How the response that came with `received` goes to the client, and whether its body is left unread: a client and
+/// an upstream may be at odds about HEAD, where a plugin replaced the method.
+pub fn response_framings(plan: &Plan<'_>, status: u16, received: BodyFraming, version: Version) -> Framings {
+    let (read, unread) = match received {
+        BodyFraming::None => (BodyFraming::None, false),
+        _ if plan.head_only => (BodyFraming::None, true),
+        received => (received, false),
+    };
+    let relayed = match h1::relay_framing(read, version) {
+        // Who asked with GET would wait for the body that HEAD tells of. A 204 has no length (RFC 9110 section 8.6).
+        BodyFraming::None if plan.method == Method::Head && !plan.head_only && status != 204 => {
+            BodyFraming::Length(0)
+        }
+        relayed => relayed,
+    };
+    Framings { read, relayed, unread }
+}
+
+/// See [`response_framings`].
+pub struct Framings {
+    /// Of what is read from the upstream.
+    pub read: BodyFraming,
+    /// Of what is written to the client.
+    pub relayed: BodyFraming,
+    /// There is a body that nobody reads.
+    pub unread: bool,
 }
 
 /// Whether the target keeps the connection after this response.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::shard::{OpenConnection, Shard};
-use super::{Next, exchange, refuse};
+use super::{Next, exchange, forward, refuse};
 use crate::http::h1::{Parsed, parse_request};
 use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
@@ -38,6 +38,8 @@ pub struct Origin {
     pub source: SocketAddr,
     /// The source's address as text, for forwarding fields.
     pub source_text: String,
+    /// What is said of its requests as a rule; see `forward`.
+    pub provenance: Head,
     pub listener_port: u16,
     pub https: bool,
     /// TLS version, for the log.
@@ -74,6 +76,7 @@ pub async fn serve(
     let https = stream.with_session(|_| ()).is_some();
     let mut down = Downstream {
         origin: Origin {
+            provenance: forward::provenance(&source.ip().to_string(), https, listener.port()),
             source_text: source.ip().to_string(),
             source,
             listener_port: listener.port(),

@@ -34,12 +34,12 @@ pub struct Record {
     pub connected_ns: Option<u64>,
     pub sent_ns: Option<u64>,
     pub first_byte_ns: Option<u64>,
-    /// Of the body.
+    /// Of the request body.
     pub request_bytes: u64,
-    /// Of the body.
-    pub response_bytes: u64,
-    /// Of the head of the response.
+    /// Of the response head.
     pub head_bytes: u64,
+    /// Of the response body.
+    pub response_bytes: u64,
     /// Bytes of the request body, when all of it arrived with the head.
     pub in_hand: Option<usize>,
     /// Some of the body was consumed.
@@ -69,14 +69,21 @@ impl Record {
             sent_ns: None,
             first_byte_ns: None,
             request_bytes: 0,
-            response_bytes: 0,
             head_bytes: 0,
+            response_bytes: 0,
             in_hand: None,
             body_touched: false,
             keep_alive: false,
             malformed: false,
             response_write: Duration::from_secs(30),
         }
+    }
+
+    /// Counts the bytes of an answer of ours.
+    pub fn count_answer(&mut self, answer: &[u8]) {
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+        self.head_bytes = end as u64;
+        self.response_bytes = (answer.len() - end) as u64;
     }
 
     fn upstream_ns(&self) -> Option<u64> {

@@ -15,14 +15,14 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::connection::Origin;
-use crate::http::{Head, Known, RequestHead};
+use crate::http::{Head, Known, KnownSet, RequestHead};
 use crate::limit::CidrSet;
 
 /// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
 pub const VIA: &str = "1.1 portcullis";
 
 /// Identity fields that only plugins may set.
-const IDENTITY: [Known; 7] = [
+const IDENTITY: KnownSet = KnownSet::of(&[
     Known::XConsumerId,
     Known::XConsumerCustomId,
     Known::XConsumerUsername,
@@ -30,33 +30,68 @@ const IDENTITY: [Known; 7] = [
     Known::XAuthenticatedGroups,
     Known::XCredentialIdentifier,
     Known::XAnonymousConsumer,
-];
+]);
+
+/// What only a trusted proxy may say.
+const CLAIMS: KnownSet = KnownSet::of(&[
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::XForwardedPort,
+    Known::XForwardedPrefix,
+    Known::XForwardedPath,
+    Known::Forwarded,
+    Known::XRealIp,
+    Known::XRequestId,
+]);
+
+/// The fields of [`provenance`].
+const PROVENANCE: KnownSet = KnownSet::of(&[
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedPort,
+    Known::XRealIp,
+    Known::Via,
+]);
 
 /// Removes what a client must not be able to claim; before any plugin looks.
 pub fn strip_claims(head: &mut Head, trusted: bool) {
-    for known in IDENTITY {
-        head.remove_known(known);
-    }
+    head.remove_set(IDENTITY);
     if !trusted {
-        for known in [
-            Known::XForwardedFor,
-            Known::XForwardedProto,
-            Known::XForwardedHost,
-            Known::XForwardedPort,
-            Known::XForwardedPrefix,
-            Known::XForwardedPath,
-            Known::Forwarded,
-            Known::XRealIp,
-            Known::XRequestId,
-        ] {
-            head.remove_known(known);
-        }
+        head.remove_set(CLAIMS);
     }
+}
+
+/// What is said of every request of a connection that says nothing about itself: made once, copied in one piece.
+pub fn provenance(source: &str, https: bool, port: u16) -> Head {
+    let mut head = Head::new();
+    head.append_known(Known::XForwardedFor, source);
+    head.append_known(Known::XForwardedProto, if https { "https" } else { "http" });
+    let mut digits = [0; 20];
+    head.append_known(Known::XForwardedPort, crate::http::head::decimal(port.into(), &mut digits));
+    head.append_known(Known::XRealIp, source);
+    head.append_known(Known::Via, VIA);
+    head
 }
 
 /// Adds what the upstream is told; once per exchange, whatever the number of attempts.
 pub fn add_provenance(request: &mut RequestHead, origin: &Origin, client: IpAddr, request_id: &[u8]) {
     let head = &mut request.head;
+    if client == origin.source.ip() && !head.contains_any(PROVENANCE) {
+        head.append_head(&origin.provenance);
+    } else {
+        extend_provenance(head, origin, client);
+    }
+    if head.get_known(Known::XRequestId).is_none() {
+        head.append_known(Known::XRequestId, request_id);
+    }
+    if head.get_known(Known::XForwardedHost).is_none() {
+        request.append_authority(Known::XForwardedHost);
+    }
+}
+
+/// Adds to what a trusted proxy, or a `Via` of the client, says already.
+fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr) {
     head.append_item(Known::XForwardedFor, &origin.source_text);
     if head.get_known(Known::XForwardedProto).is_none() {
         head.append_known(Known::XForwardedProto, if origin.https { "https" } else { "http" });
@@ -66,18 +101,12 @@ pub fn add_provenance(request: &mut RequestHead, origin: &Origin, client: IpAddr
         let port = crate::http::head::decimal(origin.listener_port.into(), &mut digits);
         head.append_known(Known::XForwardedPort, port);
     }
-    if head.get_known(Known::XRequestId).is_none() {
-        head.append_known(Known::XRequestId, request_id);
-    }
     if client == origin.source.ip() {
         head.set_known(Known::XRealIp, &origin.source_text);
     } else {
         head.set_known(Known::XRealIp, client.to_string());
     }
     head.append_item(Known::Via, VIA);
-    if request.head.get_known(Known::XForwardedHost).is_none() {
-        request.append_authority(Known::XForwardedHost);
-    }
 }
 
 /// Tells the upstream which prefix of the path `strip_path` takes off, as Kong does.

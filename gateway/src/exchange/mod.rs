@@ -32,8 +32,8 @@ use std::rc::Rc;
 
 use portcullis_abi::Reason;
 
+use crate::http::Known;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
-use crate::http::{Known, Method};
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -101,13 +101,12 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             break 'answered Err(response);
         }
         // 5 to 7
-        let Some(service) = chosen.service else {
-            break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
-        };
-        if chosen.strip_path {
+        if chosen.strip_path && !cx.rewritten.path {
             forward::add_prefix(&mut down.request, matched_len);
         }
-        let plan = Plan::new(local, down, chosen, service, matched_len, admitted, &record);
+        let Some(plan) = Plan::new(local, down, chosen, &cx, matched_len, admitted, &record) else {
+            break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
+        };
         forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
         forward(shard, local, down, &mut cx, &mut record, &plan).await
     };
@@ -136,20 +135,24 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
+    // One reading of the clock serves until something was waited for.
+    let mut now_ns = cx.now_ns;
     loop {
-        let Some(target) = attempts.pick(cx.now_ns) else {
+        let Some(target) = attempts.pick(now_ns) else {
             return Err(attempts.give_up());
         };
         record.attempts += 1;
         record.target = target.address();
-        let failure = match attempts.acquire(shard, &target, record).await {
+        let failure = match attempts.acquire(shard, &target, record, now_ns).await {
             Err(failure) => failure,
             Ok(mut connection) => {
                 plan.write_request(down, &target);
                 match carry(shard, local, down, cx, record, plan, &mut connection).await {
                     Ok(carried) => {
                         down.intake.consume(plan.in_hand.unwrap_or(0));
-                        attempts.succeeded(&target, record.upstream_status, connection, carried.reusable);
+                        let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
+                        let status = record.upstream_status;
+                        attempts.succeeded(&target, status, connection, carried.reusable, answered_ns);
                         return Ok(carried.next);
                     }
                     Err(failure) => {
@@ -162,7 +165,8 @@ async fn forward(
             }
         };
         shard.metrics.upstream_errors.inc();
-        if !attempts.again(&target, failure, clock::now_ns()) {
+        now_ns = clock::now_ns();
+        if !attempts.again(&target, failure, now_ns) {
             return Err(attempts.give_up());
         }
         shard.metrics.upstream_retries.inc();
@@ -237,14 +241,16 @@ async fn carry(
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
     attempt::add_request_id(response, &record.request_id);
-    let relayed = h1::relay_framing(framing, version);
-    if plan.method != Method::Head && response.status() != 304 {
+    let status = response.status();
+    let attempt::Framings { read: framing, relayed, unread } =
+        attempt::response_framings(plan, status, framing, version);
+    if !plan.head_only && status != 304 {
         h1::set_framing(&mut response.head, relayed);
     }
     let keep =
         plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
     write_response(response, Persistence::to(version, keep), out);
-    record.head_bytes = out.len() as u64;
+    let head_bytes = out.len() as u64;
 
     // 7 relay
     let response_bytes = Cell::new(0);
@@ -265,7 +271,8 @@ async fn carry(
         cut_downstream.cut();
         pump.settle().await;
     }
-    record.request_bytes += request_bytes.get();
+    record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
+    record.head_bytes = head_bytes;
     record.response_bytes = response_bytes.get();
     drop(pump);
     let next = match sent {
@@ -282,10 +289,8 @@ async fn carry(
             Next::Reset
         }
     };
-    let reusable = next != Next::Reset
-        && body_whole
-        && framing != BodyFraming::UntilClose
-        && attempt::persists(response, &hop);
+    let ended = body_whole && !unread && framing != BodyFraming::UntilClose;
+    let reusable = next != Next::Reset && ended && attempt::persists(response, &hop);
     Ok(Carried { next, reusable })
 }
 
@@ -301,8 +306,8 @@ async fn respond(
     record.reason = Some(response.reason);
     let keep = admit::may_keep(shard, down, record);
     cx.response_fields.set_known(Known::XRequestId, record.request_id);
-    record.response_bytes = refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);
-    record.head_bytes = down.out.len() as u64 - record.response_bytes;
+    refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);
+    record.count_answer(&down.out);
     down.tx.deadline().arm(record.response_write);
     match down.tx.send(&mut down.out).await {
         Ok(()) if keep => Next::KeepAlive,

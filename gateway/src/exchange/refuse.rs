@@ -50,14 +50,8 @@ pub fn response(status: u16, reason: Reason) -> Box<Response> {
     Response::new(status, reason, message(reason))
 }
 
-/// Writes an answer of ours into `down.out`, which is empty, and tells how many bytes of it are the body.
-pub fn write(
-    down: &mut Downstream,
-    date: &[u8],
-    response: &Response,
-    extra: Option<&Head>,
-    keep: bool,
-) -> u64 {
+/// Writes an answer of ours into `down.out`.
+pub fn write(down: &mut Downstream, date: &[u8], response: &Response, extra: Option<&Head>, keep: bool) {
     let mut fields: Vec<(&str, &[u8])> =
         response.fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
     if let Some(extra) = extra {
@@ -76,8 +70,6 @@ pub fn write(
         persistence: Persistence::to(down.request.version(), keep),
     };
     write_answer(&answer, &mut down.out);
-    let head = down.out.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |end| end + 4);
-    (down.out.len() - head) as u64
 }
 
 /// Answers a request that never became one, counts it and charges its source. The connection is closed after it.
@@ -89,10 +81,10 @@ pub async fn malformed(shard: &Shard, local: &Local, down: &mut Downstream, refu
         down.request.set_version(Version::Http11);
     }
     let response = response(refusal.status, refusal.reason);
-    record.response_bytes = write(down, &shard.date(), &response, None, false);
-    record.head_bytes = down.out.len() as u64 - record.response_bytes;
+    write(down, &shard.date(), &response, None, false);
     record.status = refusal.status;
     record.reason = Some(refusal.reason);
+    record.count_answer(&down.out);
     down.tx.deadline().arm(LINGER);
     // A client that is gone gets no answer; it is counted all the same.
     let _ = down.tx.send(&mut down.out).await;

@@ -119,14 +119,19 @@ async fn send_in_place(
     if leg.coding == Coding::Chunked {
         write_chunk_header(payload.len(), out);
     }
-    if !out.is_empty() {
+    let (_, start) = source.buffer_mut();
+    if out.len() > start + payload.start {
         send(sink, out, leg).await?;
     }
     let (buffer, start) = source.buffer_mut();
     let whole = buffer.len();
     buffer.truncate(start + payload.end);
+    // What waits to be sent goes in front of the payload, over what was consumed: one send for both.
+    let from = start + payload.start - out.len();
+    buffer[from..start + payload.start].copy_from_slice(out);
+    out.clear();
     sink.deadline().arm(leg.send);
-    let sent = sink.send_from(buffer, start + payload.start).await;
+    let sent = sink.send_from(buffer, from).await;
     // What was cut off is framing (a chunk's CR LF): its content no longer matters, its length does.
     buffer.resize(whole, 0);
     sent.map_err(|_| RelayError::Sink)?;

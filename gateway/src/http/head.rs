@@ -174,6 +174,12 @@ impl Head {
         self.get(name).is_some()
     }
 
+    /// Whether a field of any of these names may be there: a false answer is certain.
+    #[inline]
+    pub fn contains_any(&self, set: KnownSet) -> bool {
+        self.present & set.0 != 0
+    }
+
     /// How many fields of that name there are.
     pub fn count_known(&self, known: Known) -> usize {
         if self.present & known.bit() == 0 {

@@ -38,7 +38,7 @@ impl FieldName {
 impl Head {
     /// Value of the first field of that name.
     #[inline]
-    pub fn get_named(&self, name: &FieldName) -> Option<&[u8]> {
+    pub fn get_field(&self, name: &FieldName) -> Option<&[u8]> {
         match name.known {
             Known::Other => {
                 let same = |(known, found, value)| {
@@ -52,14 +52,31 @@ impl Head {
 
     /// Adds a field after all others.
     #[inline]
-    pub fn append_named(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
+    pub fn append_field(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
         self.append_checked(name.known, &name.text, &[value.as_ref()]);
     }
 
-    /// [`append_named`](Self::append_named) with the value put together from `parts`.
+    /// [`append_field`](Self::append_field) with the value put together from `parts`.
     #[inline]
-    pub fn append_named_parts(&mut self, name: &FieldName, parts: &[&[u8]]) {
+    pub fn append_field_parts(&mut self, name: &FieldName, parts: &[&[u8]]) {
         self.append_checked(name.known, &name.text, parts);
+    }
+
+    /// Replaces all fields of that name by one, in the place of the first. Where there is none, adds none.
+    #[inline]
+    pub fn replace_field(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
+        if self.get_field(name).is_some() {
+            self.set(&name.text, value);
+        }
+    }
+
+    /// Removes all fields of that name.
+    #[inline]
+    pub fn remove_field(&mut self, name: &FieldName) {
+        match name.known {
+            Known::Other => self.remove(&name.text),
+            known => self.remove_known(known),
+        };
     }
 }
 
@@ -80,13 +97,20 @@ mod tests {
     fn operations_by_name_are_those_by_text() {
         let mut head = Head::new();
         let (listed, other) = (FieldName::new("ETag").unwrap(), FieldName::new("X-Other").unwrap());
-        assert_eq!((head.get_named(&listed), head.get_named(&other)), (None, None));
+        assert_eq!((head.get_field(&listed), head.get_field(&other)), (None, None));
         head.append("x-OTHER", "1");
-        head.append_named(&other, "2");
-        head.append_named_parts(&listed, &[b"a", b"\r\nb"]);
-        assert_eq!(head.get_named(&other), Some(&b"1"[..]));
-        assert_eq!(head.get_named(&listed), Some(&b"a  b"[..]), "no value ends its line");
+        head.append_field(&other, "2");
+        head.append_field_parts(&listed, &[b"a", b"\r\nb"]);
+        assert_eq!(head.get_field(&other), Some(&b"1"[..]));
+        assert_eq!(head.get_field(&listed), Some(&b"a  b"[..]), "no value ends its line");
         assert_eq!(head.get_all("x-other").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(head.get_known(Known::Etag), Some(&b"a  b"[..]));
+        head.replace_field(&other, "3");
+        head.replace_field(&FieldName::new("X-Absent").unwrap(), "4");
+        let all: Vec<_> = head.iter().map(|(_, name, value)| (name, value)).collect();
+        assert_eq!(all, [(&b"X-Other"[..], &b"3"[..]), (b"ETag", b"a  b")]);
+        head.remove_field(&other);
+        head.remove_field(&listed);
+        assert!(head.is_empty());
     }
 }

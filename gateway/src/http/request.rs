@@ -17,6 +17,8 @@ pub struct RequestHead {
     pub head: Head,
     pub(super) method: Method,
     pub(super) method_text: Span,
+    /// The method for the upstream, where it is another.
+    upstream_method: Option<(Method, Span)>,
     /// The request target as received.
     pub(super) target: Span,
     pub(super) path: Span,
@@ -56,6 +58,30 @@ impl RequestHead {
             Method::Other => self.head.slice(self.method_text),
             method => method.as_str().as_bytes(),
         }
+    }
+
+    /// The method that the upstream is asked with: the client's, unless it was replaced.
+    #[inline]
+    pub fn upstream_method(&self) -> Method {
+        self.upstream_method.map_or(self.method, |(method, _)| method)
+    }
+
+    /// [`upstream_method`](Self::upstream_method) as text.
+    pub fn upstream_method_text(&self) -> &[u8] {
+        match self.upstream_method {
+            None => self.method_text(),
+            Some((Method::Other, text)) => self.head.slice(text),
+            Some((method, _)) => method.as_str().as_bytes(),
+        }
+    }
+
+    /// Replaces the method for the upstream by `text`, a token. What the client asked with stays known: it decides
+    /// whether the client awaits a body.
+    pub fn set_upstream_method(&mut self, text: impl AsRef<[u8]>) {
+        let text = text.as_ref();
+        let method = Method::of(text);
+        let span = if method == Method::Other { self.head.store(text) } else { Span::EMPTY };
+        self.upstream_method = Some((method, span));
     }
 
     /// The protocol version of the message.

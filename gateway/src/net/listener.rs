@@ -74,13 +74,13 @@ impl Listener {
     /// between [`Listener::accept_queued`] and [`Listener::close`] would be reset, perhaps with a request on it; a
     /// client whose SYN is dropped tries again and is then refused, which it can act on.
     pub fn turn_away(&self) {
-        const DROP: u8 = 1;
+        const PAST_THE_DROP: u8 = 1;
         const SYN: u32 = 0x02;
         let op = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
         // A filter of a TCP socket sees packets from their TCP header on; octet 13 holds the flags.
         let program = [
             op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
-            op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, DROP, SYN),
+            op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, PAST_THE_DROP, SYN),
             op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
             op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
         ];

@@ -89,10 +89,10 @@ impl Chain {
             let mut step = Step::default();
             for instance in plugin {
                 match instance.scope.consumer {
-                    // A route+service instance outranks one of the consumer alone.
-                    Some(_) if step.default.is_some() => {}
                     Some(consumer) => {
-                        if step.by_consumer.iter().all(|(known, _)| *known != consumer) {
+                        let has_one = step.by_consumer.iter().any(|(known, _)| *known == consumer);
+                        // A route+service instance outranks one of the consumer alone.
+                        if !has_one && step.default.is_none() {
                             step.by_consumer.push((consumer, instance.index));
                         }
                     }

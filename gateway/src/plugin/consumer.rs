@@ -9,6 +9,7 @@ use std::time::Duration;
 use portcullis_config::{Config, Diagnostics, JwtCredential};
 
 use super::jwt::KeySet;
+use crate::http::{Head, Known};
 use crate::id::ConsumerId;
 
 /// Names one credential of one consumer; what `limit_by: credential` counts by.
@@ -53,6 +54,8 @@ struct ApiKey {
 #[derive(Default)]
 pub struct Consumers {
     consumers: Vec<Consumer>,
+    /// By consumer: what upstreams are told about it, made once because it is sent with every request.
+    fields: Vec<Head>,
     credentials: Vec<Credential>,
     /// Hashed with a key of this process, so that nobody can choose keys that collide.
     keys: HashMap<Vec<u8>, ApiKey>,
@@ -94,6 +97,15 @@ impl Consumers {
 
     /// Adds a consumer.
     pub fn push(&mut self, consumer: Consumer) -> ConsumerId {
+        let mut fields = Head::new();
+        fields.append_known(Known::XConsumerId, &consumer.id);
+        if let Some(text) = &consumer.custom_id {
+            fields.append_known(Known::XConsumerCustomId, text);
+        }
+        if let Some(text) = &consumer.username {
+            fields.append_known(Known::XConsumerUsername, text);
+        }
+        self.fields.push(fields);
         self.consumers.push(consumer);
         ConsumerId(self.consumers.len() as u32 - 1)
     }
@@ -142,6 +154,11 @@ impl Consumers {
     /// A consumer of this generation.
     pub fn consumer(&self, id: ConsumerId) -> &Consumer {
         &self.consumers[id.index()]
+    }
+
+    /// The fields that tell an upstream of a consumer of this generation.
+    pub fn fields(&self, id: ConsumerId) -> &Head {
+        &self.fields[id.index()]
     }
 
     /// The consumer with this username or id, as `config.anonymous` and plugin scopes name it.

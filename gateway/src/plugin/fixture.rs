@@ -17,7 +17,8 @@ use crate::limit::{Table, random_secret};
 /// The wall clock of [`Fixture::cx`], in seconds.
 pub const NOW: u64 = 1_700_000_000;
 
-struct Catalog;
+/// The plugins of this gateway, as the configuration's checks see them.
+pub struct Catalog;
 
 impl config::PluginCatalog for Catalog {
     fn names(&self) -> Vec<&'static str> {

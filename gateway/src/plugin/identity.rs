@@ -10,7 +10,7 @@ use portcullis_config::{Fault, Fields, Key, Kind};
 
 use super::consumer::{Consumers, CredentialRef};
 use super::{Cx, Flow, Identity, Response};
-use crate::http::{Head, Known, Method, RequestHead};
+use crate::http::{Head, Known, KnownSet, Method, RequestHead};
 use crate::id::ConsumerId;
 
 /// Kong's keys that every authentication plugin has.
@@ -89,35 +89,31 @@ pub fn challenge(scheme: &str, realm: Option<&str>) -> String {
     text
 }
 
+/// The fields that tell of an identity. Those of groups are `acl`'s.
+const FIELDS: KnownSet = KnownSet::of(&[
+    Known::XConsumerId,
+    Known::XConsumerCustomId,
+    Known::XConsumerUsername,
+    Known::XCredentialIdentifier,
+    Known::XAnonymousConsumer,
+]);
+
 /// The request is from the owner of `credential`.
+#[inline]
 pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
-    let consumers = cx.consumers;
-    let known = consumers.credential(credential);
+    let known = cx.consumers.credential(credential);
     cx.identity = Identity { consumer: Some(known.consumer), credential: Some(credential), anonymous: false };
-    tell_consumer(consumers, known.consumer, head);
-    head.set_known(Known::XCredentialIdentifier, &known.identifier);
-    head.remove_known(Known::XAnonymousConsumer);
+    head.remove_set(FIELDS);
+    head.append_head(cx.consumers.fields(known.consumer));
+    head.append_known(Known::XCredentialIdentifier, &known.identifier);
 }
 
 /// The request is from nobody known; `stand_in` takes his place.
 pub fn identify_anonymous(cx: &mut Cx<'_>, head: &mut Head, stand_in: ConsumerId) {
     cx.identity = Identity { consumer: Some(stand_in), credential: None, anonymous: true };
-    tell_consumer(cx.consumers, stand_in, head);
-    head.remove_known(Known::XCredentialIdentifier);
-    head.set_known(Known::XAnonymousConsumer, "true");
-}
-
-fn tell_consumer(consumers: &Consumers, id: ConsumerId, head: &mut Head) {
-    let consumer = consumers.consumer(id);
-    head.set_known(Known::XConsumerId, &consumer.id);
-    match &consumer.custom_id {
-        Some(text) => head.set_known(Known::XConsumerCustomId, text),
-        None => _ = head.remove_known(Known::XConsumerCustomId),
-    }
-    match &consumer.username {
-        Some(text) => head.set_known(Known::XConsumerUsername, text),
-        None => _ = head.remove_known(Known::XConsumerUsername),
-    }
+    head.remove_set(FIELDS);
+    head.append_head(cx.consumers.fields(stand_in));
+    head.append_known(Known::XAnonymousConsumer, "true");
 }
 
 #[cfg(test)]

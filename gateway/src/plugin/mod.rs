@@ -19,8 +19,11 @@ pub mod jwt;
 pub mod key_auth;
 mod rate_limiting;
 pub mod registry;
+mod request_transformer;
+mod response_transformer;
 #[cfg(test)]
 mod testbed;
+mod transform;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -127,6 +130,16 @@ pub struct Cx<'a> {
     pub response_fields: Head,
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
+    pub rewritten: Rewritten,
+}
+
+/// Parts of the request that a plugin has set for the upstream, so that the route and the service leave them alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The path: nothing is stripped from it, and the service's path is not put before it.
+    pub path: bool,
+    /// The Host field.
+    pub host: bool,
 }
 
 impl<'a> Cx<'a> {
@@ -156,6 +169,7 @@ impl<'a> Cx<'a> {
             identity: Identity::default(),
             response_fields: Head::new(),
             limiter: None,
+            rewritten: Rewritten::default(),
         }
     }
 }

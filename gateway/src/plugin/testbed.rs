@@ -9,11 +9,11 @@ use std::time::Duration;
 use portcullis_config::{Diagnostics, load_str};
 
 use super::consumer::{Consumer, Consumers};
+use super::fixture::Catalog;
 use super::{CompileCx, Cx, Plugin, registry};
 use crate::http::RequestHead;
 use crate::http::h1::{HeadLimits, Parsed, parse_request};
 use crate::limit::{Table, random_secret};
-use crate::snapshot::GatewayCatalog;
 
 /// Monotonic and wall time at which exchanges of a [`Testbed`] begin: 2024-02-29T12:00:00Z.
 pub const NOW_NS: u64 = 5_000_000_000_000;
@@ -61,7 +61,7 @@ impl Testbed {
             all.into_iter().map(line).collect::<Vec<_>>().join("\n").replace("plugins[0].config.", "")
         };
         let text = format!("plugins:\n  - name: {name}\n    config: {config}\n");
-        let loaded = load_str("test.yaml", &text, &GatewayCatalog).map_err(lines)?;
+        let loaded = load_str("test.yaml", &text, &Catalog).map_err(lines)?;
         let found = Diagnostics::new(loaded.config.sources.clone());
         let registration = registry::find(name).expect("a registered plugin");
         let cx = CompileCx { consumers: &self.consumers, instance };

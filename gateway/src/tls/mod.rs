@@ -27,7 +27,7 @@ pub use config::{
     client_config, server_config,
 };
 pub use fault::{Blame, FaultKind, TlsError, TlsFault, looks_like_plain_http};
-pub use intake::{BODY_ROOM, HEAD_ROOM, Intake};
+pub use intake::{BODY_ROOM, HEAD_ROOM, Intake, RESPONSE_HEADROOM};
 pub use resolve::CertificateEntry;
 pub use session::{End, Session};
 pub use stream::{HandshakeError, Rx, Stream, Tx};

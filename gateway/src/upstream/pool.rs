@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::net::{self, ConnectError};
 use crate::tls;
-use crate::tls::Intake;
+use crate::tls::{Intake, RESPONSE_HEADROOM};
 
 /// What identifies a pool across reloads: where it connects to and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -122,7 +122,11 @@ impl Pool {
             }
         };
         self.active.set(self.active.get() + 1);
-        Ok(UpstreamConnection { intake: Intake::new(stream.rx), tx: stream.tx, requests: 1 })
+        Ok(UpstreamConnection {
+            intake: Intake::new(stream.rx, RESPONSE_HEADROOM),
+            tx: stream.tx,
+            requests: 1,
+        })
     }
 
     /// Takes a connection back whose response was read to its end.

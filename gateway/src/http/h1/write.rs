@@ -10,11 +10,12 @@ use super::Persistence;
 use crate::http::head::decimal;
 use crate::http::{Head, Known, Refusal, RequestHead, ResponseHead};
 
-/// Appends the head of a request: `method SP path[?query] SP HTTP/1.1`, the fields, the empty line.
+/// Appends the head of a request as the upstream is to see it: `method SP path[?query] SP HTTP/1.1`, the fields, the
+/// empty line.
 pub fn write_request(request: &RequestHead, persistence: Persistence, out: &mut Vec<u8>) {
     // The arena holds all text of the head and more, so one reservation is enough.
     out.reserve(request.head.text_len() + 64);
-    out.extend_from_slice(request.method_text());
+    out.extend_from_slice(request.upstream_method_text());
     out.push(b' ');
     out.extend_from_slice(request.path());
     if let Some(query) = request.query() {

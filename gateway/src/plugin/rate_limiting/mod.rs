@@ -105,7 +105,7 @@ impl RateLimiting {
             },
             LimitBy::Credential => credential(),
             LimitBy::Service => cx.service_name.map(|name| key(b"service", name.as_bytes())),
-            LimitBy::Header(name) => head.head.get_named(name).map(|value| key(b"header", value)),
+            LimitBy::Header(name) => head.head.get_field(name).map(|value| key(b"header", value)),
             LimitBy::Path(path) => (head.path() == &**path).then(|| key(b"path", path)),
         };
         match key {
@@ -132,7 +132,7 @@ impl LimitFields {
     fn tell(&self, decision: &Decision, out: &mut Head) {
         let mut digits = [0; 20];
         let mut number = |name: &FieldName, value: u64, out: &mut Head| {
-            out.append_named(name, decimal(value, &mut digits));
+            out.append_field(name, decimal(value, &mut digits));
         };
         out.append_head(&self.constant);
         for (name, window) in self.remaining.iter().zip(decision.windows()) {

@@ -1,3 +1,5 @@
+//! The plugin on exchanges without a connection: counts, headers, and what is said of wrong settings.
+
 use std::time::Duration;
 
 use super::super::testbed::{Testbed, request};

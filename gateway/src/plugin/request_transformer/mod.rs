@@ -1,0 +1,168 @@
+//! `request-transformer`: header fields, query parameters, path and method of a request, changed before it goes on.
+//!
+//! Owns the order of the parts and what each may do to the request. The edits of lists are `transform`'s, the syntax of
+//! values made from the request is `template`'s. Never touches the body.
+//!
+//! | key | sets |
+//! |---|---|
+//! | `replace.uri` | the path as the upstream sees it: nothing is stripped from it or put before it |
+//! | `http_method` | the method as the upstream sees it; the client's decides whether it gets a body |
+//! | `replace.headers: ["Host:.."]` | the upstream's Host, whatever `preserve_host` says |
+//!
+//! **Invariant.** A path made from what a client sent cannot leave the place that the configuration gave it: it is
+//! normalised like every path, and one with dot segments is refused.
+
+mod settings;
+mod template;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use portcullis_abi::Reason;
+
+use super::transform::{Edits, Rendered, Text};
+use super::{Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use crate::http::path::{PathPolicy, normalise};
+use crate::http::{FieldName, Known, RequestHead};
+use template::Template;
+
+/// Kong's plugin of this name.
+pub static REGISTRATION: Registration = Registration {
+    name: "request-transformer",
+    priority: 801,
+    section: &settings::REQUEST_TRANSFORMER,
+    compile: settings::compile,
+};
+
+/// The compiled plugin.
+#[derive(Debug, Default)]
+struct RequestTransformer {
+    headers: Edits<FieldName>,
+    host: Option<Text>,
+    query: Edits<Box<[u8]>>,
+    uri: Option<Uri>,
+    method: Option<Box<[u8]>>,
+    /// What [`Text::Template`] refers to.
+    templates: Vec<Template>,
+}
+
+#[derive(Debug)]
+enum Uri {
+    /// A normalised path.
+    Path(Box<[u8]>),
+    Template(Template),
+}
+
+impl PluginSpec for RequestTransformer {
+    fn instantiate(self: Arc<Self>, _: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
+        Rc::new(Instance { spec: self, rendered: RefCell::default(), path: RefCell::default() })
+    }
+}
+
+struct Instance {
+    spec: Arc<RequestTransformer>,
+    /// Kept for its memory.
+    rendered: RefCell<Rendered>,
+    /// A path as rendered and as normalised; kept for its memory.
+    path: RefCell<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Plugin for Instance {
+    fn on_request(&self, cx: &mut Cx<'_>, head: &mut RequestHead) -> Flow {
+        let spec = &*self.spec;
+        let rendered = &mut *self.rendered.borrow_mut();
+        if !spec.templates.is_empty() {
+            rendered.clear();
+            for template in &spec.templates {
+                rendered.push(|out| template.render(head, out, as_it_is));
+            }
+        }
+        if let Some(uri) = &spec.uri {
+            if self.set_path(uri, head).is_err() {
+                return Flow::Respond(Response::new(400, Reason::BadPathEncoding, "Bad request"));
+            }
+            cx.rewritten.path = true;
+        }
+        if let Some(method) = &spec.method {
+            head.set_upstream_method(method);
+        }
+        spec.headers.apply(&mut head.head, rendered);
+        if let Some(host) = &spec.host {
+            let host = rendered.value(host);
+            // A template may render as nothing, and no request may go without its host.
+            if !host.is_empty() {
+                head.head.set_known(Known::Host, host);
+                cx.rewritten.host = true;
+            }
+        }
+        apply_to_query(&spec.query, head, rendered);
+        Flow::Continue
+    }
+}
+
+impl Instance {
+    fn set_path(&self, uri: &Uri, head: &mut RequestHead) -> Result<(), BadPath> {
+        let template = match uri {
+            Uri::Path(path) => {
+                head.set_path(path);
+                return Ok(());
+            }
+            Uri::Template(template) => template,
+        };
+        let (rendered, normal) = &mut *self.path.borrow_mut();
+        rendered.clear();
+        normal.clear();
+        template.render(head, rendered, encoded);
+        let dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+        if rendered.split(|&byte| byte == b'/').any(dots) {
+            return Err(BadPath);
+        }
+        normalise(rendered, &PathPolicy::default(), normal).map_err(|_| BadPath)?;
+        head.set_path(normal);
+        Ok(())
+    }
+}
+
+/// What a client sent makes no path.
+struct BadPath;
+
+fn as_it_is(text: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(text);
+}
+
+/// Text from a request as part of a path: its slashes separate segments, everything else is data.
+fn encoded(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            _ if byte.is_ascii_alphanumeric() => out.push(byte),
+            _ => {
+                let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
+                out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+    }
+}
+
+fn apply_to_query(edits: &Edits<Box<[u8]>>, head: &mut RequestHead, rendered: &Rendered) {
+    for name in &edits.remove {
+        head.remove_parameter(name);
+    }
+    for (old, new) in &edits.rename {
+        head.rename_parameter(old, new);
+    }
+    for (name, value) in &edits.replace {
+        head.replace_parameter(name, rendered.value(value));
+    }
+    for (name, value) in &edits.add {
+        head.add_parameter(name, rendered.value(value));
+    }
+    for (name, value) in &edits.append {
+        head.append_parameter(name, rendered.value(value));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The plugin on responses without a connection: Kong's examples, and what must not get through.
+
+use super::super::testbed::Testbed;
+
+/// The header lines that the client gets, as `name: value`.
+#[track_caller]
+fn transformed(config: &str, lines: &[(&str, &str)]) -> Vec<String> {
+    let bed = Testbed::new();
+    let plugin = bed.plugin("response-transformer", config);
+    assert!(plugin.sees_response());
+    let mut head = super::ResponseHead::new();
+    for (name, value) in lines {
+        head.head.append(name, value);
+    }
+    plugin.on_response(&mut bed.cx("203.0.113.1"), &mut head);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("ASCII");
+    head.head.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value))).collect()
+}
+
+/// The examples of Kong's documentation of the plugin.
+#[test]
+fn kongs_examples() {
+    let json = ("Content-Type", "application/json");
+    for (config, lines, expected) in [
+        ("{add: {headers: [\"h1:v2\", \"h2:v1\"]}}", &[("h1", "v1")][..], &["h1: v1", "h2: v1"][..]),
+        ("{append: {headers: [\"h1:v2\", \"h2:v1\"]}}", &[("h1", "v1")], &["h1: v1", "h1: v2", "h2: v1"]),
+        ("{remove: {headers: [h1, h2]}}", &[("h1", "v1"), ("h2", "v2"), ("h3", "v3")], &["h3: v3"]),
+        ("{replace: {headers: [\"h1:v2\", \"h2:v2\"]}}", &[("h1", "v1")], &["h1: v2"]),
+        ("{rename: {headers: [\"h1:h2\", \"h3:h4\"]}}", &[("h1", "v1")], &["h2: v1"]),
+        ("{remove: {json: [p1]}}", &[json], &["Content-Type: application/json"]),
+    ] {
+        assert_eq!(transformed(config, lines), expected, "{config}");
+    }
+}
+
+#[test]
+fn cookies_are_kept_apart() {
+    let config = "{append: {headers: [\"Set-Cookie:c=3\"]}, remove: {headers: [X-Powered-By, server]}}";
+    let lines = [("Server", "x"), ("Set-Cookie", "a=1"), ("X-Powered-By", "y"), ("Set-Cookie", "b=2")];
+    assert_eq!(transformed(config, &lines), ["Set-Cookie: a=1", "Set-Cookie: b=2", "Set-Cookie: c=3"]);
+}
+
+#[test]
+fn values_may_hold_colons_and_what_looks_like_a_template() {
+    let config = "{add: {headers: [\"Link:<https://a.example/:1>\", \"X-T:$(headers.x)\"]}}";
+    assert_eq!(transformed(config, &[]), ["Link: <https://a.example/:1>", "X-T: $(headers.x)"]);
+}
+
+#[test]
+fn what_would_break_framing_is_refused_with_its_place() {
+    let bed = Testbed::new();
+    let config = "{remove: {headers: [Content-Length]}, rename: {headers: [\"X-A:Transfer-Encoding\"]}, \
+                  add: {headers: [\"X-B:1\", \"Connection:close\"]}, append: {headers: [\"a b:c\"]}, replace: {headers: [X-C]}}";
+    let found = bed.refused("response-transformer", config);
+    let lines: Vec<_> = found.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "error: remove.headers[0]: 'Content-Length' cannot be edited: it says where the body ends",
+            "error: rename.headers[0]: 'Transfer-Encoding' cannot be edited: it says where the body ends",
+            "error: add.headers[1]: 'Connection' cannot be edited: it is about one connection, not the message",
+            "error: append.headers[0]: 'a b' is not a valid header",
+            "error: replace.headers[0]: key 'X-C' has no value",
+        ]
+    );
+}
+
+#[test]
+fn bodies_are_warned_of_only_where_edits_are_asked_for() {
+    let bed = Testbed::new();
+    let said = |config| bed.compile("response-transformer", 1, config).map(|(_, said)| said);
+    assert_eq!(
+        said("{add: {headers: [\"a:b\"], json: [], json_types: []}, remove: {json: []}}"),
+        Ok(String::new())
+    );
+    let warned = "warning: add.json: bodies pass unchanged: edits of them are accepted, but not made yet";
+    assert_eq!(said("{add: {json: [\"p1:v1\"], json_types: [string]}}"), Ok(warned.to_owned()));
+    let note = "note: add.headers[0]: spaces around the value are not part of it";
+    assert_eq!(said("{add: {headers: [\"a: b\"]}}"), Ok(note.to_owned()));
+    assert_eq!(transformed("{add: {headers: [\"a: b\"]}}", &[]), ["a: b"]);
+}
