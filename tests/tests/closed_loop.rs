@@ -115,7 +115,10 @@ fn malformed_requests_close_the_door_in_the_kernel_until_time_has_paid() {
     let mut early = site.connect(BAD).expect("a connection before any debt");
     site.misbehave();
     assert!(packets(&gateway, "drop_connection_rate") >= 1.0);
-    // An open connection is not cut: the proxy reads the same word, and says how long to wait.
+    // An open connection is not cut, and while requests cost nothing it is served.
+    Request::get("/").keep().send_on(&mut early).expect(200);
+    gateway.reload(&site.setup("enforcement: enforce, costs: {malformed: 10, request: 1}"));
+    // Where they cost, the proxy reads the same word, and says how long to wait.
     let told = Request::get("/").keep().send_on(&mut early).expect(429);
     assert!(
         told.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds >= 1),
@@ -126,6 +129,7 @@ fn malformed_requests_close_the_door_in_the_kernel_until_time_has_paid() {
         assert!(site.admitted(GOOD), "the good source shares the link, not the debt");
     }
     eventually("the end of the debt", || holds(site.admitted(BAD), "still in debt"));
+    gateway.reload(&site.setup("enforcement: enforce, costs: {malformed: 10}"));
     Request::get("/").keep().send_on(&mut early).expect(200);
     assert!(site.admitted(GOOD));
 }

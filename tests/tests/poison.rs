@@ -41,6 +41,18 @@ fn a_second_response_while_the_connection_is_idle() {
 }
 
 #[test]
+fn a_second_response_is_no_answer_to_a_request_that_could_be_repeated_either() {
+    let gates = [Gate::shut(), Gate::shut()];
+    let [held, sent] = gates.clone();
+    let (gateway, origin) = before(Chatty { answer: OK, extra: POISON, gates: Some(gates) });
+    assert_eq!(Request::get("/").send(gateway.addr()).expect(200).text(), "ok");
+    held.open();
+    sent.pass();
+    assert_eq!(Request::get("/").send(gateway.addr()).expect(200).text(), "ok");
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
 fn a_body_where_there_is_none() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 55\r\n\r\n";
     let (gateway, _origin) = before(Chatty { answer, extra: POISON, gates: None });
