@@ -256,7 +256,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<UpstreamConnection, Failure> {
         record.sent_ns = Some(now_ns);
         let stale = matches!(self.last, Some(Failure { reused: true, kind: retry::Failure::Reset, .. }));
-        if !stale && let Some(connection) = target.pool.reuse(now_ns, self.idempotent && self.replayable) {
+        if !stale && let Some(connection) = target.pool.reuse(now_ns) {
             shard.metrics.upstream_reuses.inc();
             return Ok(connection);
         }
