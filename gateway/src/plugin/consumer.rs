@@ -56,6 +56,8 @@ pub struct Consumers {
     consumers: Vec<Consumer>,
     /// By consumer: what upstreams are told about it, made once because it is sent with every request.
     fields: Vec<Head>,
+    /// By consumer: its groups as upstreams read them.
+    group_lists: Vec<Box<str>>,
     credentials: Vec<Credential>,
     /// Hashed with a key of this process, so that nobody can choose keys that collide.
     keys: HashMap<Vec<u8>, ApiKey>,
@@ -106,6 +108,7 @@ impl Consumers {
             fields.append_known(Known::XConsumerUsername, text);
         }
         self.fields.push(fields);
+        self.group_lists.push(consumer.groups.join(", ").into());
         self.consumers.push(consumer);
         ConsumerId(self.consumers.len() as u32 - 1)
     }
@@ -159,6 +162,11 @@ impl Consumers {
     /// The fields that tell an upstream of a consumer of this generation.
     pub fn fields(&self, id: ConsumerId) -> &Head {
         &self.fields[id.index()]
+    }
+
+    /// The groups of a consumer of this generation, with commas between them.
+    pub fn group_list(&self, id: ConsumerId) -> &str {
+        &self.group_lists[id.index()]
     }
 
     /// The consumer with this username or id, as `config.anonymous` and plugin scopes name it.

@@ -1,9 +1,10 @@
 //! Every plugin of the gateway, one line each.
 
-use super::{Registration, jwt, key_auth, rate_limiting, request_transformer, response_transformer};
+use super::{Registration, acl, jwt, key_auth, rate_limiting, request_transformer, response_transformer};
 
 /// All plugins, in no order: a chain is sorted by priority.
 pub static REGISTRY: &[&Registration] = &[
+    &acl::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
     &rate_limiting::REGISTRATION,
