@@ -1,16 +1,17 @@
 //! Kong's plugins that are neither authentication, limits nor transformers: what the client gets and what the origin
 //! learns, option by option.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_tests::client::{Request, Response};
+use portcullis_tests::client::{Connection, Request, Response};
 use portcullis_tests::gateway::{Gateway, Setup, Shared};
 use portcullis_tests::origin::{Echo, Origin};
 use serde_json::json;
 
 struct Suite {
     gateway: Gateway,
-    origin: Origin,
+    _origin: Origin,
 }
 
 /// One route a line: its name, which is its path too, and its plugins.
@@ -18,6 +19,24 @@ const ROUTES: &[(&str, &str)] = &[
     ("acl", "{name: key-auth}, {name: acl, config: {allow: [readers]}}"),
     ("acl-deny", "{name: key-auth}, {name: acl, config: {deny: [readers], hide_groups_header: true}}"),
     ("acl-alone", "{name: acl, config: {allow: [readers]}}"),
+    ("ip", "{name: ip-restriction, config: {allow: [127.0.0.0/8], deny: [127.6.6.0/24]}}"),
+    ("ip-none", "{name: ip-restriction, config: {deny: [127.0.0.0/8], status: 404, message: Nothing here}}"),
+    ("stop", "{name: request-termination}"),
+    (
+        "stop-body",
+        "{name: request-termination, config: {status_code: 200, body: <p>, content_type: text/html}}",
+    ),
+    ("stop-empty", "{name: request-termination, config: {status_code: 204, trigger: X-Stop}}"),
+    ("stop-echo", "{name: request-termination, config: {status_code: 200, echo: true, message: seen}}"),
+    ("id", "{name: correlation-id, config: {header_name: X-Id, generator: tracker, echo_downstream: true}}"),
+    ("id-hidden", "{name: correlation-id}"),
+    (
+        "id-stop",
+        "{name: correlation-id, config: {generator: uuid, echo_downstream: true}}, {name: request-termination}",
+    ),
+    ("size", "{name: request-size-limiting, config: {allowed_payload_size: 1000, size_unit: bytes}}"),
+    ("size-kb", "{name: request-size-limiting, config: {allowed_payload_size: 1, size_unit: kilobytes}}"),
+    ("size-told", "{name: request-size-limiting, config: {require_content_length: true}}"),
 ];
 
 const CONSUMERS: &str = "
@@ -42,7 +61,7 @@ fn suite() -> Arc<Suite> {
             .collect();
         let services =
             format!("services:\n  - name: web\n    url: http://{}\n    routes:\n{routes}", origin.addr());
-        Suite { gateway: Gateway::start(&Setup::new(services + CONSUMERS)), origin }
+        Suite { gateway: Gateway::start(&Setup::new(services + CONSUMERS)), _origin: origin }
     })
 }
 
@@ -75,8 +94,138 @@ fn acl_deny_and_hide_groups_header() {
 
 #[test]
 fn acl_without_a_consumer() {
-    let suite = suite();
-    let before = suite.origin.requests();
+    let _held = suite();
     assert_eq!(get("/acl-alone/", "ann-key").expect(401).json(), json!({"message": "Unauthorized"}));
-    assert_eq!(suite.origin.requests(), before);
+}
+
+/// Sends from another address of this machine.
+fn from(source: &str, request: Request) -> Response {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let source: SocketAddr = format!("{source}:0").parse().expect("an address");
+    socket.bind(&source.into()).expect("binding");
+    socket.connect(&suite().gateway.addr().into()).expect("connecting");
+    let mut connection = Connection::over(socket.into()).expect("a connection");
+    request.send_on(&mut connection)
+}
+
+#[test]
+fn ip_restriction_allow_and_deny() {
+    let _held = suite();
+    from("127.0.0.9", Request::get("/ip/")).expect(200);
+    let refused = from("127.6.6.6", Request::get("/ip/")).expect(403);
+    assert_eq!(refused.json(), json!({"message": "IP address not allowed: 127.6.6.6"}));
+    // Nobody here is a trusted proxy.
+    from("127.6.6.6", Request::get("/ip/").header("X-Forwarded-For", "127.0.0.1")).expect(403);
+}
+
+#[test]
+fn ip_restriction_status_and_message() {
+    let _held = suite();
+    let refused = send(Request::get("/ip-none/")).expect(404);
+    assert_eq!(refused.json(), json!({"message": "Nothing here"}));
+}
+
+#[test]
+fn request_termination_status_code_and_message() {
+    let _held = suite();
+    let response = send(Request::get("/stop/")).expect(503);
+    assert_eq!(response.json(), json!({"message": "Service unavailable"}));
+}
+
+#[test]
+fn request_termination_body_and_content_type() {
+    let _held = suite();
+    let response = send(Request::get("/stop-body/")).expect(200);
+    assert_eq!((response.header("content-type"), &*response.text()), ("text/html", "<p>"));
+}
+
+#[test]
+fn request_termination_trigger() {
+    let suite = suite();
+    let mut connection = Connection::open(suite.gateway.addr());
+    for _ in 0..2 {
+        Request::get("/stop-empty/").keep().send_on(&mut connection).expect(200);
+        let stopped = Request::get("/stop-empty/?X-Stop=1").keep().send_on(&mut connection).expect(204);
+        assert!(!stopped.has("content-length") && !stopped.has("content-type"), "{:?}", stopped.head.fields);
+    }
+}
+
+#[test]
+fn request_termination_echo() {
+    let _held = suite();
+    let told = send(Request::post("/stop-echo/x?a=b", "body").header("X-Mine", "1")).expect(200).json();
+    assert_eq!((&told["message"], &told["matched_route"]), (&json!("seen"), &json!("stop-echo")));
+    let request = &told["request"];
+    assert_eq!((&request["method"], &request["path"]), (&json!("POST"), &json!("/stop-echo/x")));
+    assert_eq!((&request["headers"]["x-mine"], &request["query"]["a"]), (&json!("1"), &json!("b")));
+}
+
+#[test]
+fn correlation_id_header_name_and_echo_downstream() {
+    let _held = suite();
+    let response = send(Request::get("/id/")).expect(200);
+    let id = response.header("x-id").to_owned();
+    assert_eq!(response.echoed().all("x-id"), [&id]);
+    let parts: Vec<_> = id.split('-').collect();
+    let port = suite().gateway.addr().port().to_string();
+    assert_eq!((parts[0], parts[1], parts[4], parts.len()), ("127.0.0.1", &*port, "1", 6), "{id}");
+    let response = send(Request::get("/id/").header("X-Id", "mine")).expect(200);
+    assert_eq!((response.header("x-id"), response.echoed().all("x-id")), ("mine", vec!["mine"]));
+}
+
+#[test]
+fn correlation_id_counts() {
+    let _held = suite();
+    let response = send(Request::get("/id-hidden/")).expect(200);
+    assert!(!response.has("kong-request-id"));
+    let first = response.echoed().get("kong-request-id").expect("an id").to_owned();
+    let second = send(Request::get("/id-hidden/")).expect(200).echoed();
+    assert!(first.contains('#') && second.get("kong-request-id").expect("an id") != first, "{first}");
+}
+
+#[test]
+fn correlation_id_of_an_answer_by_the_gateway() {
+    let _held = suite();
+    let id = |response: Response| response.expect(503).header("kong-request-id").to_owned();
+    let (first, second) = (id(send(Request::get("/id-stop/"))), id(send(Request::get("/id-stop/"))));
+    assert!(first.len() == 36 && first != second, "{first} {second}");
+}
+
+fn chunked(path: &str, bytes: usize) -> Response {
+    let mut connection = Connection::open(suite().gateway.addr());
+    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    connection.send(format!("{head}{bytes:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(bytes)));
+    connection.response()
+}
+
+#[test]
+fn request_size_limiting_of_announced_bodies() {
+    let _held = suite();
+    send(Request::post("/size/", "x".repeat(1000))).expect(200);
+    let refused = send(Request::post("/size/", "x".repeat(1001))).expect(413);
+    assert_eq!(refused.json(), json!({"message": "Request size limit exceeded"}));
+    send(Request::post("/size-kb/", "x".repeat(1024))).expect(200);
+    send(Request::post("/size-kb/", "x".repeat(1025))).expect(413);
+    let mut connection = Connection::open(suite().gateway.addr());
+    connection
+        .send("POST /size/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n");
+    let refused = connection.response().expect(417);
+    assert!(refused.interim.is_empty() && refused.text().contains("Request size limit exceeded"));
+}
+
+#[test]
+fn request_size_limiting_of_chunked_bodies() {
+    let _held = suite();
+    assert_eq!(chunked("/size/", 1000).expect(200).json()["body"], "x".repeat(1000));
+    let refused = chunked("/size/", 1001).expect(413);
+    assert_eq!(refused.json(), json!({"message": "Request size limit exceeded"}));
+}
+
+#[test]
+fn request_size_limiting_require_content_length() {
+    let _held = suite();
+    let refused = chunked("/size-told/", 7).expect(411);
+    assert_eq!(refused.json(), json!({"message": "A valid Content-Length header is required"}));
+    send(Request::post("/size-told/", "x")).expect(200);
+    send(Request::get("/size-told/")).expect(200);
 }

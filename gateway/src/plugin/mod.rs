@@ -13,13 +13,17 @@
 mod acl;
 pub mod chain;
 pub mod consumer;
+mod correlation_id;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
+mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod rate_limiting;
 pub mod registry;
+mod request_size_limiting;
+mod request_termination;
 mod request_transformer;
 mod response_transformer;
 #[cfg(test)]

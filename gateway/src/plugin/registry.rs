@@ -1,13 +1,20 @@
 //! Every plugin of the gateway, one line each.
 
-use super::{Registration, acl, jwt, key_auth, rate_limiting, request_transformer, response_transformer};
+use super::{
+    Registration, acl, correlation_id, ip_restriction, jwt, key_auth, rate_limiting, request_size_limiting,
+    request_termination, request_transformer, response_transformer,
+};
 
 /// All plugins, in no order: a chain is sorted by priority.
 pub static REGISTRY: &[&Registration] = &[
     &acl::REGISTRATION,
+    &correlation_id::REGISTRATION,
+    &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
     &rate_limiting::REGISTRATION,
+    &request_size_limiting::REGISTRATION,
+    &request_termination::REGISTRATION,
     &request_transformer::REGISTRATION,
     &response_transformer::REGISTRATION,
 ];
