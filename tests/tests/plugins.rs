@@ -37,6 +37,14 @@ const ROUTES: &[(&str, &str)] = &[
     ("size", "{name: request-size-limiting, config: {allowed_payload_size: 1000, size_unit: bytes}}"),
     ("size-kb", "{name: request-size-limiting, config: {allowed_payload_size: 1, size_unit: kilobytes}}"),
     ("size-told", "{name: request-size-limiting, config: {require_content_length: true}}"),
+    ("cors", "{name: cors}, {name: key-auth}"),
+    (
+        "cors-sites",
+        "{name: cors, config: {origins: ['https://.*\\.example\\.com'], credentials: true, max_age: 60, \
+      headers: [X-A], methods: [GET, PUT], exposed_headers: [X-B], private_network: true}}",
+    ),
+    ("cors-through", "{name: cors, config: {preflight_continue: true, allow_origin_absent: false}}"),
+    ("bot", "{name: bot-detection, config: {allow: ['^good'], deny: [robot]}}"),
 ];
 
 const CONSUMERS: &str = "
@@ -228,4 +236,73 @@ fn request_size_limiting_require_content_length() {
     assert_eq!(refused.json(), json!({"message": "A valid Content-Length header is required"}));
     send(Request::post("/size-told/", "x")).expect(200);
     send(Request::get("/size-told/")).expect(200);
+}
+
+fn preflight(path: &str, origin: &str) -> Request {
+    let request = Request::new("OPTIONS", path).header("Origin", origin);
+    request.header("Access-Control-Request-Method", "PUT").header("Access-Control-Request-Headers", "x-asked")
+}
+
+#[test]
+fn cors_preflight() {
+    let suite = suite();
+    // The answer needs no key, and the next request on the connection is found.
+    let mut connection = Connection::open(suite.gateway.addr());
+    for _ in 0..2 {
+        let response = preflight("/cors/", "https://a.net").keep().send_on(&mut connection).expect(200);
+        assert_eq!((response.header("content-length"), response.has("content-type")), ("0", false));
+        assert_eq!(response.header("access-control-allow-origin"), "*");
+        assert_eq!(response.header("access-control-allow-headers"), "x-asked");
+        assert!(response.header("access-control-allow-methods").contains("PUT"));
+    }
+    let response = preflight("/cors-through/", "https://a.net").send(suite.gateway.addr()).expect(200);
+    assert!(!response.has("access-control-allow-origin"));
+    assert_eq!(response.echoed().0["method"], "OPTIONS");
+}
+
+#[test]
+fn cors_of_some_sites() {
+    let _held = suite();
+    let asked = preflight("/cors-sites/", "https://shop.example.com");
+    let response = send(asked.header("Access-Control-Request-Private-Network", "true")).expect(200);
+    for (name, value) in [
+        ("vary", "Origin"),
+        ("access-control-allow-origin", "https://shop.example.com"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-headers", "X-A"),
+        ("access-control-allow-methods", "GET,PUT"),
+        ("access-control-max-age", "60"),
+        ("access-control-allow-private-network", "true"),
+    ] {
+        assert_eq!(response.header(name), value, "{name}");
+    }
+    let response =
+        send(Request::get("/cors-sites/").header("Origin", "https://shop.example.com")).expect(200);
+    assert_eq!(response.header("access-control-allow-origin"), "https://shop.example.com");
+    assert_eq!(response.header("access-control-expose-headers"), "X-B");
+    let response =
+        send(Request::get("/cors-sites/").header("Origin", "https://example.com.evil.net")).expect(200);
+    assert!(!response.has("access-control-allow-origin") && response.header("vary") == "Origin");
+}
+
+/// A script must be able to read why it was refused.
+#[test]
+fn cors_of_an_answer_by_the_gateway() {
+    let _held = suite();
+    let response = send(Request::get("/cors/").header("Origin", "https://a.net")).expect(401);
+    assert_eq!(response.header("access-control-allow-origin"), "*");
+    let response = send(Request::get("/cors-through/")).expect(200);
+    assert!(!response.has("access-control-allow-origin"), "no Origin, no fields");
+}
+
+#[test]
+fn bot_detection_allow_and_deny() {
+    let _held = suite();
+    let agent = |agent: &str| send(Request::get("/bot/").header("User-Agent", agent));
+    agent("a browser").expect(200);
+    agent("good robot").expect(200);
+    assert_eq!(agent("robot").expect(403).json(), json!({"message": "Forbidden"}));
+    agent("Mozilla/5.0 (compatible; Googlebot/2.1)").expect(403);
+    send(Request::get("/bot/")).expect(200);
+    send(Request::get("/bot/").header("User-Agent", "a").header("User-Agent", "b")).expect(400);
 }

@@ -11,9 +11,11 @@
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
 mod acl;
+mod bot_detection;
 pub mod chain;
 pub mod consumer;
 mod correlation_id;
+mod cors;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
