@@ -45,12 +45,15 @@ const ROUTES: &[(&str, &str)] = &[
     ),
     ("cors-through", "{name: cors, config: {preflight_continue: true, allow_origin_absent: false}}"),
     ("bot", "{name: bot-detection, config: {allow: ['^good'], deny: [robot]}}"),
+    ("basic", "{name: basic-auth}"),
+    ("basic-hidden", "{name: basic-auth, config: {hide_credentials: true, realm: shop, anonymous: ben}}"),
 ];
 
 const CONSUMERS: &str = "
 consumers:
   - username: ann
     keyauth_credentials: [{key: ann-key}]
+    basicauth_credentials: [{username: ann, password: open sesame}]
     acls: [{group: readers}, {group: staff}]
   - username: ben
     keyauth_credentials: [{key: ben-key}]
@@ -305,4 +308,25 @@ fn bot_detection_allow_and_deny() {
     agent("Mozilla/5.0 (compatible; Googlebot/2.1)").expect(403);
     send(Request::get("/bot/")).expect(200);
     send(Request::get("/bot/").header("User-Agent", "a").header("User-Agent", "b")).expect(400);
+}
+
+#[test]
+fn basic_auth() {
+    let _held = suite();
+    let refused = send(Request::get("/basic/")).expect(401);
+    assert_eq!(refused.header("www-authenticate"), "Basic realm=\"service\"");
+    assert_eq!(refused.json(), json!({"message": "Unauthorized"}));
+    // ann:open sesame, ann:open
+    let basic =
+        |path: &str, text: &str| send(Request::get(path).header("Authorization", format!("Basic {text}")));
+    let echoed = basic("/basic/", "YW5uOm9wZW4gc2VzYW1l").expect(200).echoed();
+    assert_eq!((echoed.all("x-consumer-username"), echoed.all("authorization").len()), (vec!["ann"], 1));
+    basic("/basic/", "YW5uOm9wZW4=").expect(401);
+    let echoed = basic("/basic-hidden/", "YW5uOm9wZW4gc2VzYW1l").expect(200).echoed();
+    assert_eq!((echoed.all("x-consumer-username"), echoed.all("authorization").len()), (vec!["ann"], 0));
+    let echoed = basic("/basic-hidden/", "YW5uOm9wZW4=").expect(200).echoed();
+    assert_eq!(
+        (echoed.all("x-consumer-username"), echoed.all("x-anonymous-consumer")),
+        (vec!["ben"], vec!["true"])
+    );
 }

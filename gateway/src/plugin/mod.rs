@@ -11,6 +11,7 @@
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
 mod acl;
+mod basic_auth;
 mod bot_detection;
 pub mod chain;
 pub mod consumer;

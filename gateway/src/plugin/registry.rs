@@ -1,13 +1,14 @@
 //! Every plugin of the gateway, one line each.
 
 use super::{
-    Registration, acl, bot_detection, correlation_id, cors, ip_restriction, jwt, key_auth, rate_limiting,
-    request_size_limiting, request_termination, request_transformer, response_transformer,
+    Registration, acl, basic_auth, bot_detection, correlation_id, cors, ip_restriction, jwt, key_auth,
+    rate_limiting, request_size_limiting, request_termination, request_transformer, response_transformer,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
 pub static REGISTRY: &[&Registration] = &[
     &acl::REGISTRATION,
+    &basic_auth::REGISTRATION,
     &bot_detection::REGISTRATION,
     &correlation_id::REGISTRATION,
     &cors::REGISTRATION,
