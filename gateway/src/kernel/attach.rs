@@ -191,7 +191,9 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let reading = |source| KernelError::Pin { doing: "reading", path: directory.to_owned(), source };
     match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| entry.map(|e| e.path()).map_err(reading)).collect(),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
         Err(source) => Err(reading(source)),
     }
 }

@@ -85,7 +85,11 @@ pub fn client(
     known: &mut HashMap<String, tls::ClientConfig>,
     found: &Diagnostics,
 ) -> Option<(tls::ClientConfig, String)> {
-    let settings = service.tls.clone();
+    let mut settings = service.tls.clone();
+    if let config::Destination::Upstream(upstream) = service.destination {
+        // The service's own wins.
+        settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
+    }
     let key = format!("{settings:?}");
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
