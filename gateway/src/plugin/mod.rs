@@ -21,8 +21,6 @@ mod rate_limiting;
 pub mod registry;
 mod request_transformer;
 mod response_transformer;
-#[cfg(test)]
-mod testbed;
 mod transform;
 
 use std::any::Any;

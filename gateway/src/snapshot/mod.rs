@@ -33,9 +33,9 @@ use crate::route::Router;
 use crate::tls;
 use crate::upstream::UpstreamSpec;
 
+pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use local::{Local, LocalService, PoolTable};
-pub use plugins::GatewayCatalog;
 
 /// A compiled configuration.
 pub struct Snapshot {
