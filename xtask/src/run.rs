@@ -117,7 +117,9 @@ fn detach(binary: &Path) {
 pub fn build(profile: &str) -> Result<PathBuf> {
     let args = ["build", "--locked", "--package", "portcullis", "--bin", "portcullis", "--profile", profile];
     process::run(process::cargo().args(args))?;
-    Ok(process::target_dir().join(profile).join("portcullis"))
+    // The one profile whose folder has another name.
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(process::target_dir().join(folder).join("portcullis"))
 }
 
 /// Ends the gateway on every way out, also on an error.

@@ -60,7 +60,7 @@ pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode
 
 /// Prints the JSON schema, for editors.
 pub fn schema() -> Result<ExitCode> {
-    print(&format!("{}\n", portcullis_config::json_schema(&GatewayCatalog)));
+    print(&format!("{:#}\n", portcullis_config::json_schema(&GatewayCatalog)));
     Ok(ExitCode::SUCCESS)
 }
 
