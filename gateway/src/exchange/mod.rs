@@ -22,6 +22,7 @@ mod connection;
 mod finish;
 mod forward;
 mod plugins;
+mod proxy_protocol;
 mod pump;
 mod refuse;
 mod relay;

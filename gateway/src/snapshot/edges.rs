@@ -14,7 +14,12 @@ pub fn listener(
     ticketer: &Ticketer,
     found: &Diagnostics,
 ) -> Option<Listener> {
-    let compiled = |tls| Listener { name: listener.name.as_str().into(), address: listener.address, tls };
+    let compiled = |tls| Listener {
+        name: listener.name.as_str().into(),
+        address: listener.address,
+        proxy_protocol: listener.proxy_protocol,
+        tls,
+    };
     let Some(tls) = &listener.tls else { return Some(compiled(None)) };
     // The default is the first of the list that TLS is given.
     let default = tls.default_certificate.into_iter();

@@ -106,6 +106,8 @@ pub struct PluginInstance {
 pub struct Listener {
     pub name: Arc<str>,
     pub address: SocketAddr,
+    /// Trusted balancers begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     pub tls: Option<tls::ServerConfig>,
 }
 
