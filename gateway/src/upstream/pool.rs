@@ -1,8 +1,8 @@
 //! Kept-alive connections to one target, on one shard.
 //!
 //! Last in, first out: a warm connection is the likeliest to be still open, and the surplus of a burst ages out at
-//! the other end. Bounded in number and in age; a connection that the target has closed meanwhile is found out by a
-//! peek before a request that could not be repeated is sent on it.
+//! the other end. Bounded in number and in age; a connection that the target has closed meanwhile, or on which it has
+//! said something unasked, is found out by a peek before a request is sent on it.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -61,9 +61,6 @@ pub struct Pool {
     active: Cell<u32>,
 }
 
-/// An idle connection younger than this is taken to be open without a look, when the request could be repeated.
-const FRESH_NS: u64 = 1_000_000_000;
-
 /// Why a connection could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
@@ -86,9 +83,9 @@ impl Pool {
         self.limits.set(limits);
     }
 
-    /// A kept connection, if there is a good one. `repeatable`: the request may be sent again if the connection turns
-    /// out to be closed, so a fresh one need not be looked at.
-    pub fn reuse(&self, now_ns: u64, repeatable: bool) -> Option<UpstreamConnection> {
+    /// A kept connection, if there is a good one. Each is looked at, however fresh and whatever the request: bytes that
+    /// came unasked would be taken for the answer to the next client.
+    pub fn reuse(&self, now_ns: u64) -> Option<UpstreamConnection> {
         let idle_ns = self.limits.get().idle_time.as_nanos() as u64;
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { mut connection, since_ns }) = idle.pop() {
@@ -96,7 +93,7 @@ impl Pool {
             if age > idle_ns {
                 continue; // and so are all below it; they go one by one or with the sweep
             }
-            if (repeatable && age < FRESH_NS) || connection.intake.rx.is_quiet() {
+            if connection.intake.rx.is_quiet() {
                 connection.requests += 1;
                 self.active.set(self.active.get() + 1);
                 return Some(connection);
