@@ -30,6 +30,7 @@ mod shard;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 
@@ -47,6 +48,10 @@ use relay::{Coding, Leg, RelayError, relay};
 
 pub use connection::serve;
 pub use shard::{OpenConnection, Parts, Shard};
+
+/// How long a failed attempt waits for the client's next bytes, to leave its receiving open: for the next attempt, or
+/// so that the answer is not lost to a reset.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What becomes of the downstream connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,11 +231,16 @@ async fn carry(
         Ok(framing) => framing,
         Err(failure) => {
             cut_upstream.cut();
-            if matches!(pump, Pump::Running(_)) {
-                cut_downstream.cut();
-            }
+            // A pump that only ends now says nothing about the client.
+            let failure = failure.with_pump(&pump);
+            cut_downstream.cut_after(SETTLE);
             pump.settle().await;
-            return Err(failure.with_pump(&pump, request_bytes.get() > 0));
+            drop(pump);
+            intake.rx.deadline().disarm();
+            let body_touched = request_bytes.get() > 0
+                || decoder.as_ref().is_some_and(BodyDecoder::has_begun)
+                || intake.rx.deadline().expired();
+            return Err(Failure { body_touched, ..failure });
         }
     };
     record.upstream_status = response.status();
@@ -267,9 +277,15 @@ async fn carry(
         .await;
     let body_whole = pump.is_complete();
     if !body_whole {
-        // The response is over: nobody is interested in the rest of the request.
+        // The response is over: nobody is interested in the rest of the request. The client may be sending still, and
+        // would be reset, answer and all, if its bytes met a socket that no longer receives.
         cut_upstream.cut();
-        cut_downstream.cut();
+        if sent.is_ok() {
+            refuse::finish_sending(down_tx).await;
+            cut_downstream.cut_after(refuse::LINGER);
+        } else {
+            cut_downstream.cut();
+        }
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;

@@ -60,6 +60,10 @@ pub async fn relay(
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     loop {
+        // A sink that was given up on gets nothing more: what is at hand stays there, whole.
+        if sink.deadline().expired() {
+            return Err(RelayError::Sink);
+        }
         // All that is at hand.
         while !decoder.is_done() && !source.is_empty() {
             let step = decoder.decode(source.unread()).map_err(RelayError::Refused)?;

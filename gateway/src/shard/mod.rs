@@ -8,12 +8,18 @@
 //! Read next: `exchange`.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use portcullis_abi::Reason;
 
 use crate::exchange::{self, Parts, Shard};
 use crate::id::ShardId;
@@ -309,7 +315,25 @@ fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: S
     let Some(open) = shard.open_connection(source.ip(), stream.rx.deadline.cutter()) else {
         return; // dropping the stream closes it
     };
-    net::spawn(exchange::serve(shard.clone(), stream, source, listener, open));
+    let serve = exchange::serve(shard.clone(), stream, source, listener, open);
+    let shard = shard.clone();
+    net::spawn(async move {
+        if isolated(serve).await.is_none() {
+            shard.refused(Reason::InternalError);
+            tracing::error!(shard = shard.id.0, "a connection ended in a panic, which is a bug");
+        }
+    });
+}
+
+/// Runs `task` so that a panic in it ends it alone, and not the thread with all its connections. `None` after a panic.
+async fn isolated<T>(task: impl Future<Output = T>) -> Option<T> {
+    let mut task = pin!(task);
+    // What the task shares with others is cells and tables whose every state is a valid one, hence unwind-safe.
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
@@ -328,5 +352,22 @@ async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own:
     if let Some(own) = own {
         // A full box holds an order that ends the thread, or the control thread is about to send one.
         let _ = own.send(Order::Stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_its_own_task_only() {
+        let ended = net::block_on(Driver::Epoll, async {
+            let broken = isolated(async {
+                net::sleep(Duration::from_millis(1)).await;
+                panic!("on purpose");
+            });
+            (broken.await, isolated(async { 7 }).await)
+        });
+        assert_eq!(ended.expect("a runtime"), (None::<()>, Some(7)));
     }
 }

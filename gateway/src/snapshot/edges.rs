@@ -95,7 +95,13 @@ pub fn client(
         // The service's own wins.
         settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
     }
-    let key = format!("{settings:?}");
+    let key = match material(config, &settings) {
+        Ok(material) => format!("{settings:?} {:016x}", super::upstreams::stable_hash(&material)),
+        Err(error) => {
+            found.error(service.origin.span, &service.origin.path, error.to_string());
+            return None;
+        }
+    };
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
     }
@@ -109,6 +115,15 @@ pub fn client(
             None
         }
     }
+}
+
+/// What the settings refer to. Part of the key: the settings only say where certificates are, and a pool whose key stays
+/// the same goes on with those that it was made with.
+fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u8>>, tls::TlsError> {
+    let authorities = settings.ca_certificates.iter().map(|reference| &config[*reference].cert);
+    let identity = settings.client_certificate.map(|reference| &config[reference]);
+    let identity = identity.into_iter().flat_map(|identity| [&identity.cert, &identity.key]);
+    authorities.chain(identity).map(text).collect()
 }
 
 fn build_client(config: &Config, settings: &config::UpstreamTls) -> Result<tls::ClientConfig, tls::TlsError> {
