@@ -135,7 +135,9 @@ pub(super) async fn take_turns() {
         if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        // A task that wakes itself is the next to run; one that another task wakes is the last.
+        let waker = cx.waker().clone();
+        spawn(async move { waker.wake() });
         Poll::Pending
     })
     .await;
