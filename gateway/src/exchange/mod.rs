@@ -223,8 +223,14 @@ async fn carry(
         }
     };
     let version = request.version();
+    // The target has its time to answer from when it has the request; what comes before has limits of its own.
+    let limit = up_intake.rx.deadline().cutter();
+    let over = || limit.cut_after(plan.service.first_byte_timeout);
+    if pump.is_complete() {
+        over();
+    }
     let head = attempt::receive_response(up_intake, response, plan, version, down_tx, out);
-    let head = pump.beside(head, || cut_upstream.cut()).await;
+    let head = pump.beside(head, || cut_upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
     let framing = match head {
         Ok(framing) => framing,
@@ -272,7 +278,11 @@ async fn carry(
         send: plan.response_write,
     };
     let sent = pump
-        .beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut())
+        .beside(
+            relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes),
+            || cut_upstream.cut(),
+            || {},
+        )
         .await;
     let body_whole = pump.is_complete();
     if !body_whole {
