@@ -36,14 +36,16 @@ use portcullis_abi::Reason;
 use crate::http::Known;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::net::clock;
+use crate::net::deadline::Cutter;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
+use crate::tls::Tx;
 use crate::upstream::UpstreamConnection;
 use attempt::{Failure, Plan};
 use connection::Downstream;
 use finish::{Record, finish};
 use pump::Pump;
-use relay::{Coding, Leg, RelayError, relay};
+use relay::{Coding, Leg, relay};
 
 pub use connection::serve;
 pub use shard::{OpenConnection, Parts, Shard};
@@ -286,15 +288,8 @@ async fn carry(
         .await;
     let body_whole = pump.is_complete();
     if !body_whole {
-        // The response is over: nobody is interested in the rest of the request. The client may be sending still, and
-        // would be reset, answer and all, if its bytes met a socket that no longer receives.
         cut_upstream.cut();
-        if sent.is_ok() {
-            refuse::finish_sending(down_tx).await;
-            cut_downstream.cut_after(refuse::LINGER);
-        } else {
-            cut_downstream.cut();
-        }
+        leave(down_tx, &cut_downstream, sent.is_ok()).await;
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
@@ -305,12 +300,7 @@ async fn carry(
         Ok(()) if keep && body_whole => Next::KeepAlive,
         Ok(()) => Next::Close,
         Err(error) => {
-            record.reason = Some(match error {
-                RelayError::Sink => Reason::ClientAborted,
-                RelayError::SourceTimedOut => Reason::UpstreamTimeout,
-                RelayError::SourceClosed => Reason::UpstreamTruncated,
-                RelayError::Refused(refusal) => refusal.reason,
-            });
+            record.reason = Some(error.of_response());
             // Without a length the client could take what it has for the whole.
             Next::Reset
         }
@@ -318,6 +308,17 @@ async fn carry(
     let ended = body_whole && !unread && framing != BodyFraming::UntilClose;
     let reusable = next != Next::Reset && ended && attempt::persists(response, &hop);
     Ok(Carried { next, reusable })
+}
+
+/// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,
+/// answer and all, if its bytes met a socket that no longer receives.
+async fn leave(down_tx: &mut Tx, cut_downstream: &Cutter, answered: bool) {
+    if answered {
+        refuse::finish_sending(down_tx).await;
+        cut_downstream.cut_after(refuse::LINGER);
+    } else {
+        cut_downstream.cut();
+    }
 }
 
 /// Sends an answer of ours.

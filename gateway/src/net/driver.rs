@@ -127,7 +127,7 @@ pub(super) async fn take_turns() {
     }
     let turn = TURNS.get().wrapping_add(1);
     TURNS.set(turn);
-    if turn % TURN != 0 {
+    if !turn.is_multiple_of(TURN) {
         return;
     }
     let mut yielded = false;
