@@ -34,6 +34,7 @@ pub struct Setup {
     tls: Option<String>,
     admin_address: Option<SocketAddr>,
     timeouts: Option<String>,
+    place: Option<(SocketAddr, PathBuf)>,
 }
 
 impl Setup {
@@ -90,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// Runs it in a network namespace, its plain listener at an address of that namespace.
+    pub fn inside(mut self, namespace: PathBuf, addr: SocketAddr) -> Setup {
+        self.place = Some((addr, namespace));
+        self
+    }
+
     /// Sets timeouts: the entries of a YAML flow map. Unless called, the drain delay is zero,
     /// because most tests that stop a gateway are not about it.
     pub fn timeouts(mut self, entries: &str) -> Setup {
@@ -103,7 +110,7 @@ impl Setup {
         let mut text = format!(
             "_format_version: \"3.0\"\ndefaults: portcullis\n\
              listeners:\n  - name: plain\n    address: {plain}\n",
-            plain = places.plain.addr(),
+            plain = places.plain,
         );
         if let Some(tls) = &self.tls {
             text.push_str(&format!(
@@ -132,14 +139,36 @@ impl Setup {
 #[derive(Debug)]
 struct Places {
     dir: TempDir,
-    plain: Reserved,
+    plain: SocketAddr,
+    _reserved: Reserved,
     secure: Reserved,
+    namespace: Option<PathBuf>,
 }
 
 impl Places {
-    fn new() -> Places {
+    fn new(setup: &Setup) -> Places {
         let dir = tempfile::Builder::new().prefix("portcullis-").tempdir().expect("a temporary folder");
-        Places { dir, plain: Reserved::new(), secure: Reserved::new() }
+        let (reserved, secure) = (Reserved::new(), Reserved::new());
+        let (plain, namespace) = match setup.place.clone() {
+            Some((addr, namespace)) => (addr, Some(namespace)),
+            None => (reserved.addr(), None),
+        };
+        Places { dir, plain, _reserved: reserved, secure, namespace }
+    }
+
+    /// The command that runs the gateway here.
+    fn command(&self) -> Command {
+        let mut command = match &self.namespace {
+            None => Command::new(binary()),
+            Some(namespace) => {
+                // `ip netns exec` would mount another /sys, in which pins are not to be seen.
+                let mut nsenter = Command::new("nsenter");
+                nsenter.arg(format!("--net={}", namespace.display())).arg(binary());
+                nsenter
+            }
+        };
+        command.arg("run").arg("--config").arg(self.config());
+        command
     }
 
     fn config(&self) -> PathBuf {
@@ -180,11 +209,9 @@ impl Gateway {
     /// When the binary cannot be started.
     #[track_caller]
     pub fn spawn(setup: &Setup) -> Gateway {
-        let places = Places::new();
+        let places = Places::new(setup);
         std::fs::write(places.config(), setup.text(&places)).expect("writing the configuration");
-        let mut command = Command::new(binary());
-        command.arg("run").arg("--config").arg(places.config());
-        Gateway { process: Process::start(&command, places.dir.path()), places }
+        Gateway { process: Process::start(&places.command(), places.dir.path()), places }
     }
 
     /// Waits for the admin interface to say ready.
@@ -204,7 +231,7 @@ impl Gateway {
 
     /// Address of the plain listener.
     pub fn addr(&self) -> SocketAddr {
-        self.places.plain.addr()
+        self.places.plain
     }
 
     /// Address of the TLS listener, when the setup has one.
@@ -374,13 +401,16 @@ impl Gateway {
         })
     }
 
+    /// Kills without warning.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Kills without warning and starts again on the same ports, files and configuration.
     #[track_caller]
     pub fn restart(&mut self) {
-        let mut command = Command::new(binary());
-        command.arg("run").arg("--config").arg(self.places.config());
-        self.process.kill();
-        self.process = Process::start(&command, self.places.dir.path());
+        self.kill();
+        self.process = Process::start(&self.places.command(), self.places.dir.path());
         self.wait_ready();
     }
 }

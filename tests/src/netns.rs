@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -88,6 +89,11 @@ impl Lab {
     /// Runs `f` in the server's namespace, on a thread of its own. Threads it spawns are there too.
     pub fn in_server<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         inside(&self.server, f)
+    }
+
+    /// The server's namespace as a file, for programs that are started in it.
+    pub fn server_namespace(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.server)
     }
 
     /// `ip` on the client's side.

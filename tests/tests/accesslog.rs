@@ -70,10 +70,15 @@ fn a_consumer_is_named_and_a_refusal_explained() {
     Request::get("/private?in").header("apikey", "ann-key").send(suite.gateway.addr()).expect(200);
     let line = suite.gateway.logged(|line| line["path"] == "/private?in");
     assert_eq!((&line["consumer"], &line["route"]), (&"ann".into(), &"private".into()), "{line}");
-    Request::get("/private?out").send(suite.gateway.addr()).expect(401);
+    let refused = Request::post("/private?out", "1234567").send(suite.gateway.addr()).expect(401);
     let line = suite.gateway.logged(|line| line["path"] == "/private?out");
     assert_eq!((&line["reason"], &line["status"]), (&"unauthorized_missing".into(), &401.into()), "{line}");
     assert!(line.get("upstream").is_none(), "{line}");
+    assert_eq!(
+        (&line["request_bytes"], &line["response_bytes"]),
+        (&7.into(), &refused.body.len.into()),
+        "{line}"
+    );
 }
 
 #[test]

@@ -166,3 +166,19 @@ fn readiness_waits_out_the_drain_delay() {
     let mut gateway = gateway;
     assert!(gateway.wait_end().success());
 }
+
+#[test]
+fn the_status_command_is_for_people() {
+    let suite = suite();
+    let socket = suite.gateway.socket().display().to_string();
+    let output = suite.gateway.cli(&["status", "--admin", &socket]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    for word in [suite.gateway.addr().to_string(), suite.gateway.pid().to_string(), "generation 1".to_owned()]
+    {
+        assert!(text.contains(&word), "{word} in {text}");
+    }
+    let output = suite.gateway.cli(&["status", "--admin", "/nonexistent.sock"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent.sock"), "{output:?}");
+}

@@ -190,3 +190,43 @@ fn unknown_arguments_are_told() {
         assert!(text.contains(word), "{word} in {text}");
     }
 }
+
+#[test]
+fn the_schema_is_json_schema() {
+    let output = Command::new(binary()).arg("schema").output().expect("the binary starts");
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(
+        schema["$schema"].as_str().is_some_and(|dialect| dialect.contains("json-schema.org")),
+        "{schema}"
+    );
+    assert!(schema["properties"]["services"].is_object());
+}
+
+#[test]
+fn errors_can_be_had_as_json() {
+    let dir = TempDir::new().expect("a folder");
+    let file = dir.path().join("file.yaml");
+    std::fs::write(&file, GOOD.replace("url:", "ulr:")).expect("writing");
+    let output =
+        Command::new(binary()).args(["check", "--format", "json"]).arg(&file).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["ok"], false);
+    let findings = told["files"][0]["findings"].as_array().expect("findings");
+    let error = findings.iter().find(|finding| finding["line"] == 7).expect("an error in line 7");
+    assert_eq!((&error["severity"], &error["column"]), (&"error".into(), &5.into()), "{error}");
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("url")), "{error}");
+}
+
+#[test]
+fn warnings_fail_only_when_asked_to() {
+    let text = GOOD.to_owned() + "redis: {host: 127.0.0.1}\n";
+    let (code, printed) = checked(&text);
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("warning"), "{printed}");
+    let dir = TempDir::new().expect("a folder");
+    let file = dir.path().join("file.yaml");
+    std::fs::write(&file, text).expect("writing");
+    let strict = Command::new(binary()).args(["check", "--strict"]).arg(&file).output().expect("it starts");
+    assert_eq!(strict.status.code(), Some(1));
+}

@@ -84,7 +84,10 @@ fn bad_origins_are_bad() {
     assert_eq!(fails(cut.addr()), std::io::ErrorKind::UnexpectedEof);
     for moment in [Moment::Accepted, Moment::Asked, Moment::Answering] {
         let reset = Origin::start(Resetting { moment });
-        assert_eq!(fails(reset.addr()), std::io::ErrorKind::ConnectionReset, "{moment:?}");
+        // A reset that came before the request is reported to the write; the read then sees an end.
+        let kind = fails(reset.addr());
+        let early = moment == Moment::Accepted && kind == std::io::ErrorKind::UnexpectedEof;
+        assert!(early || kind == std::io::ErrorKind::ConnectionReset, "{moment:?}: {kind}");
     }
     let garbage = Origin::start(Garbage { bytes: b"\x00\x01\xff" });
     assert_eq!(fails(garbage.addr()), std::io::ErrorKind::UnexpectedEof);

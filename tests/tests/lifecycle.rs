@@ -139,6 +139,18 @@ fn drain_under_load_fails_no_request_and_exits_0() {
 }
 
 #[test]
+fn a_connection_that_was_accepted_before_the_listeners_close_is_served() {
+    let origin = small();
+    let gateway = Gateway::start(&marked(origin.addr(), "a"));
+    let load = Load::start(gateway.addr(), 6, Reuse::Never, &Request::get("/").bytes(), "");
+    load.wait_for(200);
+    gateway.stop();
+    let tally = load.stop();
+    tally.expect_no_failure();
+    assert!(tally.refused > 0, "who comes later is refused and can go elsewhere");
+}
+
+#[test]
 fn what_is_under_way_is_finished_before_the_end() {
     let gate = Gate::shut();
     let held = Origin::start(Held { gate: gate.clone(), midway: false });

@@ -8,7 +8,7 @@ use portcullis_tests::certs::Authority;
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::origin::{Bulk, Echo, Gate, Held, Origin, Script, Wire};
+use portcullis_tests::origin::{Bulk, Echo, Gate, Held, Origin, Script, Slow, Wire};
 
 fn limited(origin: SocketAddr, timeouts: &str) -> Gateway {
     Gateway::start(&Setup::proxy(origin, "").timeouts(&format!("drain_delay: 0s, {timeouts}")))
@@ -247,14 +247,13 @@ fn idle_connections_to_targets_are_let_go() {
 #[test]
 fn a_client_that_leaves_is_noticed_by_the_next_write() {
     // Nothing watches a client while its target is thinking, so the next bytes for it find out.
-    let gate = Gate::shut();
-    let origin = Origin::start(Held { gate: gate.clone(), midway: true });
+    let pause = Duration::from_millis(50);
+    let origin = Origin::start(Slow { before_head: Duration::ZERO, before_byte: pause });
     let gateway = limited(origin.addr(), "drain: 1s");
     let mut connection = Connection::open(gateway.addr());
     connection.send(Request::get("/left").keep().bytes());
     connection.try_head().expect("the head");
     connection.reset();
-    gate.open();
     let line = gateway.logged(|line| line["path"] == "/left");
     assert_eq!(line["reason"], "client_aborted", "{line}");
 }

@@ -77,6 +77,7 @@ impl Tests {
         }
         if self.everything {
             command.env("PORTCULLIS_TESTS_REQUIRE_ALL", "1");
+            command.env("PORTCULLIS_REQUIRE_ROOT_TESTS", "1");
         }
         process::run(&mut command)
     }

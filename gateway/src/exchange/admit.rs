@@ -50,6 +50,7 @@ pub fn admit(
         BodyFraming::Length(n) if n <= down.intake.unread().len() as u64 => Some(n as usize),
         _ => None,
     };
+    record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
         && !shard.draining()
         && down.exchanges < config.limits.requests_per_connection;

@@ -8,6 +8,7 @@
 //! Invariant: a trusted source is neither charged nor refused, whatever its words say.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use ipnet::IpNet;
 use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
@@ -212,7 +213,12 @@ impl SourceLimiter {
                 Enforcement::Shadow => Admission::Watched { retry_after_ns },
             };
         }
-        match abi::charge(&way.request_tat, now, self.rate, tokens.unwrap_or(self.request_tokens).into()) {
+        let tokens = tokens.unwrap_or(self.request_tokens);
+        if tokens == 0 {
+            // Requests are free: debt closes the door to new connections, in the kernel, and to nothing else.
+            return Admission::Conforming { debt_ns: way.request_tat.load(Relaxed).saturating_sub(now) };
+        }
+        match abi::charge(&way.request_tat, now, self.rate, tokens.into()) {
             Charge::Conforming { debt_ns } => Admission::Conforming { debt_ns },
             Charge::Limited { retry_after_ns } => match self.enforcement {
                 Enforcement::Enforce => Admission::Limited { retry_after_ns },

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use monoio::net::TcpListener;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::driver::{self, Driver};
 use super::stream::Stream;
@@ -68,6 +68,26 @@ impl Listener {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Lets no further handshake begin, while those under way still end in the queue. A connection that completed
+    /// between [`Listener::accept_queued`] and [`Listener::close`] would be reset, perhaps with a request on it; a
+    /// client whose SYN is dropped tries again and is then refused, which it can act on.
+    pub fn turn_away(&self) {
+        const PAST_THE_DROP: u8 = 1;
+        const SYN: u32 = 0x02;
+        let op = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
+        // A filter of a TCP socket sees packets from their TCP header on; octet 13 holds the flags.
+        let program = [
+            op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+            op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, PAST_THE_DROP, SYN),
+            op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+            op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        ];
+        // SAFETY: the descriptor is open as long as `self.inner` lives; SockRef only borrows it.
+        let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.fd) };
+        // Where the kernel refuses filters, a drain is as good as it was without.
+        let _ = SockRef::from(&socket).attach_filter(&program);
     }
 
     /// Connections already queued by the kernel, without waiting; called before closing so that none is reset.

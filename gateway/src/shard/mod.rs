@@ -40,6 +40,8 @@ const SWEEP_TICKS: u32 = 40;
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// How long a draining shard leaves idle connections open: long enough for a request that is on its way.
 const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
+/// How long a listener that is about to close waits for handshakes under way: a long round trip.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(300);
 
 /// An order to a shard.
 enum Order {
@@ -276,15 +278,13 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
             },
             Order::Close(address) => {
                 if let Some(listener) = listeners.remove(&address) {
-                    close(&shard, &listener, address);
+                    net::spawn(close(shard.clone(), vec![(address, listener)]));
                 }
             }
             Order::Drain => {
                 shard.begin_drain();
-                for (address, listener) in listeners.drain() {
-                    close(&shard, &listener, address);
-                }
-                net::spawn(end_when_idle(shard.clone(), own.take()));
+                let closing = close(shard.clone(), listeners.drain().collect());
+                net::spawn(end_when_idle(shard.clone(), closing, own.take()));
             }
             Order::Stop => break,
         }
@@ -292,12 +292,18 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
     shard.flush_log();
 }
 
-/// Serves what the kernel has queued already, then stops listening.
-fn close(shard: &Rc<Shard>, listener: &Listener, address: SocketAddr) {
-    for (stream, source) in listener.accept_queued() {
-        admit(shard, stream, source, address);
+/// Stops listening so that no connection is lost: begins no handshake, serves those that end in time.
+async fn close(shard: Rc<Shard>, listeners: Vec<(SocketAddr, Rc<Listener>)>) {
+    for (_, listener) in &listeners {
+        listener.turn_away();
     }
-    listener.close();
+    net::sleep(HANDSHAKE_GRACE).await;
+    for (address, listener) in listeners {
+        for (stream, source) in listener.accept_queued() {
+            admit(&shard, stream, source, address);
+        }
+        listener.close();
+    }
 }
 
 async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
@@ -347,7 +353,8 @@ impl<F: Future<Output = ()>, P: FnMut() + Unpin> Future for Isolated<F, P> {
 
 /// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
 /// takes with `Order::Stop`.
-async fn end_when_idle(shard: Rc<Shard>, own: Option<MailSender<Order>>) {
+async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own: Option<MailSender<Order>>) {
+    closing.await;
     let mut waited = Duration::ZERO;
     while !shard.is_idle() {
         // A client that has just sent a request must not be cut off: it is told `Connection: close` with its answer.

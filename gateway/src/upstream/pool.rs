@@ -1,8 +1,8 @@
 //! Kept-alive connections to one target, on one shard.
 //!
 //! Last in, first out: a warm connection is the likeliest to be still open, and the surplus of a burst ages out at
-//! the other end. Bounded in number and in age; a connection that the target has closed meanwhile, or on which it has
-//! said something unasked, is found out by a peek before a request is sent on it.
+//! the other end. Bounded in number and in age; a connection that the target has closed meanwhile, or on which it sent
+//! bytes that nobody asked for, is found out by a peek before it is used again.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -83,17 +83,14 @@ impl Pool {
         self.limits.set(limits);
     }
 
-    /// A kept connection, if there is a good one. Each is looked at, however fresh and whatever the request: bytes that
-    /// came unasked would be taken for the answer to the next client.
+    /// A kept connection, if there is a good one: still open, and quiet. The look at the socket costs a system call and
+    /// is always taken: bytes that arrived on an idle connection would be the next client's response.
     pub fn reuse(&self, now_ns: u64) -> Option<UpstreamConnection> {
         let idle_ns = self.limits.get().idle_time.as_nanos() as u64;
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { mut connection, since_ns }) = idle.pop() {
-            let age = now_ns.saturating_sub(since_ns);
-            if age > idle_ns {
-                continue; // and so are all below it; they go one by one or with the sweep
-            }
-            if connection.intake.rx.is_quiet() {
+            // The older ones below it go one by one, or with the sweep.
+            if now_ns.saturating_sub(since_ns) <= idle_ns && connection.intake.rx.is_quiet() {
                 connection.requests += 1;
                 self.active.set(self.active.get() + 1);
                 return Some(connection);

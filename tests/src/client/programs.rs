@@ -70,10 +70,8 @@ fn interpreter() -> Option<PathBuf> {
     if let Ok(given) = std::env::var("PORTCULLIS_TESTS_PYTHON") {
         return Some(PathBuf::from(given));
     }
-    let candidates = target_dirs().into_iter().flat_map(|dir| {
-        ["test-clients", "python", "venv"].map(|name| dir.join(name).join("bin").join("python3"))
-    });
-    candidates.into_iter().find(|path| path.exists())
+    let mut candidates = target_dirs().into_iter().map(|dir| dir.join("venv").join("bin").join("python3"));
+    candidates.find(|path| path.exists())
 }
 
 fn found(program: &Path, probe: &[&str], absent: &str) -> Option<Command> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Received, Script, Wire};
+use super::{Gate, Received, Script, Wire};
 use crate::wire::Body;
 
 /// Announces more than it sends, then closes.
@@ -120,6 +120,35 @@ impl Script for KeepAliveCloser {
                 return Ok(());
             }
             wire.answer("200 OK", "", b"kept")?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers each request rightly, and adds bytes that nobody asked for.
+#[derive(Debug)]
+pub struct Chatty {
+    /// The right answer, head and body.
+    pub answer: &'static str,
+    /// What comes after it.
+    pub extra: &'static str,
+    /// Holds the extra bytes back until the first gate opens; then they reach a connection that is
+    /// idle, and the second gate is opened.
+    pub gates: Option<[Gate; 2]>,
+}
+
+impl Script for Chatty {
+    fn serve(&self, wire: &mut Wire) -> io::Result<()> {
+        while wire.request()?.is_some() {
+            match &self.gates {
+                None => wire.send(format!("{}{}", self.answer, self.extra).as_bytes())?,
+                Some([held, sent]) => {
+                    wire.send(self.answer.as_bytes())?;
+                    held.pass();
+                    wire.send(self.extra.as_bytes())?;
+                    sent.open();
+                }
+            }
         }
         Ok(())
     }

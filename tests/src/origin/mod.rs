@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-pub use bad::{EarlyResponse, Garbage, KeepAliveCloser, Moment, Resetting, Truncating};
+pub use bad::{Chatty, EarlyResponse, Garbage, KeepAliveCloser, Moment, Resetting, Truncating};
 pub use behaved::{Bulk, Canned, Chunked, Counting, Echo, Interim, UntilClose};
 pub use timed::{Gate, Held, Slow};
 
