@@ -437,7 +437,7 @@ pub async fn send_continue(down: &mut Downstream) -> Result<(), Failure> {
     sent.map_err(|_| Failure { sent: false, ..Failure::client_gone() })
 }
 
-/// Receives the head of the final response, relaying interim ones, and decides its framing.
+/// Receives the head of the final response, relaying interim ones, and decides its framing. The caller arms the limit.
 pub async fn receive_response(
     intake: &mut Intake,
     response: &mut ResponseHead,
@@ -448,7 +448,6 @@ pub async fn receive_response(
 ) -> Result<BodyFraming, Failure> {
     let limits = &plan.snapshot.response_head_limits;
     response.clear();
-    intake.rx.deadline().arm(plan.service.first_byte_timeout);
     let mut interim = 0;
     loop {
         if !intake.is_empty() {

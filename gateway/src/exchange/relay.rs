@@ -6,6 +6,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use portcullis_abi::Reason;
+
 use crate::http::h1::{BodyDecoder, write_chunk_end, write_chunk_header};
 use crate::http::{Head, Refusal};
 use crate::tls::{BODY_ROOM, Intake, Tx};
@@ -41,6 +43,18 @@ pub enum RelayError {
     Refused(Refusal),
     /// The receiver is gone, or did not read in time.
     Sink,
+}
+
+impl RelayError {
+    /// What it means for a response.
+    pub fn of_response(&self) -> Reason {
+        match self {
+            Self::Sink => Reason::ClientAborted,
+            Self::SourceTimedOut => Reason::UpstreamTimeout,
+            Self::SourceClosed => Reason::UpstreamTruncated,
+            Self::Refused(refusal) => refusal.reason,
+        }
+    }
 }
 
 /// Payload below this is copied behind what waits to be sent; more is sent from where it was received.

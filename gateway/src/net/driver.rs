@@ -127,7 +127,7 @@ pub(super) async fn take_turns() {
     }
     let turn = TURNS.get().wrapping_add(1);
     TURNS.set(turn);
-    if turn % TURN != 0 {
+    if !turn.is_multiple_of(TURN) {
         return;
     }
     let mut yielded = false;
@@ -135,7 +135,9 @@ pub(super) async fn take_turns() {
         if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        // A task that wakes itself is the next to run; one that another task wakes is the last.
+        let waker = cx.waker().clone();
+        spawn(async move { waker.wake() });
         Poll::Pending
     })
     .await;

@@ -200,18 +200,34 @@ mod tests {
             let mut sender = StdStream::connect(listener.local_addr().unwrap()).unwrap();
             let mut stream = Stream::from_std(listener.accept().unwrap().0).unwrap();
             sender.write_all(&[b'x'; 4096]).unwrap();
-            let turns = Rc::new(Cell::new(0_u32));
-            let counted = turns.clone();
-            driver::spawn(poll_fn(move |cx| {
-                counted.set(counted.get() + 1);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }));
-            let mut buffer = Vec::with_capacity(4096);
-            for _ in 0..4096 {
-                assert_eq!(stream.rx.recv(&mut buffer, 1).await.unwrap(), 1);
+            let received = Rc::new(Cell::new(0_u32));
+            let counted = received.clone();
+            driver::spawn(async move {
+                let mut buffer = Vec::with_capacity(4096);
+                for _ in 0..4096 {
+                    assert_eq!(stream.rx.recv(&mut buffer, 1).await.unwrap(), 1);
+                    counted.set(counted.get() + 1);
+                }
+            });
+            // How far the other is, whenever it is somebody else's turn.
+            let mut seen = std::collections::BTreeSet::new();
+            while received.get() < 4096 {
+                seen.insert(received.get());
+                let turn = Rc::new(Cell::new(false));
+                let (done, mut asked) = (turn.clone(), false);
+                poll_fn(move |cx| {
+                    if !std::mem::replace(&mut asked, true) {
+                        let (waker, turn) = (cx.waker().clone(), turn.clone());
+                        driver::spawn(async move {
+                            turn.set(true);
+                            waker.wake();
+                        });
+                    }
+                    if done.get() { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
             }
-            turns.get()
+            seen.len()
         });
         assert!(others.unwrap() > 100);
     }
