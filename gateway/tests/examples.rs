@@ -154,7 +154,7 @@ fn production() {
     assert!(warnings.is_empty(), "{}", shown(&warnings));
     assert_eq!(config.certificates[0].cert, Pem::File(site.path("certs/shop.example.com.pem")));
     assert_eq!(config.upstreams[0].targets.len(), 3);
-    assert!(config.upstreams[0].healthchecks.active.is_on());
+    assert_eq!(config.upstreams[0].healthchecks.passive.unhealthy.http_failures, 5);
     assert!(matches!(config.consumers[1].jwt_secrets[0].material, JwtMaterial::PublicKey(_)));
     assert_eq!(
         config.telemetry.access_log.destination,

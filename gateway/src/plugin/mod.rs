@@ -29,8 +29,6 @@ mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
-#[cfg(test)]
-mod testbed;
 mod transform;
 
 use std::any::Any;

@@ -14,7 +14,12 @@ pub fn listener(
     ticketer: &Ticketer,
     found: &Diagnostics,
 ) -> Option<Listener> {
-    let compiled = |tls| Listener { name: listener.name.as_str().into(), address: listener.address, tls };
+    let compiled = |tls| Listener {
+        name: listener.name.as_str().into(),
+        address: listener.address,
+        proxy_protocol: listener.proxy_protocol,
+        tls,
+    };
     let Some(tls) = &listener.tls else { return Some(compiled(None)) };
     // The default is the first of the list that TLS is given.
     let default = tls.default_certificate.into_iter();
@@ -85,8 +90,18 @@ pub fn client(
     known: &mut HashMap<String, tls::ClientConfig>,
     found: &Diagnostics,
 ) -> Option<(tls::ClientConfig, String)> {
-    let settings = service.tls.clone();
-    let key = format!("{settings:?}");
+    let mut settings = service.tls.clone();
+    if let config::Destination::Upstream(upstream) = service.destination {
+        // The service's own wins.
+        settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
+    }
+    let key = match material(config, &settings) {
+        Ok(material) => format!("{settings:?} {:016x}", super::upstreams::stable_hash(&material)),
+        Err(error) => {
+            found.error(service.origin.span, &service.origin.path, error.to_string());
+            return None;
+        }
+    };
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
     }
@@ -100,6 +115,15 @@ pub fn client(
             None
         }
     }
+}
+
+/// What the settings refer to. Part of the key: the settings only say where certificates are, and a pool whose key stays
+/// the same goes on with those that it was made with.
+fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u8>>, tls::TlsError> {
+    let authorities = settings.ca_certificates.iter().map(|reference| &config[*reference].cert);
+    let identity = settings.client_certificate.map(|reference| &config[reference]);
+    let identity = identity.into_iter().flat_map(|identity| [&identity.cert, &identity.key]);
+    authorities.chain(identity).map(text).collect()
 }
 
 fn build_client(config: &Config, settings: &config::UpstreamTls) -> Result<tls::ClientConfig, tls::TlsError> {

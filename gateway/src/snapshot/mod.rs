@@ -33,9 +33,9 @@ use crate::route::Router;
 use crate::tls;
 use crate::upstream::UpstreamSpec;
 
+pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use local::{Local, LocalService, PoolTable};
-pub use plugins::GatewayCatalog;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -106,6 +106,8 @@ pub struct PluginInstance {
 pub struct Listener {
     pub name: Arc<str>,
     pub address: SocketAddr,
+    /// Trusted balancers begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     pub tls: Option<tls::ServerConfig>,
 }
 
