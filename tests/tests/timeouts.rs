@@ -1,5 +1,6 @@
 //! Time limits towards clients and towards idle targets: who is slow is cut, and nobody else.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use portcullis_tests::certs::Authority;
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::origin::{Bulk, Echo, Gate, Held, Origin, Slow};
+use portcullis_tests::origin::{Bulk, Echo, Gate, Held, Origin, Script, Slow, Wire};
 
 fn limited(origin: SocketAddr, timeouts: &str) -> Gateway {
     Gateway::start(&Setup::proxy(origin, "").timeouts(&format!("drain_delay: 0s, {timeouts}")))
@@ -103,6 +104,70 @@ fn a_slow_target_does_not_use_up_the_clients_limits() {
     assert!(!connection.readable_within(Duration::from_millis(900)), "cut while the target was thinking");
     gate.open();
     connection.response().expect(200);
+    connection.send(Request::post("/", "again").keep().bytes());
+    connection.response().expect(200);
+}
+
+#[test]
+fn a_limit_on_sending_holds_while_sending_only() {
+    let gate = Gate::shut();
+    let origin = Origin::start(Held { gate: gate.clone(), midway: true });
+    let body = format!(
+        "services:\n  - name: web\n    url: http://{}\n    write_timeout: 300\n    routes:\n      \
+         - {{name: all, paths: [/], strip_path: false}}\n",
+        origin.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body).timeouts("drain_delay: 0s, response_write: 300ms"));
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::get("/").keep().bytes());
+    // Head sent downstream, the rest of the body is yet to come.
+    assert!(connection.readable_within(Duration::from_secs(5)));
+    std::thread::sleep(Duration::from_millis(900));
+    gate.open();
+    connection.response().expect(200);
+    assert!(!connection.readable_within(Duration::from_millis(900)), "the limit cut an idle connection");
+    Request::get("/").keep().send_on(&mut connection).expect(200);
+}
+
+#[test]
+fn a_target_may_think_longer_than_it_may_take_to_read() {
+    let gate = Gate::shut();
+    let origin = Origin::start(Held { gate: gate.clone(), midway: false });
+    let body = format!(
+        "services:\n  - name: web\n    url: http://{}\n    retries: 0\n    write_timeout: 300\n    routes:\n      \
+         - {{name: all, paths: [/], strip_path: false}}\n",
+        origin.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body));
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::get("/").keep().bytes());
+    assert!(
+        !connection.readable_within(Duration::from_millis(900)),
+        "the write limit cut a waiting exchange"
+    );
+    gate.open();
+    connection.response().expect(200);
+}
+
+#[test]
+fn a_target_that_reads_slowly_is_not_the_clients_fault() {
+    let origin = Origin::start(Lazy);
+    let setup = Setup::proxy(origin.addr(), "        body_limit: 64MiB\n");
+    let gateway = Gateway::start(&setup.timeouts("drain_delay: 0s, request_body_idle: 300ms"));
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::post("/", vec![b'x'; 24 << 20]).bytes());
+    connection.response().expect(200);
+}
+
+/// Reads nothing for a while, then everything.
+struct Lazy;
+
+impl Script for Lazy {
+    fn serve(&self, wire: &mut Wire) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(1200));
+        wire.request()?;
+        wire.answer("200 OK", "", b"at last")
+    }
 }
 
 #[test]

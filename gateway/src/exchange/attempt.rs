@@ -456,6 +456,7 @@ pub async fn receive_response(
                 Ok(Parsed::Complete { head_len }) => {
                     intake.consume(head_len);
                     if !response.is_interim() {
+                        intake.rx.deadline().disarm();
                         let framing = h1::response_framing(response, plan.method);
                         return framing.map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse));
                     }

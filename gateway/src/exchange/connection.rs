@@ -147,6 +147,8 @@ async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
             match parse_request(down.intake.unread(), limits, &mut down.request) {
                 Ok(Parsed::Complete { head_len }) => {
                     down.intake.consume(head_len);
+                    // Nobody receives while the target is thinking.
+                    down.intake.rx.deadline().disarm();
                     return Received::Head(local);
                 }
                 Ok(Parsed::Partial) => {}

@@ -90,7 +90,8 @@ pub async fn relay(
         }
         source.rx.deadline().arm(leg.receive_idle);
         match source.receive(BODY_ROOM).await {
-            Ok(1..) => {}
+            // A slow receiver must not be taken for a silent sender.
+            Ok(1..) => source.rx.deadline().disarm(),
             _ if source.rx.deadline().expired() => return Err(RelayError::SourceTimedOut),
             Ok(0) => decoder.close().map_err(|_| RelayError::SourceClosed)?,
             Err(_) => return Err(RelayError::SourceClosed),

@@ -179,13 +179,16 @@ impl Tx {
         result
     }
 
-    /// As [`net::Tx::send_from`].
+    /// As [`net::Tx::send_from`]. The time limit holds for this send: once all is sent, it is disarmed, as it would
+    /// otherwise cut a connection that waits for something else.
     ///
     /// # Errors
     /// Those of the socket.
     pub async fn send_from(&mut self, buffer: &mut Vec<u8>, start: usize) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
-            return self.raw.send_from(buffer, start).await;
+            self.raw.send_from(buffer, start).await?;
+            self.raw.deadline.disarm();
+            return Ok(());
         };
         let mut done = start;
         while done < buffer.len() {
@@ -200,6 +203,7 @@ impl Tx {
             }
             self.raw.send(&mut tls.cipher).await?;
         }
+        self.raw.deadline.disarm();
         if tls.cipher.capacity() > 2 * CIPHER_CHUNK_LARGE {
             tls.cipher = Vec::new();
         }
