@@ -49,6 +49,8 @@ pub struct Record {
     /// The message could be read in two ways; nothing more is read from this connection.
     pub malformed: bool,
     pub response_write: Duration,
+    /// When the exchange became a tunnel. Its bytes are counted as they pass then.
+    pub tunnel_ns: Option<u64>,
 }
 
 impl Record {
@@ -76,6 +78,7 @@ impl Record {
             keep_alive: false,
             malformed: false,
             response_write: Duration::from_secs(30),
+            tunnel_ns: None,
         }
     }
 
@@ -94,12 +97,16 @@ impl Record {
 /// Counts an exchange, charges its source for what it did, and logs it.
 pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) {
     let now_ns = clock::now_ns();
-    let total_ns = now_ns.saturating_sub(record.started_ns);
+    // How long a tunnel was open says nothing about latency.
+    let total_ns = record.tunnel_ns.unwrap_or(now_ns).saturating_sub(record.started_ns);
     let upstream_ns = record.upstream_ns();
     let metrics = &shard.metrics;
     metrics.count_request(record.status);
-    metrics.bytes_in.add(record.request_bytes);
-    metrics.bytes_out.add(record.head_bytes + record.response_bytes);
+    metrics.bytes_out.add(record.head_bytes);
+    if record.tunnel_ns.is_none() {
+        metrics.bytes_in.add(record.request_bytes);
+        metrics.bytes_out.add(record.response_bytes);
+    }
     metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
     if let Some(reason) = record.reason {
         metrics.count_reason(reason);
@@ -180,7 +187,7 @@ fn write_log(
         request_bytes: record.request_bytes,
         response_bytes: record.response_bytes,
         durations: log::Durations {
-            total_us: total_ns / 1000,
+            total_us: clock::now_ns().saturating_sub(record.started_ns) / 1000,
             gateway_us: total_ns.saturating_sub(upstream_ns.unwrap_or(0)) / 1000,
             connect_us: between(Some(record.started_ns), record.connected_ns),
             first_byte_us: upstream_ns.map(|ns| ns / 1000),
