@@ -300,7 +300,7 @@ fn a_drain_waits_for_the_end_of_a_frame() {
     let origin = Origin::start(Switched(move |wire: &mut Wire| {
         wire.send(&[SWITCH, b"\x82\x06abc"].concat())?;
         opened.pass();
-        wire.send(b"def\x82\x03not")?;
+        wire.send(b"def\x82\x03ghi\x82\x05par")?;
         wire.drain()
     }));
     let gateway = gateway(&origin, ", drain: 20s");
@@ -310,7 +310,8 @@ fn a_drain_waits_for_the_end_of_a_frame() {
     // After the grace of a second, and within the two that the tunnel has then.
     std::thread::sleep(Duration::from_millis(1900));
     gate.open();
-    assert_eq!(connection.take(3), b"def");
+    // Whole frames that were received are sent.
+    assert_eq!(connection.take(8), b"def\x82\x03ghi");
     assert_eq!(connection.take(4), GOING_AWAY);
     connection.expect_closed();
     let mut gateway = gateway;

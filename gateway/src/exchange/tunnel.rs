@@ -320,8 +320,11 @@ impl Tunnel<'_> {
 
     /// When silence has lasted too long, or the time to end is over.
     fn due_ns(&self) -> u64 {
+        if self.ending.get() {
+            return self.end_by_ns.get();
+        }
         let silence = if self.failing.get() { LINGER.min(self.idle) } else { self.idle };
-        (self.last_ns.get() + silence.as_nanos() as u64).min(self.end_by_ns.get())
+        self.last_ns.get() + silence.as_nanos() as u64
     }
 
     /// Sees to it that the tunnel ends in time. Owns no buffer, so it may be dropped at any point.
