@@ -159,6 +159,31 @@ fn a_target_that_reads_slowly_is_not_the_clients_fault() {
     connection.response().expect(200);
 }
 
+#[test]
+fn the_time_to_answer_begins_with_the_end_of_the_request() {
+    let gate = Gate::shut();
+    gate.open();
+    let origin = Origin::start(Held { gate, midway: false });
+    let held = Origin::start(Held { gate: Gate::shut(), midway: false });
+    let service = |name: &str, addr: SocketAddr| {
+        format!(
+            "  - name: {name}\n    url: http://{addr}\n    retries: 0\n    read_timeout: 400\n    routes:\n      \
+             - {{name: {name}, paths: [/{name}], strip_path: false}}\n"
+        )
+    };
+    let body = format!("services:\n{}{}", service("open", origin.addr()), service("held", held.addr()));
+    let gateway = Gateway::start(&Setup::new(body));
+    for (path, status) in [("open", 200), ("held", 504)] {
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(format!("POST /{path} HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n"));
+        for _ in 0..10 {
+            assert!(!connection.readable_within(Duration::from_millis(100)), "{path}: cut while sending");
+            connection.send("x");
+        }
+        connection.response().expect(status);
+    }
+}
+
 /// Reads nothing for a while, then everything.
 struct Lazy;
 

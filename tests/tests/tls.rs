@@ -295,3 +295,17 @@ fn a_target_with_another_name_is_refused() {
     let gateway = Gateway::start(&https_service(origin.port, Some(&authority.ca_file())));
     Request::get("/").send(gateway.addr()).expect(502);
 }
+
+#[test]
+fn a_reload_changes_whom_targets_are_verified_against() {
+    let (dir, other) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let (authority, stranger) = (Authority::new(dir.path()), Authority::new(other.path()));
+    let Some(origin) = SecureOrigin::start(&authority.leaf(&["localhost"])) else { return };
+    let setup = https_service(origin.port, Some(&authority.ca_file()));
+    let gateway = Gateway::start(&setup);
+    Request::get("/").send(gateway.addr()).expect(200);
+    // The same name and the same file, with another authority in it.
+    std::fs::copy(stranger.ca_file(), authority.ca_file()).expect("another authority");
+    gateway.reload(&setup);
+    Request::get("/").send(gateway.addr()).expect(502);
+}

@@ -30,7 +30,7 @@ use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
 use crate::upstream::retry::{self, RetryDecision, Where};
-use crate::upstream::{AcquireError, LocalUpstream, Pool, TargetSpec, UpstreamConnection};
+use crate::upstream::{AcquireError, Load, LocalUpstream, Pool, TargetSpec, UpstreamConnection};
 
 /// Interim responses that are relayed before one exchange's final response; more is a fault of the target.
 const INTERIM_MAX: u32 = 16;
@@ -175,6 +175,8 @@ pub struct Target<'a> {
     spec: &'a TargetSpec,
     pool: &'a Rc<Pool>,
     trial: Cell<Option<Trial>>,
+    /// Counts the attempt for balancers that go by load.
+    _load: Load<'a>,
 }
 
 impl Target<'_> {
@@ -254,6 +256,7 @@ impl<'a> Attempts<'a> {
             spec: &self.upstream.spec.targets[index.index()],
             pool: &self.service.pools[index.index()],
             trial: Cell::new(trial),
+            _load: self.upstream.begin(index),
         }
     }
 
@@ -425,16 +428,15 @@ impl Failure {
     }
 
     /// Adds what the body's own way says: a client that broke off explains an upstream that did.
-    pub fn with_pump(self, pump: &Pump<'_>, body_touched: bool) -> Self {
-        let failure = match pump {
+    pub fn with_pump(self, pump: &Pump<'_>) -> Self {
+        match pump {
             Pump::Done(Err(RelayError::SourceClosed)) => Self::client_gone(),
             Pump::Done(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
                 Self::new(retry::Failure::ClientGone, Reason::BodyTimeout, 408)
             }
             Pump::Done(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
             _ => self,
-        };
-        Self { body_touched, ..failure }
+        }
     }
 
     /// Adds whether the connection was a kept one.
@@ -451,7 +453,7 @@ pub async fn send_continue(down: &mut Downstream) -> Result<(), Failure> {
     sent.map_err(|_| Failure { sent: false, ..Failure::client_gone() })
 }
 
-/// Receives the head of the final response, relaying interim ones, and decides its framing.
+/// Receives the head of the final response, relaying interim ones, and decides its framing. The caller arms the limit.
 pub async fn receive_response(
     intake: &mut Intake,
     response: &mut ResponseHead,
@@ -462,7 +464,6 @@ pub async fn receive_response(
 ) -> Result<BodyFraming, Failure> {
     let limits = &plan.snapshot.response_head_limits;
     response.clear();
-    intake.rx.deadline().arm(plan.service.first_byte_timeout);
     let mut interim = 0;
     loop {
         if !intake.is_empty() {

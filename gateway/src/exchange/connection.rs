@@ -206,10 +206,14 @@ async fn handshake(
                 Err(_) => Reason::TlsHandshakeFailed,
             },
         },
-        // Connected and said nothing: a port scan or a health check of a balancer, no handshake yet.
-        Ok(0) if !stream.rx.deadline.expired() => return None,
+        // Connected and said nothing: a port scan or a health check of a balancer (which may end with a reset), no
+        // handshake yet.
+        Ok(0) | Err(_) if !stream.rx.deadline.expired() => return None,
         _ => Reason::TlsHandshakeTimeout,
     };
+    if shard.draining() && reason == Reason::TlsHandshakeTimeout {
+        return None; // it was the drain that cut it
+    }
     shard.refused(reason);
     shard.metrics.tls_handshake_failed();
     let limiter = &local.snapshot.source_limiter;

@@ -30,23 +30,30 @@ mod tunnel;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 
 use crate::http::Known;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::net::clock;
+use crate::net::deadline::Cutter;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
+use crate::tls::Tx;
 use crate::upstream::UpstreamConnection;
 use attempt::{Failure, Plan};
 use connection::Downstream;
 use finish::{Record, finish};
 use pump::Pump;
-use relay::{Coding, Leg, RelayError, relay};
+use relay::{Coding, Leg, relay};
 
 pub use connection::serve;
 pub use shard::{OpenConnection, Parts, Shard};
+
+/// How long a failed attempt waits for the client's next bytes, to leave its receiving open: for the next attempt, or
+/// so that the answer is not lost to a reset.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What becomes of the downstream connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,18 +235,29 @@ async fn carry(
         }
     };
     let version = request.version();
+    // The target has its time to answer from when it has the request; what comes before has limits of its own.
+    let limit = up_intake.rx.deadline().cutter();
+    let over = || limit.cut_after(plan.service.first_byte_timeout);
+    if pump.is_complete() {
+        over();
+    }
     let head = attempt::receive_response(up_intake, response, plan, version, down_tx, out);
-    let head = pump.beside(head, || cut_upstream.cut()).await;
+    let head = pump.beside(head, || cut_upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
     let framing = match head {
         Ok(framing) => framing,
         Err(failure) => {
             cut_upstream.cut();
-            if matches!(pump, Pump::Running(_)) {
-                cut_downstream.cut();
-            }
+            // A pump that only ends now says nothing about the client.
+            let failure = failure.with_pump(&pump);
+            cut_downstream.cut_after(SETTLE);
             pump.settle().await;
-            return Err(failure.with_pump(&pump, request_bytes.get() > 0));
+            drop(pump);
+            intake.rx.deadline().disarm();
+            let body_touched = request_bytes.get() > 0
+                || decoder.as_ref().is_some_and(BodyDecoder::has_begun)
+                || intake.rx.deadline().expired();
+            return Err(Failure { body_touched, ..failure });
         }
     };
     record.upstream_status = response.status();
@@ -278,13 +296,16 @@ async fn carry(
         send: plan.response_write,
     };
     let sent = pump
-        .beside(relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes), || cut_upstream.cut())
+        .beside(
+            relay(up_intake, &mut decoder, down_tx, out, leg, &response_bytes),
+            || cut_upstream.cut(),
+            || {},
+        )
         .await;
     let body_whole = pump.is_complete();
     if !body_whole {
-        // The response is over: nobody is interested in the rest of the request.
         cut_upstream.cut();
-        cut_downstream.cut();
+        leave(down_tx, &cut_downstream, sent.is_ok()).await;
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
@@ -295,12 +316,7 @@ async fn carry(
         Ok(()) if keep && body_whole => Next::KeepAlive,
         Ok(()) => Next::Close,
         Err(error) => {
-            record.reason = Some(match error {
-                RelayError::Sink => Reason::ClientAborted,
-                RelayError::SourceTimedOut => Reason::UpstreamTimeout,
-                RelayError::SourceClosed => Reason::UpstreamTruncated,
-                RelayError::Refused(refusal) => refusal.reason,
-            });
+            record.reason = Some(error.of_response());
             // Without a length the client could take what it has for the whole.
             Next::Reset
         }
@@ -308,6 +324,17 @@ async fn carry(
     let ended = body_whole && !unread && framing != BodyFraming::UntilClose;
     let reusable = next != Next::Reset && ended && attempt::persists(response, &hop);
     Ok(Carried { next, reusable, upgraded: false })
+}
+
+/// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,
+/// answer and all, if its bytes met a socket that no longer receives.
+async fn leave(down_tx: &mut Tx, cut_downstream: &Cutter, answered: bool) {
+    if answered {
+        refuse::finish_sending(down_tx).await;
+        cut_downstream.cut_after(refuse::LINGER);
+    } else {
+        cut_downstream.cut();
+    }
 }
 
 /// Sends an answer of ours.

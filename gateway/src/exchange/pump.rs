@@ -26,17 +26,23 @@ impl Pump<'_> {
     /// Runs `other` to its end, and the pump beside it.
     ///
     /// When the body cannot be completed for the sender's fault, `give_up` is called so that `other` ends too (it shuts
-    /// the upstream connection down); a receiver that no longer reads does not end `other`: its answer may be on the
-    /// way.
-    pub async fn beside<T>(&mut self, other: impl Future<Output = T>, give_up: impl Fn()) -> T {
+    /// the upstream connection down). Otherwise `over` is called once the target has all it will get of the body; a
+    /// receiver that no longer reads does not end `other`, as its answer may be on the way.
+    pub async fn beside<T>(
+        &mut self,
+        other: impl Future<Output = T>,
+        give_up: impl Fn(),
+        over: impl Fn(),
+    ) -> T {
         let Self::Running(_) = self else { return other.await };
         let mut other = pin!(other);
         std::future::poll_fn(|cx| {
             if let Self::Running(body) = self
                 && let Poll::Ready(result) = body.as_mut().poll(cx)
             {
-                if matches!(&result, Err(error) if !matches!(error, RelayError::Sink)) {
-                    give_up();
+                match &result {
+                    Ok(()) | Err(RelayError::Sink) => over(),
+                    Err(_) => give_up(),
                 }
                 *self = Self::Done(result);
             }

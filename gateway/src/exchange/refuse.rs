@@ -13,10 +13,11 @@ use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::plugin::Response;
 use crate::snapshot::Local;
+use crate::tls::Tx;
 
 /// How long, and for how many bytes, a connection that we close keeps reading: the client is sending still, and bytes
 /// that arrive at a closed socket make a reset, which would destroy the answer on its way.
-const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 512 * 1024;
 
 /// What goes on the wire for a refusal.
@@ -114,10 +115,15 @@ pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     stream.tx.finish();
 }
 
+/// Tells the client that nothing more will come.
+pub async fn finish_sending(tx: &mut Tx) {
+    tx.deadline().arm(LINGER);
+    tx.finish().await;
+}
+
 /// Ends a connection so that what was sent arrives.
 pub async fn close(down: &mut Downstream) {
-    down.tx.deadline().arm(LINGER);
-    down.tx.finish().await;
+    finish_sending(&mut down.tx).await;
     down.intake.rx.deadline().arm(LINGER);
     let mut drained = 0;
     while drained < LINGER_BYTES {

@@ -6,6 +6,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use portcullis_abi::Reason;
+
 use crate::http::h1::{BodyDecoder, write_chunk_end, write_chunk_header};
 use crate::http::{Head, Refusal};
 use crate::tls::{BODY_ROOM, Intake, Tx};
@@ -43,6 +45,18 @@ pub enum RelayError {
     Sink,
 }
 
+impl RelayError {
+    /// What it means for a response.
+    pub fn of_response(&self) -> Reason {
+        match self {
+            Self::Sink => Reason::ClientAborted,
+            Self::SourceTimedOut => Reason::UpstreamTimeout,
+            Self::SourceClosed => Reason::UpstreamTruncated,
+            Self::Refused(refusal) => refusal.reason,
+        }
+    }
+}
+
 /// Payload below this is copied behind what waits to be sent; more is sent from where it was received.
 const COPY_MAX: usize = 4 * 1024;
 
@@ -60,6 +74,10 @@ pub async fn relay(
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     loop {
+        // A sink that was given up on gets nothing more: what is at hand stays there, whole.
+        if sink.deadline().expired() {
+            return Err(RelayError::Sink);
+        }
         // All that is at hand.
         while !decoder.is_done() && !source.is_empty() {
             let step = decoder.decode(source.unread()).map_err(RelayError::Refused)?;

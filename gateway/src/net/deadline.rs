@@ -60,14 +60,7 @@ impl Deadline {
 
     /// Sets the limit to `after` from now, replacing the one before. Rounded up to the next tick.
     pub fn arm(&self, after: Duration) {
-        let ticks = (after.as_nanos() as u64).div_ceil(TICK_NS) + 1;
-        WHEEL.with(|wheel| {
-            let at = wheel.tick.get() + ticks;
-            self.0.at.set(at);
-            if at < self.0.filed.get() {
-                wheel.file(&self.0);
-            }
-        });
+        arm(&self.0, after);
     }
 
     /// No limit until armed again.
@@ -97,6 +90,22 @@ impl Cutter {
             shut_down(&self.0);
         }
     }
+
+    /// As [`Deadline::arm`]: shuts down unless the owner sets another limit within that time.
+    pub fn cut_after(&self, time: Duration) {
+        arm(&self.0, time);
+    }
+}
+
+fn arm(entry: &Rc<Entry>, after: Duration) {
+    let ticks = (after.as_nanos() as u64).div_ceil(TICK_NS) + 1;
+    WHEEL.with(|wheel| {
+        let at = wheel.tick.get() + ticks;
+        entry.at.set(at);
+        if at < entry.filed.get() {
+            wheel.file(entry);
+        }
+    });
 }
 
 impl Drop for Deadline {

@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
@@ -84,6 +85,7 @@ pub fn probe(choice: DriverChoice) -> Result<(Driver, Option<ProbeError>), Probe
 
 thread_local! {
     static CURRENT: Cell<Driver> = const { Cell::new(Driver::Epoll) };
+    static TURNS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The driver of the calling shard.
@@ -112,6 +114,33 @@ pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     // The handle is dropped on purpose: the task goes on, and ends by itself.
     drop(monoio::spawn(task));
+}
+
+/// Receives in a row after which a task of the epoll driver lets others run.
+const TURN: u32 = 16;
+
+/// Awaited before a receive. With epoll an operation that can be done at once is, so that one fast connection could keep
+/// its shard for itself; an operation of the ring always comes back by way of the scheduler.
+pub(super) async fn take_turns() {
+    if current() == Driver::IoUring {
+        return;
+    }
+    let turn = TURNS.get().wrapping_add(1);
+    TURNS.set(turn);
+    if !turn.is_multiple_of(TURN) {
+        return;
+    }
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        // A task that wakes itself is the next to run; one that another task wakes is the last.
+        let waker = cx.waker().clone();
+        spawn(async move { waker.wake() });
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits on the shard's timer.

@@ -71,6 +71,7 @@ impl Rx {
         let start = buffer.len();
         let end = buffer.capacity().min(start.saturating_add(max));
         debug_assert!(start < end, "receive into a full buffer");
+        driver::take_turns().await;
         let (result, slice) = self.half.read(std::mem::take(buffer).slice_mut(start..end)).await;
         *buffer = slice.into_inner();
         if result.is_err() {
@@ -180,4 +181,54 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Stream, Con
         return Err(error.into());
     }
     Ok(Stream::new(socket)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::rc::Rc;
+    use std::task::Poll;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_always_has_more_leaves_others_their_turn() {
+        let others = driver::block_on(Driver::Epoll, async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut sender = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            let mut stream = Stream::from_std(listener.accept().unwrap().0).unwrap();
+            sender.write_all(&[b'x'; 4096]).unwrap();
+            let received = Rc::new(Cell::new(0_u32));
+            let counted = received.clone();
+            driver::spawn(async move {
+                let mut buffer = Vec::with_capacity(4096);
+                for _ in 0..4096 {
+                    assert_eq!(stream.rx.recv(&mut buffer, 1).await.unwrap(), 1);
+                    counted.set(counted.get() + 1);
+                }
+            });
+            // How far the other is, whenever it is somebody else's turn.
+            let mut seen = std::collections::BTreeSet::new();
+            while received.get() < 4096 {
+                seen.insert(received.get());
+                let turn = Rc::new(Cell::new(false));
+                let (done, mut asked) = (turn.clone(), false);
+                poll_fn(move |cx| {
+                    if !std::mem::replace(&mut asked, true) {
+                        let (waker, turn) = (cx.waker().clone(), turn.clone());
+                        driver::spawn(async move {
+                            turn.set(true);
+                            waker.wake();
+                        });
+                    }
+                    if done.get() { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+            seen.len()
+        });
+        assert!(others.unwrap() > 100);
+    }
 }

@@ -86,7 +86,13 @@ pub fn client(
     found: &Diagnostics,
 ) -> Option<(tls::ClientConfig, String)> {
     let settings = service.tls.clone();
-    let key = format!("{settings:?}");
+    let key = match material(config, &settings) {
+        Ok(material) => format!("{settings:?} {:016x}", super::upstreams::stable_hash(&material)),
+        Err(error) => {
+            found.error(service.origin.span, &service.origin.path, error.to_string());
+            return None;
+        }
+    };
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
     }
@@ -100,6 +106,15 @@ pub fn client(
             None
         }
     }
+}
+
+/// What the settings refer to. Part of the key: the settings only say where certificates are, and a pool whose key stays
+/// the same goes on with those that it was made with.
+fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u8>>, tls::TlsError> {
+    let authorities = settings.ca_certificates.iter().map(|reference| &config[*reference].cert);
+    let identity = settings.client_certificate.map(|reference| &config[reference]);
+    let identity = identity.into_iter().flat_map(|identity| [&identity.cert, &identity.key]);
+    authorities.chain(identity).map(text).collect()
 }
 
 fn build_client(config: &Config, settings: &config::UpstreamTls) -> Result<tls::ClientConfig, tls::TlsError> {

@@ -147,8 +147,8 @@ fn policy(passive: &config::PassiveCheck) -> Policy {
 }
 
 /// The same on every node, so that equal rings choose equal targets.
-fn stable_hash(name: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
+pub fn stable_hash(name: &(impl std::hash::Hash + ?Sized)) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()

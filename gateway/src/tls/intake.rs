@@ -96,6 +96,7 @@ impl Intake {
         if self.received.capacity() < self.headroom + room {
             self.grow(room, free);
         }
+        debug_assert!(self.received.capacity() > self.received.len());
         self.rx.recv(&mut self.received, free).await
     }
 
@@ -106,8 +107,10 @@ impl Intake {
     }
 
     fn grow(&mut self, room: usize, free: usize) {
-        if room < BODY_ROOM {
-            self.received.reserve_exact(free);
+        let wanted = self.headroom + room;
+        if room < BODY_ROOM || wanted > RESPONSE_HEADROOM + BODY_ROOM {
+            // A head limit may be larger than the room of a body; such a buffer grows as it fills.
+            self.received.reserve(free.min(BODY_ROOM));
             return;
         }
         let mut large = BODY_BUFFERS.with(|kept| kept.borrow_mut().pop()).unwrap_or_default();

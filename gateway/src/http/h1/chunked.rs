@@ -183,6 +183,11 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
+    /// Whether any byte was consumed without payload so far: part of the framing before the first payload.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.state, State::Length | State::UntilClose | State::Size) || self.digits > 0
+    }
+
     /// Payload bytes that are known to follow, where the framing is a length.
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
