@@ -294,6 +294,22 @@ fn a_drain_ends_tunnels_with_a_close_frame() {
 }
 
 #[test]
+fn a_client_that_does_not_read_does_not_delay_the_end() {
+    let origin = Origin::start(Switched(|wire: &mut Wire| {
+        wire.send(SWITCH)?;
+        while wire.send(&[0; 1 << 16]).is_ok() {}
+        Ok(())
+    }));
+    let gateway = gateway(&origin, ", drain: 20s");
+    let _stuck = upgraded(gateway.addr());
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    gateway.stop();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    eventually("no connection to the origin", || holds(origin.open() == 0, "still open"));
+}
+
+#[test]
 fn a_drain_waits_for_the_end_of_a_frame() {
     let gate = Gate::shut();
     let opened = gate.clone();

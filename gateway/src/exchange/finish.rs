@@ -89,6 +89,11 @@ impl Record {
         self.response_bytes = (answer.len() - end) as u64;
     }
 
+    /// From the request to the last byte of its answer. How long a tunnel was open says nothing about latency.
+    fn answered_after_ns(&self, now_ns: u64) -> u64 {
+        self.tunnel_ns.unwrap_or(now_ns).saturating_sub(self.started_ns)
+    }
+
     fn upstream_ns(&self) -> Option<u64> {
         Some(self.first_byte_ns?.saturating_sub(self.sent_ns?))
     }
@@ -97,8 +102,7 @@ impl Record {
 /// Counts an exchange, charges its source for what it did, and logs it.
 pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) {
     let now_ns = clock::now_ns();
-    // How long a tunnel was open says nothing about latency.
-    let total_ns = record.tunnel_ns.unwrap_or(now_ns).saturating_sub(record.started_ns);
+    let total_ns = record.answered_after_ns(now_ns);
     let upstream_ns = record.upstream_ns();
     let metrics = &shard.metrics;
     metrics.count_request(record.status);
@@ -120,7 +124,7 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
         local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
     }
     if shard.logs_access() {
-        write_log(shard, local, down, record, total_ns, upstream_ns);
+        write_log(shard, local, down, record, now_ns, upstream_ns);
     }
 }
 
@@ -157,7 +161,7 @@ fn write_log(
     local: &Local,
     down: &Downstream,
     record: &Record,
-    total_ns: u64,
+    now_ns: u64,
     upstream_ns: Option<u64>,
 ) {
     let snapshot = &local.snapshot;
@@ -187,8 +191,8 @@ fn write_log(
         request_bytes: record.request_bytes,
         response_bytes: record.response_bytes,
         durations: log::Durations {
-            total_us: clock::now_ns().saturating_sub(record.started_ns) / 1000,
-            gateway_us: total_ns.saturating_sub(upstream_ns.unwrap_or(0)) / 1000,
+            total_us: now_ns.saturating_sub(record.started_ns) / 1000,
+            gateway_us: record.answered_after_ns(now_ns).saturating_sub(upstream_ns.unwrap_or(0)) / 1000,
             connect_us: between(Some(record.started_ns), record.connected_ns),
             first_byte_us: upstream_ns.map(|ns| ns / 1000),
         },

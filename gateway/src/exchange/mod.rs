@@ -162,8 +162,9 @@ async fn forward(
                         let status = record.upstream_status;
                         if carried.upgraded {
                             attempts.answered(&target, status, answered_ns);
-                            let next =
-                                tunnel::run(shard, down, record, &mut connection, plan.tunnel_idle).await;
+                            // Boxed: connections that never become tunnels need no room for one.
+                            let run = tunnel::run(shard, down, record, &mut connection, plan.tunnel_idle);
+                            let next = Box::pin(run).await;
                             target.pool().discard(connection);
                             return Ok(next);
                         }
