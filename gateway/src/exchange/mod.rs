@@ -35,8 +35,8 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::http::Known;
-use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
+use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop, Persistence, write_response};
+use crate::http::{Known, ResponseHead};
 use crate::net::clock;
 use crate::net::deadline::Cutter;
 use crate::plugin::{Cx, Response};
@@ -266,16 +266,11 @@ async fn carry(
     record.status = response.status();
 
     // 6 response plugins
-    let hop = h1::strip_hop_by_hop(&mut response.head);
-    attempt::merge_fields(response, cx);
-    plugins::on_response(local, plan.chain, cx, response);
-    response.head.append_item(Known::Via, forward::VIA);
-    attempt::add_request_id(response, &record.request_id);
+    let hop = edit_response(local, plan, cx, response, &record.request_id);
     let status = response.status();
     if status == 101 {
         // No body was sent and none will come.
-        tunnel::write_head(response, out);
-        record.head_bytes = out.len() as u64;
+        record.head_bytes = tunnel::write_head(response, out);
         return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
     }
     let attempt::Framings { read: framing, relayed, unread } =
@@ -337,6 +332,22 @@ async fn leave(down_tx: &mut Tx, cut_downstream: &Cutter, answered: bool) {
     } else {
         cut_downstream.cut();
     }
+}
+
+/// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
+fn edit_response(
+    local: &Rc<Local>,
+    plan: &Plan<'_>,
+    cx: &mut Cx<'_>,
+    response: &mut ResponseHead,
+    request_id: &[u8],
+) -> HopByHop {
+    let hop = h1::strip_hop_by_hop(&mut response.head);
+    attempt::merge_fields(response, cx);
+    plugins::on_response(local, plan.chain, cx, response);
+    response.head.append_item(Known::Via, forward::VIA);
+    attempt::add_request_id(response, request_id);
+    hop
 }
 
 /// Sends an answer of ours.

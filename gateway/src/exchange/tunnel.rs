@@ -66,12 +66,13 @@ pub fn ask(head: &mut Head) {
     head.append_known(Known::Upgrade, WEBSOCKET);
 }
 
-/// Writes the head of a 101, whose own connection fields were removed.
-pub fn write_head(response: &mut ResponseHead, out: &mut Vec<u8>) {
+/// Writes the head of a 101, whose own connection fields were removed; gives its length.
+pub fn write_head(response: &mut ResponseHead, out: &mut Vec<u8>) -> u64 {
     // It has no body, whatever it says (RFC 9110 section 15.2).
     response.head.remove_known(Known::ContentLength);
     ask(&mut response.head);
     write_response(response, Persistence::Upgrade, out);
+    out.len() as u64
 }
 
 /// Tells a tunnel, from elsewhere on its shard, that it is to end.
