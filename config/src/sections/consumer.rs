@@ -94,7 +94,7 @@ pub static JWT_SECRET: Section = Section::new(
 
 /// A group membership (Kong `acls`).
 pub static ACL: Section = Section::new(
-    "acl",
+    "acl membership",
     "Membership of a consumer in a group.",
     &[Key::new("group", Kind::NAME, "The group.").required(), OWNER],
 )

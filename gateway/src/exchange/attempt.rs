@@ -89,7 +89,7 @@ impl<'a> Plan<'a> {
             framing: admitted.framing,
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
-            body_limit: route.body_limit,
+            body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
             upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
             tunnel_idle: snapshot.config.timeouts.tunnel_idle,
@@ -549,10 +549,12 @@ pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
 }
 
-/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names.
+/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
+/// a response varies by adds up.
 pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
     for (known, name, _) in cx.response_fields.iter() {
         match known {
+            Known::Vary => 0,
             Known::Other => response.head.remove(name),
             known => response.head.remove_known(known),
         };

@@ -12,6 +12,7 @@ use crate::http::h1::{Parsed, parse_request};
 use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
+use crate::plugin;
 use crate::snapshot::Local;
 use crate::tls::{self, HEAD_ROOM, HandshakeError, Intake};
 
@@ -30,6 +31,17 @@ pub struct Downstream {
     pub origin: Origin,
     /// Exchanges so far.
     pub exchanges: u32,
+}
+
+impl Downstream {
+    /// What plugins may know of the connection.
+    pub fn facts(&self) -> plugin::Connection {
+        plugin::Connection {
+            source_port: self.origin.source.port(),
+            listener_port: self.origin.listener_port,
+            exchanges: self.exchanges.saturating_sub(1),
+        }
+    }
 }
 
 /// Facts of a connection that do not change.

@@ -81,6 +81,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         &shard.limit_table,
     );
     cx.https = down.origin.https;
+    cx.connection = down.facts();
     cx.response_fields = std::mem::take(&mut down.plugin_fields);
     shard.metrics.requests_active.inc();
 
@@ -90,6 +91,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             Ok(admitted) => admitted,
             Err(response) => break 'answered Err(response),
         };
+        (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
         // 3 route
         let (route, matched_len) = match admit::route(local, down) {
             Ok(found) => found,
@@ -359,7 +361,7 @@ async fn respond(
     response: &Response,
 ) -> Next {
     record.status = response.status;
-    record.reason = Some(response.reason);
+    record.reason = response.reason;
     let keep = admit::may_keep(shard, down, record);
     cx.response_fields.set_known(Known::XRequestId, record.request_id);
     refuse::write(down, &shard.date(), response, Some(&cx.response_fields), keep);

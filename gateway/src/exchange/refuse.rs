@@ -7,7 +7,7 @@ use portcullis_abi::Reason;
 use super::connection::Downstream;
 use super::finish::{Record, finish};
 use super::shard::Shard;
-use crate::http::h1::{Answer, Persistence, write_answer};
+use crate::http::h1::{Answer, Content, Persistence, write_answer};
 use crate::http::{Head, Method, Refusal, Version};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
@@ -65,6 +65,10 @@ pub fn write(down: &mut Downstream, date: &[u8], response: &Response, extra: Opt
         status: response.status,
         message: &response.message,
         member: response.member,
+        content: response
+            .content
+            .as_ref()
+            .map(|content| Content { media_type: content.media_type.as_bytes(), bytes: &content.bytes }),
         fields: &fields,
         date,
         head_only: down.request.method() == Method::Head,
@@ -103,6 +107,7 @@ pub async fn plain_http_on_tls(stream: &mut net::Stream) {
         status: 400,
         message: message(Reason::PlainHttpOnTls),
         member: "message",
+        content: None,
         fields: &[],
         date: &crate::http::date::imf_fixdate(clock::wall().as_secs()),
         head_only: false,

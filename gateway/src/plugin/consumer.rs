@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use portcullis_config::{Config, Diagnostics, JwtCredential};
+use portcullis_config::{BasicCredential, Config, Diagnostics, Fault, JwtCredential, Secret};
 
 use super::jwt::KeySet;
 use crate::http::{Head, Known};
@@ -50,15 +50,35 @@ struct ApiKey {
     expires: Duration,
 }
 
+/// What a user name is worth.
+struct Password {
+    secret: Secret,
+    credential: CredentialRef,
+}
+
+/// Whether two passwords are the same, in a time that depends on `given` alone.
+fn same(known: &[u8], given: &[u8]) -> bool {
+    let mut differences = known.len() ^ given.len();
+    for (at, byte) in given.iter().enumerate() {
+        let expected = known.get(at % known.len().max(1)).copied().unwrap_or(0);
+        differences |= usize::from(std::hint::black_box(byte ^ expected));
+    }
+    differences == 0
+}
+
 /// All consumers of a generation.
 #[derive(Default)]
 pub struct Consumers {
     consumers: Vec<Consumer>,
     /// By consumer: what upstreams are told about it, made once because it is sent with every request.
     fields: Vec<Head>,
+    /// By consumer: its groups as upstreams read them.
+    group_lists: Vec<Box<str>>,
     credentials: Vec<Credential>,
     /// Hashed with a key of this process, so that nobody can choose keys that collide.
     keys: HashMap<Vec<u8>, ApiKey>,
+    /// By user name.
+    passwords: HashMap<String, Password>,
     jwt: Vec<JwtSecret>,
     /// The keys in `jwt`, with plain secrets and with base64 ones: converted once, however many plugins ask.
     jwt_keys: [OnceLock<Arc<KeySet>>; 2],
@@ -88,6 +108,10 @@ impl Consumers {
                     );
                 }
             }
+            for (number, basic) in consumer.basic.iter().enumerate() {
+                let identifier = || format!("{}/basic/{number}", consumer.name());
+                consumers.push_password(id, basic.id.clone().unwrap_or_else(identifier), basic, found);
+            }
             for jwt in &consumer.jwt_secrets {
                 consumers.push_jwt(id, jwt.clone());
             }
@@ -106,6 +130,7 @@ impl Consumers {
             fields.append_known(Known::XConsumerUsername, text);
         }
         self.fields.push(fields);
+        self.group_lists.push(consumer.groups.join(", ").into());
         self.consumers.push(consumer);
         ConsumerId(self.consumers.len() as u32 - 1)
     }
@@ -121,6 +146,36 @@ impl Consumers {
     ) -> bool {
         let credential = self.push_credential(consumer, identifier);
         self.keys.insert(key.to_vec(), ApiKey { credential, expires }).is_none()
+    }
+
+    /// Adds a user name with its password; the configuration holds no user name twice. A password that looks like a
+    /// hash is reported.
+    pub fn push_password(
+        &mut self,
+        consumer: ConsumerId,
+        identifier: String,
+        basic: &BasicCredential,
+        found: &Diagnostics,
+    ) {
+        let secret = basic.password.clone();
+        if ["$2a$", "$2b$", "$2y$", "$argon2", "$apr1$", "{SHA}"]
+            .iter()
+            .any(|it| secret.expose().starts_with(it))
+        {
+            let fault = Fault::new("the password looks like a hash, but is compared as it is written");
+            let fault = fault.hint("write the password itself, as in `${env:PASSWORD}`");
+            found.warning(basic.origin.span, &basic.origin.path, fault);
+        }
+        let credential = self.push_credential(consumer, identifier);
+        self.passwords.insert(basic.username.clone(), Password { secret, credential });
+    }
+
+    /// The credential of a user with this password. Who is unknown takes as long as who is wrong.
+    pub fn by_password(&self, user: &[u8], password: &[u8]) -> Option<CredentialRef> {
+        let known = std::str::from_utf8(user).ok().and_then(|user| self.passwords.get(user));
+        let secret = known.map_or("", |known| known.secret.expose());
+        let right = same(secret.as_bytes(), password);
+        known.filter(|_| right).map(|known| known.credential)
     }
 
     /// Adds a JWT credential. Its identifier is its key, as in Kong.
@@ -161,6 +216,11 @@ impl Consumers {
         &self.fields[id.index()]
     }
 
+    /// The groups of a consumer of this generation, with commas between them.
+    pub fn group_list(&self, id: ConsumerId) -> &str {
+        &self.group_lists[id.index()]
+    }
+
     /// The consumer with this username or id, as `config.anonymous` and plugin scopes name it.
     pub fn by_name(&self, name: &str) -> Option<ConsumerId> {
         let named = |c: &Consumer| c.id == name || c.username.as_deref() == Some(name);
@@ -185,6 +245,20 @@ mod tests {
         assert_eq!(found(b"k1", 100 * second), None);
         assert_eq!(found(b"k2", 1000 * second), Some("long"));
         assert_eq!(found(b"k", second), None);
+    }
+
+    #[test]
+    fn passwords_are_compared_whole() {
+        for (known, given, expected) in [
+            ("secret", "secret", true),
+            ("secret", "secre", false),
+            ("secret", "secretsecret", false),
+            ("secret", "", false),
+            ("", "", true),
+            ("", "\0", false),
+        ] {
+            assert_eq!(same(known.as_bytes(), given.as_bytes()), expected, "{known:?} {given:?}");
+        }
     }
 
     #[test]

@@ -10,15 +10,23 @@
 //!
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
+mod acl;
+mod basic_auth;
+mod bot_detection;
 pub mod chain;
 pub mod consumer;
+mod correlation_id;
+mod cors;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
+mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod rate_limiting;
 pub mod registry;
+mod request_size_limiting;
+mod request_termination;
 mod request_transformer;
 mod response_transformer;
 mod transform;
@@ -35,6 +43,7 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics};
 
+use crate::http::h1::BodyFraming;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
@@ -59,20 +68,44 @@ pub type Resume = Box<dyn FnOnce(&mut Cx<'_>, &mut RequestHead) -> Flow>;
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
-    /// Why, for counters, logs and `explain`.
-    pub reason: Reason,
+    /// Why, for counters, logs and `explain`; `None` where nothing was refused.
+    pub reason: Option<Reason>,
     /// Shown as `{"message": "..."}`.
     pub message: Cow<'static, str>,
     /// What stands in place of `message` there.
     pub member: &'static str,
+    /// Stands in place of the JSON body.
+    pub content: Option<Content>,
     /// Additional header fields, e.g. `WWW-Authenticate`.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
+}
+
+/// A body that is sent as it is.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// `Content-Type`; none is sent if empty.
+    pub media_type: Cow<'static, str>,
+    pub bytes: Arc<[u8]>,
+}
+
+impl Content {
+    /// No bytes, of no type.
+    pub fn empty() -> Self {
+        Self { media_type: Cow::Borrowed(""), bytes: Arc::default() }
+    }
 }
 
 impl Response {
     /// An answer with a JSON message and no additional fields.
     pub fn new(status: u16, reason: Reason, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { status, reason, message: message.into(), member: "message", fields: Vec::new() })
+        let (reason, message) = (Some(reason), message.into());
+        Box::new(Self { status, reason, message, member: "message", content: None, fields: Vec::new() })
+    }
+
+    /// An answer that refuses nothing.
+    pub fn with_content(status: u16, content: Content) -> Box<Self> {
+        let (message, content, fields) = (Cow::Borrowed(""), Some(content), Vec::new());
+        Box::new(Self { status, reason: None, message, member: "message", content, fields })
     }
 
     /// Shows the message under another name, as Kong does with errors in claims.
@@ -112,6 +145,13 @@ pub struct Cx<'a> {
     /// The client's address: the source, or what a trusted proxy says.
     pub client: IpAddr,
     pub https: bool,
+    pub connection: Connection,
+    /// How the request's body is framed.
+    pub body: BodyFraming,
+    /// The client waits for leave to send the body. The field that said so is gone from the request.
+    pub expects_continue: bool,
+    /// Bytes that the body may have; the route's limit holds too. It is kept while the body passes by.
+    pub body_limit: Option<u64>,
     pub route: RouteId,
     pub route_name: &'a str,
     pub service: Option<ServiceId>,
@@ -129,6 +169,15 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+}
+
+/// The downstream connection as plugins see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    pub source_port: u16,
+    pub listener_port: u16,
+    /// Requests before this one.
+    pub exchanges: u32,
 }
 
 /// Parts of the request that a plugin has set for the upstream, so that the route and the service leave them alone.
@@ -157,6 +206,10 @@ impl<'a> Cx<'a> {
             source,
             client,
             https: false,
+            connection: Connection::default(),
+            body: BodyFraming::None,
+            expects_continue: false,
+            body_limit: None,
             route: RouteId(0),
             route_name: "",
             service: None,

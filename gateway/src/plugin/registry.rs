@@ -2,13 +2,24 @@
 
 use portcullis_config::{PluginCatalog, Section};
 
-use super::{Registration, jwt, key_auth, rate_limiting, request_transformer, response_transformer};
+use super::{
+    Registration, acl, basic_auth, bot_detection, correlation_id, cors, ip_restriction, jwt, key_auth,
+    rate_limiting, request_size_limiting, request_termination, request_transformer, response_transformer,
+};
 
 /// All plugins, in no order: a chain is sorted by priority.
 pub static REGISTRY: &[&Registration] = &[
+    &acl::REGISTRATION,
+    &basic_auth::REGISTRATION,
+    &bot_detection::REGISTRATION,
+    &correlation_id::REGISTRATION,
+    &cors::REGISTRATION,
+    &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
     &rate_limiting::REGISTRATION,
+    &request_size_limiting::REGISTRATION,
+    &request_termination::REGISTRATION,
     &request_transformer::REGISTRATION,
     &response_transformer::REGISTRATION,
 ];

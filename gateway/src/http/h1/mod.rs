@@ -22,6 +22,6 @@ pub use framing::{BodyFraming, relay_framing, request_framing, response_framing,
 pub use parse::{HeadLimits, Parsed, parse_request, parse_response};
 pub(in crate::http) use progress::Progress;
 pub use write::{
-    Answer, fill_answer, write_answer, write_chunk_end, write_chunk_header, write_continue, write_request,
-    write_response,
+    Answer, Content, fill_answer, reason_phrase, write_answer, write_chunk_end, write_chunk_header,
+    write_continue, write_request, write_response,
 };

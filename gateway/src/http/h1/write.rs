@@ -78,6 +78,8 @@ pub struct Answer<'a> {
     pub message: &'a str,
     /// Name of the member that holds it: `message`, as a rule. Needs no escapes.
     pub member: &'a str,
+    /// Stands in place of the JSON body.
+    pub content: Option<Content<'a>>,
     /// More fields, such as Retry-After.
     pub fields: &'a [(&'a str, &'a [u8])],
     /// Value of the Date field (IMF-fixdate), cached by the caller; none is written if empty.
@@ -88,33 +90,70 @@ pub struct Answer<'a> {
     pub persistence: Persistence,
 }
 
+/// A body that is sent as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Value of the Content-Type field; none is written if empty.
+    pub media_type: &'a [u8],
+    pub bytes: &'a [u8],
+}
+
 impl<'a> Answer<'a> {
     /// The answer to a refused request.
     pub fn to(refusal: Refusal, date: &'a [u8], head_only: bool, persistence: Persistence) -> Answer<'a> {
         let (status, message, fields) = (refusal.status, refusal.message(), refusal.fields());
-        Answer { status, message, member: "message", fields, date, head_only, persistence }
+        Answer { status, message, member: "message", content: None, fields, date, head_only, persistence }
+    }
+}
+
+impl Answer<'_> {
+    /// A 204 and a 304 end with their head (RFC 9112 section 6.3), so what they would carry is not told of either.
+    fn has_body(&self) -> bool {
+        !matches!(self.status, 204 | 304)
+    }
+
+    fn media_type(&self) -> &[u8] {
+        self.content.map_or(JSON, |content| content.media_type)
+    }
+
+    fn length(&self) -> usize {
+        if let Some(content) = &self.content {
+            return content.bytes.len();
+        }
+        let mut length = Measure(0);
+        write_message(self.member, self.message, &mut length);
+        length.0
+    }
+
+    fn write_body(&self, out: &mut Vec<u8>) {
+        match &self.content {
+            _ if self.head_only || !self.has_body() => {}
+            Some(content) => out.extend_from_slice(content.bytes),
+            None => write_message(self.member, self.message, out),
+        }
     }
 }
 
 /// Appends an answer of the gateway, head and body.
 pub fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
-    let mut length = Measure(0);
-    write_message(answer.member, answer.message, &mut length);
-    out.reserve(length.0 + 256);
+    let length = answer.length();
+    out.reserve(length + 256);
     write_status_line(answer.status, reason_phrase(answer.status).as_bytes(), out);
     if !answer.date.is_empty() {
         write_field(Known::Date.as_str(), answer.date, out);
     }
-    write_field(Known::ContentType.as_str(), JSON, out);
-    write_field(Known::ContentLength.as_str(), decimal(length.0 as u64, &mut [0; 20]), out);
+    if answer.has_body() {
+        if !answer.media_type().is_empty() {
+            write_field(Known::ContentType.as_str(), answer.media_type(), out);
+        }
+        write_field(Known::ContentLength.as_str(), decimal(length as u64, &mut [0; 20]), out);
+    }
     for (name, value) in answer.fields {
         write_field(name, value, out);
     }
     out.extend_from_slice(connection_line(answer.persistence));
     out.extend_from_slice(b"\r\n");
-    if !answer.head_only {
-        write_message(answer.member, answer.message, out);
-    }
+    answer.write_body(out);
 }
 
 /// The same answer as a head and a body apart, for response plugins and for HTTP/2. Connection
@@ -123,17 +162,18 @@ pub fn fill_answer(answer: &Answer<'_>, head: &mut ResponseHead, body: &mut Vec<
     head.clear();
     head.set_status(answer.status);
     body.clear();
-    write_message(answer.member, answer.message, body);
+    answer.write_body(body);
     if !answer.date.is_empty() {
         head.head.append_known(Known::Date, answer.date);
     }
-    head.head.append_known(Known::ContentType, JSON);
-    head.head.append_number(Known::ContentLength.as_str(), body.len() as u64);
+    if answer.has_body() {
+        if !answer.media_type().is_empty() {
+            head.head.append_known(Known::ContentType, answer.media_type());
+        }
+        head.head.append_number(Known::ContentLength.as_str(), answer.length() as u64);
+    }
     for (name, value) in answer.fields {
         head.head.append(name, value);
-    }
-    if answer.head_only {
-        body.clear();
     }
 }
 

@@ -29,6 +29,7 @@ use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, S
 use self::cache::{Cache, Verified};
 pub use self::keys::KeySet;
 use self::places::{Found, Places};
+pub(super) use self::token::{Alphabet, base64};
 use self::token::{Compact, Value};
 use super::consumer::CredentialRef;
 use super::identity::{self, Access, challenge};

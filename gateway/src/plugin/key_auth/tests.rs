@@ -98,7 +98,8 @@ fn realm_and_reason() {
     let bare = "GET / HTTP/1.1\nHost: a";
     assert_eq!(send(&fixture, bare).expect_err("no key").2, "WWW-Authenticate: Key realm=\"here\"");
     let (plugin, _) = fixture.plugin(0, None).expect("a good config");
-    let reason = |head| answer(plugin.on_request(&mut fixture.cx(), &mut request(head))).map(|it| it.reason);
+    let reason =
+        |head| answer(plugin.on_request(&mut fixture.cx(), &mut request(head))).and_then(|it| it.reason);
     assert_eq!(reason(bare), Some(Reason::UnauthorizedMissing));
     assert_eq!(reason("GET /?apikey=x HTTP/1.1\nHost: a"), Some(Reason::UnauthorizedInvalid));
 }

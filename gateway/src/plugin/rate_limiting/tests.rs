@@ -39,7 +39,7 @@ fn send(
     let (status, decision) = match flow {
         Flow::Continue => (200, LimiterDecision::Conforming),
         Flow::Respond(response) => {
-            assert_eq!(response.reason, Reason::RateLimited);
+            assert_eq!(response.reason, Some(Reason::RateLimited));
             (response.status, LimiterDecision::Limited)
         }
         Flow::Wait(_) => panic!("waits"),

@@ -126,6 +126,7 @@ const ANSWER: Answer<'static> = Answer {
     status: 429,
     message: "API rate limit exceeded",
     member: "message",
+    content: None,
     fields: &[("Retry-After", b"7")],
     date: b"Tue, 15 Nov 1994 08:12:31 GMT",
     head_only: false,
@@ -164,6 +165,27 @@ fn an_answer_in_parts_is_the_same_answer() {
             out.extend_from_slice(&body);
         });
         assert_eq!(parts, text(|out| write_answer(&answer, out)));
+    }
+}
+
+#[test]
+fn content_stands_in_place_of_the_message() {
+    let content = |media_type| Some(Content { media_type, bytes: b"<p>" });
+    let answer = Answer { status: 200, content: content(b"text/html"), fields: &[], date: b"", ..ANSWER };
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\nConnection: close\r\n\r\n";
+    assert_eq!(text(|out| write_answer(&answer, out)), format!("{head}<p>"));
+    assert_eq!(text(|out| write_answer(&Answer { head_only: true, ..answer }, out)), head);
+    let untyped = text(|out| write_answer(&Answer { content: content(b""), ..answer }, out));
+    assert!(!untyped.contains("Content-Type"), "{untyped}");
+}
+
+/// What follows would be taken for the next response.
+#[test]
+fn an_answer_that_ends_with_its_head_has_no_body() {
+    for status in [204, 304] {
+        let text = text(|out| write_answer(&Answer { status, ..ANSWER }, out));
+        assert!(text.ends_with("Retry-After: 7\r\nConnection: close\r\n\r\n"), "{text}");
+        assert!(!text.contains("Content-"), "{text}");
     }
 }
 

@@ -1,0 +1,142 @@
+//! `bot-detection`: programs that say who they are and are not wanted (Kong's plugin of the same name).
+//!
+//! Owns the lists of expressions and the refusal. It believes `User-Agent`, so it keeps out only who is honest.
+//!
+//! **Invariant.** A request without a `User-Agent` passes; one with two is refused, as nobody knows which is meant.
+
+use std::any::Any;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use portcullis_abi::Reason;
+use portcullis_config::schema::text::REGEX_SIZE;
+use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Section};
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
+use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use crate::http::{Known, RequestHead};
+
+/// The plugin's line of the registry.
+pub static REGISTRATION: Registration =
+    Registration { name: "bot-detection", priority: 2500, section: &SECTION, compile };
+
+/// The plugin's `config:`.
+static SECTION: Section = Section::new(
+    "bot-detection",
+    "Refuses bots by their `User-Agent`: those of `deny`, and crawlers and monitors that are widely known.",
+    &[
+        Key::new(
+            "allow",
+            Kind::STRINGS,
+            "Regular expressions for a part of `User-Agent`; who matches one passes, whatever else matches.",
+        )
+        .default("[]"),
+        Key::new("deny", Kind::STRINGS, "Regular expressions for a part of `User-Agent` that is refused.")
+            .default("[]"),
+    ],
+);
+
+/// Crawlers, previewers and monitors by the names that they give themselves in public.
+const KNOWN_BOTS: &[&str] = &[
+    r"(?i)\b(?:google|bing|yandex|duckduck|petal|seznam|exa|apple|amazon|facebook|twitter|linkedin)bot\b",
+    r"(?i)\b(?:AhrefsBot|SemrushBot|MJ12bot|DotBot|BLEXBot|DataForSeoBot|SEOkicks|rogerbot|Screaming Frog)",
+    r"(?i)\b(?:GPTBot|ClaudeBot|CCBot|Bytespider|PerplexityBot|OAI-SearchBot|Diffbot|ImagesiftBot)\b",
+    r"(?i)\b(?:Baiduspider|Sogou [a-z ]*spider|360Spider|YisouSpider|Yahoo! Slurp|ia_archiver|archive\.org_bot)",
+    r"(?i)\b(?:facebookexternalhit|facebookcatalog|meta-externalagent|Slackbot|Discordbot|TelegramBot)\b",
+    r"(?i)\b(?:Pingdom|UptimeRobot|StatusCake|Site24x7|NewRelicPinger|Mediapartners-Google|AdsBot-Google)",
+    r"(?i)\b(?:Scrapy|heritrix|nutch|HTTrack|masscan|zgrab|Nikto|sqlmap)\b",
+];
+
+fn compile(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
+    let fields = plugin.fields(&SECTION, found);
+    let bots = fields.strings("deny").into_iter().chain(KNOWN_BOTS.iter().map(|text| (*text).to_owned()));
+    let allow = expressions(&fields, "allow", fields.strings("allow"));
+    let deny = expressions(&fields, "deny", bots.collect());
+    Some(Arc::new(BotDetection { allow: allow?, deny: deny? }))
+}
+
+fn expressions(fields: &Fields<'_>, key: &str, all: Vec<String>) -> Option<RegexSet> {
+    let compiled = RegexSetBuilder::new(all).size_limit(4 * REGEX_SIZE).build();
+    compiled.map_err(|error| fields.error(key, Fault::new(error.to_string()))).ok()
+}
+
+/// Compiled settings, and the plugin itself: it keeps no state.
+struct BotDetection {
+    allow: RegexSet,
+    deny: RegexSet,
+}
+
+impl PluginSpec for BotDetection {
+    fn instantiate(self: Arc<Self>, _: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
+        Rc::new(OnShard(self))
+    }
+}
+
+struct OnShard(Arc<BotDetection>);
+
+impl Plugin for OnShard {
+    fn on_request(&self, _: &mut Cx<'_>, request: &mut RequestHead) -> Flow {
+        let mut agents = request.head.all_known(Known::UserAgent);
+        let Some(agent) = agents.next() else { return Flow::Continue };
+        if agents.next().is_some() {
+            let message = "Only one User-Agent header allowed";
+            return Flow::Respond(Response::new(400, Reason::BadHeader, message));
+        }
+        if self.0.allow.is_match(agent) || !self.0.deny.is_match(agent) {
+            return Flow::Continue;
+        }
+        Flow::Respond(Response::new(403, Reason::Forbidden, "Forbidden"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::testbed::{Testbed, request};
+
+    fn send(config: &str, lines: &[&str]) -> Option<(u16, String)> {
+        let bed = Testbed::new();
+        let plugin = bed.plugin("bot-detection", config);
+        match plugin.on_request(&mut bed.cx("192.0.2.7"), &mut request("/", lines)) {
+            Flow::Continue => None,
+            Flow::Respond(answer) => Some((answer.status, answer.message.into_owned())),
+            Flow::Wait(_) => panic!("waits"),
+        }
+    }
+
+    #[test]
+    fn agents() {
+        let browser = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+        let crawler = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+        let table = [
+            ("{}", browser, true),
+            ("{}", crawler, false),
+            ("{}", "Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)", false),
+            ("{}", "curl/8.5.0", true),
+            ("{}", "Cubot phone", true),
+            ("{deny: ['^curl/']}", "curl/8.5.0", false),
+            ("{deny: ['^curl/']}", "libcurl/8.5.0", true),
+            ("{deny: ['^curl/']}", crawler, false),
+            ("{allow: [Googlebot]}", crawler, true),
+            ("{allow: ['curl/8'], deny: [curl]}", "curl/8.5.0", true),
+            ("{allow: ['curl/8'], deny: [curl]}", "curl/7.1", false),
+        ];
+        for (config, agent, passes) in table {
+            let sent = send(config, &[&format!("User-Agent: {agent}")]);
+            assert_eq!(sent, (!passes).then(|| (403, "Forbidden".to_owned())), "{config} {agent}");
+        }
+        assert_eq!(send("{deny: ['.*']}", &[]), None, "who says nothing passes");
+    }
+
+    #[test]
+    fn two_agents_are_none() {
+        let said = send("{}", &["User-Agent: a", "User-Agent: b"]);
+        assert_eq!(said, Some((400, "Only one User-Agent header allowed".to_owned())));
+    }
+
+    #[test]
+    fn a_bad_expression_is_reported() {
+        let said = Testbed::new().refused("bot-detection", "{allow: ['(']}");
+        assert!(said.contains("error: allow"), "{said}");
+    }
+}
