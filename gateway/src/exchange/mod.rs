@@ -308,8 +308,7 @@ async fn carry(
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
-    record.head_bytes = head_bytes;
-    record.response_bytes = response_bytes.get();
+    (record.head_bytes, record.response_bytes) = (head_bytes, response_bytes.get());
     drop(pump);
     let next = match sent {
         Ok(()) if keep && body_whole => Next::KeepAlive,

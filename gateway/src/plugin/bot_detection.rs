@@ -92,12 +92,12 @@ impl Plugin for OnShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testbed::{Testbed, request};
+    use crate::plugin::fixture::{Fixture, request_with as request};
 
     fn send(config: &str, lines: &[&str]) -> Option<(u16, String)> {
-        let bed = Testbed::new();
-        let plugin = bed.plugin("bot-detection", config);
-        match plugin.on_request(&mut bed.cx("192.0.2.7"), &mut request("/", lines)) {
+        let bed = Fixture::default();
+        let plugin = bed.accepted("bot-detection", config);
+        match plugin.on_request(&mut bed.cx_from("192.0.2.7"), &mut request("/", lines)) {
             Flow::Continue => None,
             Flow::Respond(answer) => Some((answer.status, answer.message.into_owned())),
             Flow::Wait(_) => panic!("waits"),
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_bad_expression_is_reported() {
-        let said = Testbed::new().refused("bot-detection", "{allow: ['(']}");
+        let said = Fixture::default().refused("bot-detection", "{allow: ['(']}");
         assert!(said.contains("error: allow"), "{said}");
     }
 }

@@ -169,11 +169,11 @@ impl Plugin for OnShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testbed::{Testbed, request};
+    use crate::plugin::fixture::{Fixture, request_with as request};
 
     /// The name that the upstream sees, and the one that the client sees.
-    fn send(plugin: &dyn Plugin, bed: &Testbed, lines: &[&str], field: &str) -> (String, String) {
-        let (mut cx, mut request) = (bed.cx("192.0.2.7"), request("/", lines));
+    fn send(plugin: &dyn Plugin, bed: &Fixture, lines: &[&str], field: &str) -> (String, String) {
+        let (mut cx, mut request) = (bed.cx_from("192.0.2.7"), request("/", lines));
         assert!(matches!(plugin.on_request(&mut cx, &mut request), Flow::Continue));
         let text = |head: &crate::http::Head| {
             let all: Vec<_> = head.get_all(field).map(String::from_utf8_lossy).collect();
@@ -192,10 +192,10 @@ mod tests {
 
     #[test]
     fn generators() {
-        let bed = Testbed::new();
+        let bed = Fixture::default();
         let named = |generator: &str| {
             let plugin =
-                bed.plugin("correlation-id", &format!("{{generator: '{generator}', header_name: X-Id}}"));
+                bed.accepted("correlation-id", &format!("{{generator: '{generator}', header_name: X-Id}}"));
             [(); 2].map(|()| send(&*plugin, &bed, &[], "x-id").0)
         };
         let [first, second] = named("uuid");
@@ -213,21 +213,21 @@ mod tests {
 
     #[test]
     fn a_name_that_was_brought_is_kept() {
-        let bed = Testbed::new();
-        let plugin = bed.plugin("correlation-id", "{echo_downstream: true}");
+        let bed = Fixture::default();
+        let plugin = bed.accepted("correlation-id", "{echo_downstream: true}");
         let field = "kong-request-id";
         let brought = send(&*plugin, &bed, &["Kong-Request-ID: mine"], field);
         assert_eq!(brought, ("mine".to_owned(), "mine".to_owned()));
         let (upstream, client) = send(&*plugin, &bed, &["Kong-Request-ID:"], field);
         assert!(upstream.ends_with("#1"), "an empty one is none: {upstream}");
         assert_eq!(upstream, client);
-        let plugin = bed.plugin("correlation-id", "{}");
+        let plugin = bed.accepted("correlation-id", "{}");
         assert_eq!(send(&*plugin, &bed, &["Kong-Request-ID: mine"], field).1, "");
     }
 
     #[test]
     fn a_field_of_the_framing_is_no_name() {
-        let bed = Testbed::new();
+        let bed = Fixture::default();
         for name in ["Content-Length", "Transfer-Encoding", "Connection", "Host"] {
             let said = bed.refused("correlation-id", &format!("{{header_name: {name}}}"));
             assert!(said.contains("error: header_name"), "{name}: {said}");

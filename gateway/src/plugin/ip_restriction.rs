@@ -96,12 +96,12 @@ impl Plugin for OnShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testbed::{Testbed, request};
+    use crate::plugin::fixture::{Fixture, request_with as request};
 
     fn send(config: &str, client: &str) -> Option<(u16, String)> {
-        let bed = Testbed::new();
-        let plugin = bed.plugin("ip-restriction", config);
-        match plugin.on_request(&mut bed.cx(client), &mut request("/", &[])) {
+        let bed = Fixture::default();
+        let plugin = bed.accepted("ip-restriction", config);
+        match plugin.on_request(&mut bed.cx_from(client), &mut request("/", &[])) {
             Flow::Continue => None,
             Flow::Respond(answer) => Some((answer.status, answer.message.into_owned())),
             Flow::Wait(_) => panic!("waits"),
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_list_is_needed() {
-        let bed = Testbed::new();
+        let bed = Fixture::default();
         for config in ["{}", "{allow: []}"] {
             assert!(bed.refused("ip-restriction", config).contains("at least one"), "{config}");
         }

@@ -110,13 +110,13 @@ impl Plugin for OnShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testbed::{Testbed, request};
+    use crate::plugin::fixture::{Fixture, request_with as request};
 
     /// What becomes of a request: the limit for the rest of its way, or the status and message of the refusal.
     fn send(config: &str, body: BodyFraming, expects: bool) -> Result<Option<u64>, (u16, String)> {
-        let bed = Testbed::new();
-        let plugin = bed.plugin("request-size-limiting", config);
-        let mut cx = bed.cx("192.0.2.7");
+        let bed = Fixture::default();
+        let plugin = bed.accepted("request-size-limiting", config);
+        let mut cx = bed.cx_from("192.0.2.7");
         (cx.body, cx.expects_continue) = (body, expects);
         match plugin.on_request(&mut cx, &mut request("/", &[])) {
             Flow::Continue => Ok(cx.body_limit),
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn no_limit_is_below_zero() {
-        let said = Testbed::new().refused("request-size-limiting", "{allowed_payload_size: -1}");
+        let said = Fixture::default().refused("request-size-limiting", "{allowed_payload_size: -1}");
         assert!(said.contains("error: allowed_payload_size"), "{said}");
     }
 }

@@ -184,12 +184,12 @@ impl Plugin for OnShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testbed::{Testbed, request};
+    use crate::plugin::fixture::{Fixture, request_with as request};
 
     fn send(config: &str, target: &str, lines: &[&str]) -> Option<Box<Response>> {
-        let bed = Testbed::new();
-        let plugin = bed.plugin("request-termination", config);
-        match plugin.on_request(&mut bed.cx("192.0.2.7"), &mut request(target, lines)) {
+        let bed = Fixture::default();
+        let plugin = bed.accepted("request-termination", config);
+        match plugin.on_request(&mut bed.cx_from("192.0.2.7"), &mut request(target, lines)) {
             Flow::Continue => None,
             Flow::Respond(answer) => Some(answer),
             Flow::Wait(_) => panic!("waits"),
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_excludes_each_other_is_refused() {
-        let bed = Testbed::new();
+        let bed = Fixture::default();
         for (config, place) in [
             ("{body: a, message: b}", "error: message"),
             ("{content_type: text/html}", "error: content_type"),

@@ -1,15 +1,15 @@
 //! Who is told what, and that nothing else is.
 
 use super::*;
-use crate::plugin::testbed::{Testbed, request};
+use crate::plugin::fixture::{Fixture, request_with as request};
 
 const SITE: &str = "Origin: https://shop.example.com";
 
 /// The fields that the client gets, and whether the gateway answers.
 fn send(config: &str, method: &str, lines: &[&str]) -> (String, Option<u16>) {
-    let bed = Testbed::new();
-    let plugin = bed.plugin("cors", config);
-    let (mut cx, mut request) = (bed.cx("192.0.2.7"), request("/", lines));
+    let bed = Fixture::default();
+    let plugin = bed.accepted("cors", config);
+    let (mut cx, mut request) = (bed.cx_from("192.0.2.7"), request("/", lines));
     request.set_method(method);
     let status = match plugin.on_request(&mut cx, &mut request) {
         Flow::Continue => None,
@@ -70,7 +70,7 @@ fn credentials_never_go_with_everybody() {
     for (config, line, expected) in table {
         assert_eq!(send(config, "GET", &[line]).0, expected, "{config} {line}");
     }
-    let said = Testbed::new().compile("cors", 1, "{credentials: true}").map(|(_, said)| said);
+    let said = Fixture::default().compile("cors", 1, "{credentials: true}").map(|(_, said)| said);
     assert!(said.is_ok_and(|said| said.contains("warning: credentials")));
 }
 
@@ -108,10 +108,10 @@ fn exposed_headers() {
 
 #[test]
 fn an_upstream_cannot_let_in_who_is_not() {
-    let bed = Testbed::new();
+    let bed = Fixture::default();
     let after = |config: &str| {
-        let plugin = bed.plugin("cors", config);
-        let (mut cx, mut response) = (bed.cx("192.0.2.7"), ResponseHead::new());
+        let plugin = bed.accepted("cors", config);
+        let (mut cx, mut response) = (bed.cx_from("192.0.2.7"), ResponseHead::new());
         assert!(matches!(plugin.on_request(&mut cx, &mut request("/", &[SITE])), Flow::Continue));
         response.head.append_known(Known::AccessControlAllowOrigin, "https://evil.net");
         plugin.on_response(&mut cx, &mut response);
@@ -123,6 +123,6 @@ fn an_upstream_cannot_let_in_who_is_not() {
 
 #[test]
 fn a_bad_expression_is_reported() {
-    let said = Testbed::new().refused("cors", "{origins: ['https://(']}");
+    let said = Fixture::default().refused("cors", "{origins: ['https://(']}");
     assert!(said.contains("error: origins") && said.contains("regular expression"), "{said}");
 }
