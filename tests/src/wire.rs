@@ -168,6 +168,30 @@ impl<R: Read> Inbox<R> {
         Ok(Some(Head::parse(self.buf.drain(..end).collect())))
     }
 
+    /// Reads what comes next, whatever it is; nothing at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn some(&mut self) -> io::Result<Vec<u8>> {
+        if self.buf.is_empty() {
+            self.fill()?;
+        }
+        Ok(std::mem::take(&mut self.buf))
+    }
+
+    /// Reads exactly `len` bytes.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when there are fewer, and those of the stream.
+    pub fn take(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        while self.buf.len() < len {
+            if !self.fill()? {
+                return Err(cut(&format!("after {} of {len} bytes", self.buf.len())));
+            }
+        }
+        Ok(self.buf.drain(..len).collect())
+    }
+
     /// Reads one line, without its CRLF.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ pub struct Timeouts {
     pub upstream_keep_alive: Duration,
     /// Between two writes of a response to a client that does not read.
     pub response_write: Duration,
-    /// Silence on a WebSocket or other tunnel.
+    /// Silence in both directions of a WebSocket, pings included, before it is closed.
     pub tunnel_idle: Duration,
     /// From the order to stop until what is still in flight is cut.
     pub drain: Duration,

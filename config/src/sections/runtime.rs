@@ -152,7 +152,7 @@ pub static TIMEOUTS: Section = Section::new(
             .default("30s")
             .kong_default("60s")
             .kong("kong.conf nginx_http_send_timeout"),
-        Key::new("tunnel_idle", Kind::TIMEOUT, "Silence on a WebSocket or other tunnel.").default("5m").kong_default("60s"),
+        Key::new("tunnel_idle", Kind::TIMEOUT, "Silence in both directions of a WebSocket, pings included, before it is closed.").default("5m").kong_default("60s"),
         Key::new("drain", Kind::duration(0, 86_400), "From the order to stop until what is in flight is cut.").default("30s"),
         Key::new(
             "drain_delay",

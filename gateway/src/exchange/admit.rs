@@ -5,7 +5,7 @@ use portcullis_abi::Reason;
 use super::connection::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
-use super::{forward, refuse};
+use super::{forward, refuse, tunnel};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
 use crate::http::{Refusal, RequestHead};
 use crate::id::RouteId;
@@ -21,6 +21,8 @@ pub struct Admitted {
     pub framing: BodyFraming,
     pub expects_continue: bool,
     pub hop: HopByHop,
+    /// The client asks for a WebSocket.
+    pub upgrade: bool,
 }
 
 /// Phase 2. Removes what concerns only this connection and what the client must not claim.
@@ -54,7 +56,8 @@ pub fn admit(
     record.keep_alive = h1::keep_alive(version, hop.options)
         && !shard.draining()
         && down.exchanges < config.limits.requests_per_connection;
-    Ok(Admitted { framing, expects_continue, hop })
+    let upgrade = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    Ok(Admitted { framing, expects_continue, hop, upgrade })
 }
 
 /// Phase 3: the route, and how many bytes of the path its prefix took.

@@ -16,6 +16,7 @@ use super::pump::Pump;
 use super::refuse;
 use super::relay::{Coding, Leg, RelayError};
 use super::shard::Shard;
+use super::tunnel;
 use crate::http::h1::{
     self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response,
     write_continue, write_request, write_response,
@@ -55,6 +56,10 @@ pub struct Plan<'a> {
     expects_continue: Cell<bool>,
     body_limit: u64,
     preserve_host: bool,
+    /// The connection is to become a tunnel.
+    upgrade: bool,
+    /// How long a tunnel may be silent.
+    pub tunnel_idle: Duration,
 }
 
 impl<'a> Plan<'a> {
@@ -86,7 +91,12 @@ impl<'a> Plan<'a> {
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
+            upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
+            tunnel_idle: snapshot.config.timeouts.tunnel_idle,
         };
+        if plan.upgrade {
+            tunnel::ask(&mut down.request.head);
+        }
         if !cx.rewritten.path {
             let strip = if route.strip_path { matched_len } else { 0 };
             set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
@@ -104,7 +114,8 @@ impl<'a> Plan<'a> {
             down.request.head.set_known(Known::Host, host);
         }
         down.upstream_out.clear();
-        write_request(&down.request, Persistence::Implied, &mut down.upstream_out);
+        let persistence = if self.upgrade { Persistence::Upgrade } else { Persistence::Implied };
+        write_request(&down.request, persistence, &mut down.upstream_out);
         if let Some(in_hand) = self.in_hand {
             down.upstream_out.extend_from_slice(&down.intake.unread()[..in_hand]);
         }
@@ -267,6 +278,11 @@ impl<'a> Attempts<'a> {
         let connection = target.pool.connect(self.connect_timeout).await.map_err(Failure::connect)?;
         record.connected_ns = Some(clock::now_ns());
         Ok(connection)
+    }
+
+    /// Takes note of a response whose connection is in use for long.
+    pub fn answered(&self, target: &Target<'_>, status: u16, now_ns: u64) {
+        self.report(target, Outcome::Status(status), now_ns);
     }
 
     /// Takes note of a response, and keeps the connection if it can be used again.
@@ -456,7 +472,8 @@ pub async fn receive_response(
                 Err(_) => return Err(Failure::bad_response(Reason::UpstreamBadResponse)),
                 Ok(Parsed::Complete { head_len }) => {
                     intake.consume(head_len);
-                    if !response.is_interim() {
+                    let switches = response.status() == 101 && plan.upgrade && tunnel::is_granted(response);
+                    if !response.is_interim() || switches {
                         intake.rx.deadline().disarm();
                         let framing = h1::response_framing(response, plan.method);
                         return framing.map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse));

@@ -62,6 +62,38 @@ pub struct Origin {
     pub sni: Option<Box<str>>,
 }
 
+impl Downstream {
+    fn new(
+        stream: tls::Stream,
+        received: Vec<u8>,
+        source: SocketAddr,
+        speaker: SocketAddr,
+        listener: SocketAddr,
+    ) -> Self {
+        let https = stream.with_session(|_| ()).is_some();
+        Self {
+            origin: Origin {
+                provenance: forward::provenance(&speaker.ip().to_string(), https, listener.port()),
+                speaker_text: speaker.ip().to_string(),
+                source,
+                speaker,
+                listener_port: listener.port(),
+                https,
+                tls_version: stream.with_session(|s| s.version().map(|v| v.as_str())).flatten(),
+                sni: stream.with_session(|s| s.sni().map(|name| name.to_ascii_lowercase().into())).flatten(),
+            },
+            intake: Intake::with_received(stream.rx, received),
+            tx: stream.tx,
+            out: Vec::new(),
+            upstream_out: Vec::new(),
+            request: RequestHead::new(),
+            response: ResponseHead::new(),
+            plugin_fields: Head::new(),
+            exchanges: 0,
+        }
+    }
+}
+
 /// How long a connection whose last answer came in a drain, yet promised another request, waits for that request.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Arena of a head that an idle connection may keep.
@@ -96,27 +128,7 @@ pub async fn serve(
     // A connection may outlive many generations; hold none while it waits.
     drop(local);
     let Some((stream, received)) = accepted else { return };
-    let https = stream.with_session(|_| ()).is_some();
-    let mut down = Downstream {
-        origin: Origin {
-            provenance: forward::provenance(&speaker.ip().to_string(), https, listener.port()),
-            speaker_text: speaker.ip().to_string(),
-            source,
-            speaker,
-            listener_port: listener.port(),
-            https,
-            tls_version: stream.with_session(|s| s.version().map(|v| v.as_str())).flatten(),
-            sni: stream.with_session(|s| s.sni().map(|name| name.to_ascii_lowercase().into())).flatten(),
-        },
-        intake: Intake::with_received(stream.rx, received),
-        tx: stream.tx,
-        out: Vec::new(),
-        upstream_out: Vec::new(),
-        request: RequestHead::new(),
-        response: ResponseHead::new(),
-        plugin_fields: Head::new(),
-        exchanges: 0,
-    };
+    let mut down = Downstream::new(stream, received, source, speaker, listener);
     loop {
         let local = match receive_head(&shard, &mut down).await {
             Received::Head(local) => local,

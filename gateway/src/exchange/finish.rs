@@ -49,6 +49,8 @@ pub struct Record {
     /// The message could be read in two ways; nothing more is read from this connection.
     pub malformed: bool,
     pub response_write: Duration,
+    /// When the exchange became a tunnel. Its bytes are counted as they pass then.
+    pub tunnel_ns: Option<u64>,
 }
 
 impl Record {
@@ -76,6 +78,7 @@ impl Record {
             keep_alive: false,
             malformed: false,
             response_write: Duration::from_secs(30),
+            tunnel_ns: None,
         }
     }
 
@@ -86,6 +89,11 @@ impl Record {
         self.response_bytes = (answer.len() - end) as u64;
     }
 
+    /// From the request to the last byte of its answer. How long a tunnel was open says nothing about latency.
+    fn answered_after_ns(&self, now_ns: u64) -> u64 {
+        self.tunnel_ns.unwrap_or(now_ns).saturating_sub(self.started_ns)
+    }
+
     fn upstream_ns(&self) -> Option<u64> {
         Some(self.first_byte_ns?.saturating_sub(self.sent_ns?))
     }
@@ -94,12 +102,15 @@ impl Record {
 /// Counts an exchange, charges its source for what it did, and logs it.
 pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) {
     let now_ns = clock::now_ns();
-    let total_ns = now_ns.saturating_sub(record.started_ns);
+    let total_ns = record.answered_after_ns(now_ns);
     let upstream_ns = record.upstream_ns();
     let metrics = &shard.metrics;
     metrics.count_request(record.status);
-    metrics.bytes_in.add(record.request_bytes);
-    metrics.bytes_out.add(record.head_bytes + record.response_bytes);
+    metrics.bytes_out.add(record.head_bytes);
+    if record.tunnel_ns.is_none() {
+        metrics.bytes_in.add(record.request_bytes);
+        metrics.bytes_out.add(record.response_bytes);
+    }
     metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
     if let Some(reason) = record.reason {
         metrics.count_reason(reason);
@@ -113,7 +124,7 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
         local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
     }
     if shard.logs_access() {
-        write_log(shard, local, down, record, total_ns, upstream_ns);
+        write_log(shard, local, down, record, now_ns, upstream_ns);
     }
 }
 
@@ -150,7 +161,7 @@ fn write_log(
     local: &Local,
     down: &Downstream,
     record: &Record,
-    total_ns: u64,
+    now_ns: u64,
     upstream_ns: Option<u64>,
 ) {
     let snapshot = &local.snapshot;
@@ -180,8 +191,8 @@ fn write_log(
         request_bytes: record.request_bytes,
         response_bytes: record.response_bytes,
         durations: log::Durations {
-            total_us: total_ns / 1000,
-            gateway_us: total_ns.saturating_sub(upstream_ns.unwrap_or(0)) / 1000,
+            total_us: now_ns.saturating_sub(record.started_ns) / 1000,
+            gateway_us: record.answered_after_ns(now_ns).saturating_sub(upstream_ns.unwrap_or(0)) / 1000,
             connect_us: between(Some(record.started_ns), record.connected_ns),
             first_byte_us: upstream_ns.map(|ns| ns / 1000),
         },

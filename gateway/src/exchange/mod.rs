@@ -11,7 +11,7 @@
 //! | 4 | request plugins, in order | `crate::plugin` |
 //! | 5 | attempts: pick, acquire, send, receive a response head; retry | here, `attempt` |
 //! | 6 | response plugins, in reverse | `crate::plugin` |
-//! | 7 | relay the bodies | `relay`, `pump` |
+//! | 7 | relay the bodies, or what follows a 101 | `relay`, `pump`, `tunnel` |
 //! | 8 | finish: health, counters, access log, keep-alive | `finish` |
 //!
 //! **Invariant.** One generation decides an exchange from start to end, and every exchange is finished exactly once.
@@ -27,6 +27,7 @@ mod pump;
 mod refuse;
 mod relay;
 mod shard;
+mod tunnel;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,8 +35,8 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::http::Known;
-use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
+use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop, Persistence, write_response};
+use crate::http::{Known, ResponseHead};
 use crate::net::clock;
 use crate::net::deadline::Cutter;
 use crate::plugin::{Cx, Response};
@@ -162,6 +163,14 @@ async fn forward(
                         down.intake.consume(plan.in_hand.unwrap_or(0));
                         let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                         let status = record.upstream_status;
+                        if carried.upgraded {
+                            attempts.answered(&target, status, answered_ns);
+                            // Boxed: connections that never become tunnels need no room for one.
+                            let run = tunnel::run(shard, down, record, &mut connection, plan.tunnel_idle);
+                            let next = Box::pin(run).await;
+                            target.pool().discard(connection);
+                            return Ok(next);
+                        }
                         attempts.succeeded(&target, status, connection, carried.reusable, answered_ns);
                         return Ok(carried.next);
                     }
@@ -188,6 +197,8 @@ struct Carried {
     next: Next,
     /// Whether the upstream connection may serve another request.
     reusable: bool,
+    /// The head of a 101 waits to be sent: what follows is a tunnel.
+    upgraded: bool,
 }
 
 /// One attempt on an open connection: sends the request in `down.upstream_out` and its body, receives the response
@@ -257,12 +268,13 @@ async fn carry(
     record.status = response.status();
 
     // 6 response plugins
-    let hop = h1::strip_hop_by_hop(&mut response.head);
-    attempt::merge_fields(response, cx);
-    plugins::on_response(local, plan.chain, cx, response);
-    response.head.append_item(Known::Via, forward::VIA);
-    attempt::add_request_id(response, &record.request_id);
+    let hop = edit_response(local, plan, cx, response, &record.request_id);
     let status = response.status();
+    if status == 101 {
+        // No body was sent and none will come.
+        record.head_bytes = tunnel::write_head(response, out);
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
+    }
     let attempt::Framings { read: framing, relayed, unread } =
         attempt::response_framings(plan, status, framing, version);
     if !plan.head_only && status != 304 {
@@ -296,8 +308,7 @@ async fn carry(
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get() + plan.in_hand.unwrap_or(0) as u64;
-    record.head_bytes = head_bytes;
-    record.response_bytes = response_bytes.get();
+    (record.head_bytes, record.response_bytes) = (head_bytes, response_bytes.get());
     drop(pump);
     let next = match sent {
         Ok(()) if keep && body_whole => Next::KeepAlive,
@@ -310,7 +321,7 @@ async fn carry(
     };
     let ended = body_whole && !unread && framing != BodyFraming::UntilClose;
     let reusable = next != Next::Reset && ended && attempt::persists(response, &hop);
-    Ok(Carried { next, reusable })
+    Ok(Carried { next, reusable, upgraded: false })
 }
 
 /// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,
@@ -322,6 +333,22 @@ async fn leave(down_tx: &mut Tx, cut_downstream: &Cutter, answered: bool) {
     } else {
         cut_downstream.cut();
     }
+}
+
+/// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
+fn edit_response(
+    local: &Rc<Local>,
+    plan: &Plan<'_>,
+    cx: &mut Cx<'_>,
+    response: &mut ResponseHead,
+    request_id: &[u8],
+) -> HopByHop {
+    let hop = h1::strip_hop_by_hop(&mut response.head);
+    attempt::merge_fields(response, cx);
+    plugins::on_response(local, plan.chain, cx, response);
+    response.head.append_item(Known::Via, forward::VIA);
+    attempt::add_request_id(response, request_id);
+    hop
 }
 
 /// Sends an answer of ours.

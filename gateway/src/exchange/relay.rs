@@ -111,6 +111,8 @@ pub async fn relay(
             // A slow receiver must not be taken for a silent sender.
             Ok(1..) => source.rx.deadline().disarm(),
             _ if source.rx.deadline().expired() => return Err(RelayError::SourceTimedOut),
+            // RFC 9112 section 9.8: where the end of the connection is the end of the body, TLS must say that it is one.
+            Ok(0) if !source.rx.ended_cleanly() => return Err(RelayError::SourceClosed),
             Ok(0) => decoder.close().map_err(|_| RelayError::SourceClosed)?,
             Err(_) => return Err(RelayError::SourceClosed),
         }

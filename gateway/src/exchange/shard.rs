@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
+use super::tunnel::Notice;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::id::ShardId;
@@ -41,6 +42,11 @@ pub struct Shard {
     /// Downstream connections of this shard, for draining.
     open: RefCell<HashMap<u64, Visible>>,
     next_connection: Cell<u64>,
+    /// Tunnels among them, under numbers of their own.
+    tunnels: RefCell<HashMap<u64, Rc<Notice>>>,
+    next_tunnel: Cell<u64>,
+    /// Tunnels end as soon as they begin.
+    tunnels_end: Cell<bool>,
     date: Cell<([u8; DATE_LEN], u64)>,
     /// State of the request id generator.
     ids: Cell<[u64; 2]>,
@@ -79,6 +85,9 @@ impl Shard {
             connections: parts.connections,
             open: RefCell::default(),
             next_connection: Cell::new(0),
+            tunnels: RefCell::default(),
+            next_tunnel: Cell::new(0),
+            tunnels_end: Cell::new(false),
             date: Cell::new(([0; DATE_LEN], 0)),
             ids: Cell::new([seed.a, seed.b]),
         })
@@ -181,6 +190,27 @@ impl Shard {
         }
     }
 
+    /// Counts a tunnel until the guard is dropped.
+    pub fn open_tunnel(self: &Rc<Self>) -> OpenTunnel {
+        let number = self.next_tunnel.get();
+        self.next_tunnel.set(number + 1);
+        let notice = Rc::new(Notice::default());
+        if self.tunnels_end.get() {
+            notice.give();
+        }
+        self.tunnels.borrow_mut().insert(number, notice.clone());
+        self.metrics.tunnels.inc();
+        self.metrics.tunnels_active.inc();
+        OpenTunnel { shard: self.clone(), number, notice }
+    }
+
+    /// Tells every tunnel, present and to come, to end.
+    pub fn end_tunnels(&self) {
+        if !self.tunnels_end.replace(true) {
+            self.tunnels.borrow().values().for_each(|notice| notice.give());
+        }
+    }
+
     /// Whether exchanges are logged.
     #[inline]
     pub fn logs_access(&self) -> bool {
@@ -270,5 +300,26 @@ impl Drop for OpenConnection {
         self.shard.open.borrow_mut().remove(&self.number);
         self.shard.connections.close(self.source);
         self.shard.metrics.connections_active.dec();
+    }
+}
+
+/// A tunnel that is open.
+pub struct OpenTunnel {
+    shard: Rc<Shard>,
+    number: u64,
+    notice: Rc<Notice>,
+}
+
+impl OpenTunnel {
+    /// By which the tunnel learns that it is to end.
+    pub fn notice(&self) -> &Notice {
+        &self.notice
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.shard.tunnels.borrow_mut().remove(&self.number);
+        self.shard.metrics.tunnels_active.dec();
     }
 }

@@ -23,6 +23,7 @@ pub mod refusal;
 pub mod request;
 pub mod response;
 mod target;
+pub mod websocket;
 
 pub use head::{Head, Span};
 pub use known::{Known, KnownSet};

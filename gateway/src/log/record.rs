@@ -10,8 +10,8 @@
 //! | `reason` | why the gateway refused or ended the exchange | it did not |
 //! | `route`, `service`, `consumer` | names | no match, none authenticated |
 //! | `upstream`, `attempts` | address of the last target tried; how many tries | no attempt was made |
-//! | `request_bytes`, `response_bytes` | body bytes, as received and as sent | never |
-//! | `total_us`, `gateway_us` | head received to last byte sent; the part not spent waiting on the target | never |
+//! | `request_bytes`, `response_bytes` | body bytes, as received and as sent; of a tunnel all that followed the 101 | never |
+//! | `total_us`, `gateway_us` | head received to last byte sent; the part not spent waiting on the target, nor in a tunnel | never |
 //! | `connect_us`, `first_byte_us` | last attempt: connect, and until the response's head | no attempt, pooled |
 //! | `user_agent`, `tls`, `http` | header; TLS and HTTP versions | not sent, not TLS |
 //! | `headers` | request headers that the configuration asks for, masked where it says so | none asked for |

@@ -58,6 +58,8 @@ metrics! {
     CONNECTIONS: Counter "downstream_connections_total" "Client connections accepted, by shard.";
     CONNECTIONS_ACTIVE: Gauge "downstream_connections_active" "Client connections open, by shard.";
     CONNECTIONS_REFUSED: Counter "downstream_connections_refused_total" "Client connections closed at once, by shard.";
+    TUNNELS: Counter "tunnels_total" "Connections that became tunnels (WebSocket).";
+    TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";
     TLS_HANDSHAKES: Counter "tls_handshakes_total" "TLS handshakes with clients, by result: full, resumed or failed.";
 

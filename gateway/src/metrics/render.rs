@@ -90,6 +90,8 @@ impl Registry {
         self.by_shard(out, &names::CONNECTIONS, |shard| shard.connections_accepted.get().into());
         self.by_shard(out, &names::CONNECTIONS_ACTIVE, |shard| shard.connections_active.get().into());
         self.by_shard(out, &names::CONNECTIONS_REFUSED, |shard| shard.connections_refused.get().into());
+        out.family(&names::TUNNELS).sample(&[], self.count(|shard| &shard.tunnels));
+        out.family(&names::TUNNELS_ACTIVE).sample(&[], self.level(|shard| &shard.tunnels_active));
         out.family(&names::DOWNSTREAM_BYTES)
             .sample(&[("direction", "in")], self.count(|shard| &shard.bytes_in))
             .sample(&[("direction", "out")], self.count(|shard| &shard.bytes_out));

@@ -24,6 +24,10 @@ pub struct ShardMetrics {
     pub connections_active: Gauge,
     /// Downstream connections closed at once: over a limit, or draining.
     pub connections_refused: Counter,
+    /// Tunnels begun (WebSockets).
+    pub tunnels: Counter,
+    /// Tunnels open.
+    pub tunnels_active: Gauge,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -67,6 +71,8 @@ impl Default for ShardMetrics {
             tls_full: Counter::default(),
             tls_resumed: Counter::default(),
             tls_failed: Counter::default(),
+            tunnels: Counter::default(),
+            tunnels_active: Gauge::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),

@@ -62,9 +62,9 @@ impl Listener {
                 },
                 // After shutdown(2) on a listening socket, accept answers EINVAL.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return None,
-                Err(e) if transient(&e) => driver::sleep(ACCEPT_BACKOFF).await,
                 // The connection died between handshake and accept: that one only.
-                Err(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => driver::sleep(ACCEPT_BACKOFF).await,
             }
         }
     }
@@ -112,8 +112,4 @@ impl Listener {
         // SAFETY: the descriptor is open as long as `self.inner` lives; shutdown takes no memory.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RD) };
     }
-}
-
-fn transient(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -354,6 +354,7 @@ async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own:
         // A client that has just sent a request must not be cut off: it is told `Connection: close` with its answer.
         if waited >= DRAIN_IDLE_GRACE {
             shard.cut_idle();
+            shard.end_tunnels();
         }
         net::sleep(DRAIN_TICK).await;
         waited += DRAIN_TICK;

@@ -150,6 +150,11 @@ impl Rx {
         }
     }
 
+    /// Whether an end that was received is the other side's word: always without TLS, by close_notify with it.
+    pub fn ended_cleanly(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.session.borrow().received_close_notify())
+    }
+
     /// As [`net::Rx::is_quiet`].
     pub fn is_quiet(&self) -> bool {
         self.raw.is_quiet()

@@ -195,6 +195,15 @@ impl Connection {
         })
     }
 
+    /// Reads exactly `len` bytes, whatever they are.
+    ///
+    /// # Panics
+    /// When they do not come.
+    #[track_caller]
+    pub fn take(&mut self, len: usize) -> Vec<u8> {
+        self.inbox.take(len).unwrap_or_else(|error| panic!("{len} bytes from the gateway: {error}"))
+    }
+
     /// Asserts that the gateway closes the connection without another byte.
     #[track_caller]
     pub fn expect_closed(&mut self) {

@@ -316,6 +316,14 @@ impl Wire {
         self.inbox.stream().stream.shutdown(Shutdown::Write)
     }
 
+    /// Reads what comes next, whatever it is; nothing at the end of the connection.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn some(&mut self) -> io::Result<Vec<u8>> {
+        self.inbox.some()
+    }
+
     /// Reads and drops everything until the other side closes.
     ///
     /// # Errors

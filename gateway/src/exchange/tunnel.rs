@@ -1,0 +1,363 @@
+//! A connection after `101 Switching Protocols`: bytes in both directions until both have ended.
+//!
+//! ```text
+//! client ──► intake ──► upstream tx      each direction: receive, send, receive again;
+//! client tx ◄── intake ◄── upstream      an end is passed on as an end (half-close)
+//! ```
+//!
+//! Owns the two directions and their end: by themselves, by silence ([`Reason::BodyTimeout`]), or because the process
+//! drains. The last two say so to the client with a close frame (1001) between two frames of the upstream, and give
+//! both sides [`LINGER`] to answer. Never changes a byte on its way, and never reads more than the frame headers that
+//! tell where a close frame may be put.
+//!
+//! **Invariant.** Nothing more is received from one side before the other has taken what was received, so a tunnel
+//! holds at most one buffer a direction; a direction ends by itself or is cut, and is awaited to its end.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use portcullis_abi::Reason;
+
+use super::Next;
+use super::connection::Downstream;
+use super::finish::Record;
+use super::shard::Shard;
+use crate::http::h1::{HopByHop, Persistence, write_response};
+use crate::http::websocket::{CLOSE_GOING_AWAY, Frames};
+use crate::http::{Head, Known, Method, RequestHead, ResponseHead, Version};
+use crate::metrics::Counter;
+use crate::net::deadline::Cutter;
+use crate::net::{self, clock};
+use crate::tls::{BODY_ROOM, HEAD_ROOM, Intake, Tx};
+use crate::upstream::UpstreamConnection;
+
+/// The one protocol that connections are upgraded to. Others (h2c above all) would carry requests past every phase.
+pub const WEBSOCKET: &[u8] = b"websocket";
+/// How long the sides have to end a tunnel that is to end.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Whether a request asks for a WebSocket (RFC 6455 section 4.1, RFC 9110 section 7.8). Whatever else it asks for is
+/// ignored, as any server may.
+pub fn is_asked(request: &RequestHead, hop: &HopByHop, no_body: bool) -> bool {
+    let asked = hop.upgrade.map(|span| request.head.slice(span));
+    no_body
+        && request.version() == Version::Http11
+        && request.method() == Method::Get
+        && asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET))
+}
+
+/// Whether a 101 switches to what was asked for, and to nothing else.
+pub fn is_granted(response: &ResponseHead) -> bool {
+    let mut protocols = response.head.all_known(Known::Upgrade);
+    let first = protocols.next();
+    response.version() == Version::Http11
+        && first.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET))
+        && protocols.next().is_none()
+        && crate::http::h1::connection_options(&response.head).upgrade
+}
+
+/// Puts the Upgrade field back that was removed as hop-by-hop.
+pub fn ask(head: &mut Head) {
+    head.append_known(Known::Upgrade, WEBSOCKET);
+}
+
+/// Writes the head of a 101, whose own connection fields were removed; gives its length.
+pub fn write_head(response: &mut ResponseHead, out: &mut Vec<u8>) -> u64 {
+    // It has no body, whatever it says (RFC 9110 section 15.2).
+    response.head.remove_known(Known::ContentLength);
+    ask(&mut response.head);
+    write_response(response, Persistence::Upgrade, out);
+    out.len() as u64
+}
+
+/// Tells a tunnel, from elsewhere on its shard, that it is to end.
+#[derive(Default)]
+pub struct Notice {
+    given: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Notice {
+    /// Gives notice; the second time is nothing new.
+    pub fn give(&self) {
+        if !self.given.replace(true)
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Runs a tunnel to its end. `down.out` holds the head of the 101.
+pub async fn run(
+    shard: &Rc<Shard>,
+    down: &mut Downstream,
+    record: &mut Record,
+    connection: &mut UpstreamConnection,
+    idle: Duration,
+) -> Next {
+    down.tx.deadline().arm(record.response_write);
+    if down.tx.send(&mut down.out).await.is_err() {
+        record.reason = Some(Reason::ClientAborted);
+        return Next::Reset;
+    }
+    record.tunnel_ns = Some(clock::now_ns());
+    let UpstreamConnection { intake: up_intake, tx: up_tx, .. } = connection;
+    for deadline in [down.intake.rx.deadline(), up_intake.rx.deadline(), up_tx.deadline()] {
+        deadline.disarm();
+    }
+    let open = shard.open_tunnel();
+    let tunnel = Tunnel {
+        notice: open.notice(),
+        idle,
+        last_ns: Cell::new(clock::now_ns()),
+        end_by_ns: Cell::new(u64::MAX),
+        reason: Cell::new(None),
+        ending: Cell::new(false),
+        failing: Cell::new(false),
+        changed: Cell::new(false),
+        client_finished: Cell::new(false),
+        upstream_finished: Cell::new(false),
+        frames: Cell::new(Frames::default()),
+        upstream_rx: up_intake.rx.deadline().cutter(),
+        all: [
+            down.intake.rx.deadline().cutter(),
+            down.tx.deadline().cutter(),
+            up_intake.rx.deadline().cutter(),
+            up_tx.deadline().cutter(),
+        ],
+    };
+    let (received, sent) = (
+        Tally { bytes: Cell::new(0), counter: &shard.metrics.bytes_in },
+        Tally { bytes: Cell::new(0), counter: &shard.metrics.bytes_out },
+    );
+    both(
+        tunnel.to_upstream(&mut down.intake, up_tx, &received),
+        tunnel.to_client(up_intake, &mut down.tx, &sent),
+        tunnel.watch(),
+    )
+    .await;
+    record.request_bytes = received.bytes.get();
+    record.response_bytes = sent.bytes.get();
+    record.reason = tunnel.reason.get();
+    Next::Close
+}
+
+/// Runs two directions to their ends, and `watch` beside them, which has none.
+async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>, watch: impl Future) {
+    let (mut one, mut other, mut watch) = (pin!(one), pin!(other), pin!(watch));
+    let (mut one_done, mut other_done) = (false, false);
+    poll_fn(|cx| {
+        one_done = one_done || one.as_mut().poll(cx).is_ready();
+        other_done = other_done || other.as_mut().poll(cx).is_ready();
+        if one_done && other_done {
+            return Poll::Ready(());
+        }
+        // Last, so that it sees what the directions have just changed.
+        let _ = watch.as_mut().poll(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The bytes of one direction: of this tunnel, and of the shard.
+struct Tally<'a> {
+    bytes: Cell<u64>,
+    counter: &'a Counter,
+}
+
+/// What the two directions and their watch share.
+struct Tunnel<'a> {
+    notice: &'a Notice,
+    idle: Duration,
+    /// When bytes last moved, in any direction.
+    last_ns: Cell<u64>,
+    /// When everything is cut at the latest.
+    end_by_ns: Cell<u64>,
+    reason: Cell<Option<Reason>>,
+    /// The client is to be told, at the next end of a frame.
+    ending: Cell<bool>,
+    /// One side is broken.
+    failing: Cell<bool>,
+    /// The watch has something new to look at.
+    changed: Cell<bool>,
+    client_finished: Cell<bool>,
+    upstream_finished: Cell<bool>,
+    /// Of what the client is sent.
+    frames: Cell<Frames>,
+    upstream_rx: Cutter,
+    all: [Cutter; 4],
+}
+
+/// How a direction ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The sender has nothing more to say.
+    Finished,
+    /// The sender broke the connection.
+    SourceFailed,
+    /// The receiver did.
+    SinkFailed,
+}
+
+impl Tunnel<'_> {
+    async fn to_upstream(&self, source: &mut Intake, sink: &mut Tx, tally: &Tally<'_>) {
+        match self.move_bytes(source, sink, tally, <[u8]>::len).await {
+            End::Finished => self.client_finished.set(true),
+            End::SourceFailed => self.failed(Reason::ClientAborted),
+            // Who has finished before and now takes no more has closed in good order.
+            End::SinkFailed if self.upstream_finished.get() => {}
+            End::SinkFailed => self.failed(Reason::UpstreamReset),
+        }
+        sink.finish().await;
+    }
+
+    async fn to_client(&self, source: &mut Intake, sink: &mut Tx, tally: &Tally<'_>) {
+        let end = self.move_bytes(source, sink, tally, |unread| self.sendable(unread)).await;
+        match end {
+            End::Finished => self.upstream_finished.set(true),
+            End::SourceFailed => self.failed(Reason::UpstreamReset),
+            End::SinkFailed if self.client_finished.get() => {}
+            End::SinkFailed => self.failed(Reason::ClientAborted),
+        }
+        let frames = self.frames.get();
+        if self.ending.get() && end != End::SinkFailed && frames.is_between() && !frames.is_closed() {
+            // A client that is gone cannot be told; the end comes all the same.
+            let _ = sink.send(&mut CLOSE_GOING_AWAY.to_vec()).await;
+        }
+        sink.finish().await;
+    }
+
+    /// Moves bytes until one side ends. `sendable` says how many of those received are sent; fewer than all means that
+    /// no more are.
+    async fn move_bytes(
+        &self,
+        source: &mut Intake,
+        sink: &mut Tx,
+        tally: &Tally<'_>,
+        sendable: impl Fn(&[u8]) -> usize,
+    ) -> End {
+        let mut room = HEAD_ROOM;
+        loop {
+            if !source.is_empty() {
+                let unread = source.unread().len();
+                let send = sendable(source.unread());
+                let (buffer, start) = source.buffer_mut();
+                buffer.truncate(start + send);
+                if send > 0 && sink.send_from(buffer, start).await.is_err() {
+                    return End::SinkFailed;
+                }
+                source.consume(send);
+                tally.bytes.set(tally.bytes.get() + send as u64);
+                tally.counter.add(send as u64);
+                self.last_ns.set(clock::now_ns());
+                if send < unread {
+                    return End::Finished;
+                }
+            }
+            if room == HEAD_ROOM {
+                // A quiet tunnel holds little.
+                source.relax();
+            }
+            match source.receive(room).await {
+                Ok(0) => return End::Finished,
+                Ok(n) => room = if n >= HEAD_ROOM { BODY_ROOM } else { HEAD_ROOM },
+                Err(_) => return End::SourceFailed,
+            }
+            self.last_ns.set(clock::now_ns());
+        }
+    }
+
+    /// How much of what came from the upstream the client is sent: all, until the tunnel is to end; then up to the end
+    /// of a frame.
+    fn sendable(&self, unread: &[u8]) -> usize {
+        let before = self.frames.get();
+        let mut frames = before;
+        let last_end = frames.advance(unread);
+        let send = match last_end {
+            _ if !self.ending.get() => unread.len(),
+            _ if before.is_between() => 0,
+            Some(end) => end,
+            None => unread.len(),
+        };
+        if send < unread.len() {
+            frames = before;
+            frames.advance(&unread[..send]);
+        }
+        self.frames.set(frames);
+        if self.ending.get() && frames.is_between() {
+            self.upstream_rx.cut();
+        }
+        send
+    }
+
+    /// Notes that a direction broke, and why; the other has little time left then.
+    fn failed(&self, reason: Reason) {
+        if self.reason.get().is_none() {
+            self.reason.set(Some(reason));
+        }
+        self.failing.set(true);
+        self.changed.set(true);
+    }
+
+    /// Begins the end: the client is told as soon as no frame is under way.
+    fn end(&self, reason: Reason, now_ns: u64) {
+        if self.ending.replace(true) {
+            return;
+        }
+        if self.reason.get().is_none() {
+            self.reason.set(Some(reason));
+        }
+        self.end_by_ns.set(now_ns + LINGER.as_nanos() as u64);
+        if self.frames.get().is_between() {
+            self.upstream_rx.cut();
+        }
+    }
+
+    /// When silence has lasted too long, or the time to end is over.
+    fn due_ns(&self) -> u64 {
+        if self.ending.get() {
+            return self.end_by_ns.get();
+        }
+        let silence = if self.failing.get() { LINGER.min(self.idle) } else { self.idle };
+        self.last_ns.get() + silence.as_nanos() as u64
+    }
+
+    /// Sees to it that the tunnel ends in time. Owns no buffer, so it may be dropped at any point.
+    async fn watch(&self) -> Infallible {
+        loop {
+            self.changed.set(false);
+            let now_ns = clock::now_ns();
+            if self.notice.given.get() {
+                self.end(Reason::Draining, now_ns);
+            }
+            let due_ns = self.due_ns();
+            if now_ns < due_ns {
+                self.wait(Duration::from_nanos(due_ns - now_ns)).await;
+            } else if self.ending.get() || self.failing.get() {
+                self.all.iter().for_each(Cutter::cut);
+                return pending().await;
+            } else {
+                self.end(Reason::BodyTimeout, now_ns);
+            }
+        }
+    }
+
+    async fn wait(&self, time: Duration) {
+        let mut sleep = pin!(net::sleep(time));
+        poll_fn(|cx| {
+            let told = self.notice.given.get() && !self.ending.get();
+            if told || self.changed.get() || sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            self.notice.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
