@@ -159,9 +159,13 @@ fn table(text: &mut String, scenario: Scenario, found: &Value) -> Result<()> {
             foreign * 100.0
         )?;
     }
-    if let (Some(ratio), Some(target)) = (ratio(found, &[Proxy::Nginx, Proxy::Haproxy]), scenario.target()) {
+    if let (Some(ratio), Some(target)) = (ratio(found, scenario.against()), scenario.target()) {
         let verdict = if ratio <= target { "met" } else { "missed" };
-        writeln!(text, "\nAgainst the better of the others: {ratio:.2}; target {target:.2}, {verdict}.")?;
+        let whom = match scenario.against() {
+            [only] => only.name(),
+            _ => "the better of the others",
+        };
+        writeln!(text, "\nAgainst {whom}: {ratio:.2}; target {target:.2}, {verdict}.")?;
     }
     Ok(())
 }

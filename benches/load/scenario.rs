@@ -90,7 +90,15 @@ impl Scenario {
         !(self == Self::Tokens && proxy == Proxy::Nginx)
     }
 
-    /// Largest allowed ratio of Portcullis's CPU per request to the better of the others.
+    /// Whom the target is against: HAProxy alone where the job is about what nginx does another way or not at all.
+    pub fn against(self) -> &'static [Proxy] {
+        match self {
+            Self::Handshake | Self::Tokens => &[Proxy::Haproxy],
+            _ => &[Proxy::Nginx, Proxy::Haproxy],
+        }
+    }
+
+    /// Largest allowed ratio of Portcullis's CPU per request to the better of [`Self::against`].
     pub fn target(self) -> Option<f64> {
         match self {
             Self::Plain | Self::Tls => Some(0.70),

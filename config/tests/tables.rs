@@ -3,42 +3,23 @@
 
 mod catalog;
 
-use std::collections::BTreeMap;
-
 use catalog::CATALOG;
-use portcullis_config::schema::Status;
+use portcullis_config::schema::{Status, reference};
 use portcullis_config::sections::ROOT;
 use portcullis_config::{Defaults, Kind, PluginCatalog, Section, Severity, json_schema, read_section};
 use serde_json::Value;
 
-/// Every section reachable from the root and the catalog.
 fn sections() -> Vec<&'static Section> {
-    fn visit(kind: &'static Kind, found: &mut BTreeMap<&'static str, &'static Section>) {
-        match kind {
-            Kind::Section(section) => walk(section, found),
-            Kind::List { of, .. } | Kind::Map { of, .. } => visit(of, found),
-            Kind::Either(kinds) => kinds.iter().for_each(|kind| visit(kind, found)),
-            _ => {}
-        }
-    }
-    fn walk(section: &'static Section, found: &mut BTreeMap<&'static str, &'static Section>) {
-        match found.insert(section.name, section) {
-            Some(other) => assert!(std::ptr::eq(other, section), "two sections are called {}", section.name),
-            None => section.keys.iter().chain(section.shared).for_each(|key| visit(&key.kind, found)),
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk(&ROOT, &mut found);
-    CATALOG
-        .names()
-        .into_iter()
-        .filter_map(|name| CATALOG.section(name))
-        .for_each(|one| walk(one, &mut found));
-    found.into_values().collect()
+    reference::sections(&CATALOG)
 }
 
 #[test]
 fn names_are_unique_and_docs_are_sentences() {
+    let mut names: Vec<_> = sections().into_iter().map(|section| section.name).collect();
+    names.sort_unstable();
+    let all = names.clone();
+    names.dedup();
+    assert_eq!(names, all, "two sections have one name");
     for section in sections() {
         let mut names: Vec<_> = section.keys().map(|key| key.name).collect();
         let count = names.len();
@@ -81,7 +62,11 @@ fn the_json_schema_has_every_key_and_no_loose_reference() {
     let schema = json_schema(&CATALOG);
     let definitions = schema["$defs"].as_object().expect("definitions");
     for section in sections() {
-        let own = if section.name == ROOT.name { Some(&schema) } else { definitions.get(section.name) };
+        let own = if section.name == ROOT.name {
+            Some(&schema)
+        } else {
+            definitions.get(&section.name.replace(' ', "-"))
+        };
         let own = own.or_else(|| definitions.get(&format!("plugin.{}", section.name)));
         let properties =
             own.unwrap_or_else(|| panic!("{} is missing", section.name))["properties"].as_object();
@@ -95,7 +80,10 @@ fn the_json_schema_has_every_key_and_no_loose_reference() {
             Value::Object(all) => {
                 if let Some(target) = all.get("$ref").and_then(Value::as_str) {
                     let name = target.strip_prefix("#/$defs/").expect("a local reference");
-                    assert!(definitions.get(name).is_some_and(Value::is_object), "{target}");
+                    assert!(
+                        !target.contains(' ') && definitions.get(name).is_some_and(Value::is_object),
+                        "{target}"
+                    );
                 }
                 all.values().for_each(|one| check(one, definitions));
             }

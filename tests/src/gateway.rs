@@ -91,6 +91,13 @@ impl Setup {
         self
     }
 
+    /// Adds a further plain listener whose balancers speak the PROXY protocol.
+    pub fn proxied_listener(mut self, name: &str, addr: SocketAddr) -> Setup {
+        self = self.listener(name, addr);
+        self.listeners.push_str("    proxy_protocol: true\n");
+        self
+    }
+
     /// Runs it in a network namespace, its plain listener at an address of that namespace.
     pub fn inside(mut self, namespace: PathBuf, addr: SocketAddr) -> Setup {
         self.place = Some((addr, namespace));

@@ -180,6 +180,30 @@ fn idle_connections_are_small() {
 }
 
 #[test]
+fn a_source_has_no_more_connections_than_it_may() {
+    let origin = Origin::start(Echo::default());
+    let setup = Setup::proxy(origin.addr(), "").shards(2).with("limits: {connections_per_source: 3}");
+    let gateway = Gateway::start(&setup);
+    let mut held: Vec<_> = (0..3).map(|_| Connection::open(gateway.addr())).collect();
+    for connection in &mut held {
+        Request::get("/held").keep().send_on(connection).expect(200);
+    }
+    for _ in 0..5 {
+        let mut refused = Connection::open(gateway.addr());
+        refused.expect_closed();
+    }
+    let refusals = || gateway.metrics().get("portcullis_refusals_total", &[("reason", "connection_limit")]);
+    eventually("the refusals to be counted", || holds(refusals() == 5.0, refusals().to_string()));
+    drop(held.pop());
+    eventually("the place to be free", || {
+        let mut again = Connection::open(gateway.addr());
+        let sent = again.try_send(&Request::get("/again").bytes());
+        holds(sent.is_ok() && again.try_response(false).is_ok(), "still taken")
+    });
+    gateway.stop();
+}
+
+#[test]
 fn many_connections_at_once() {
     let origin = Origin::start(Echo::default());
     let gateway = Gateway::start(&Setup::proxy(origin.addr(), ""));

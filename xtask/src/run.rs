@@ -101,12 +101,15 @@ fn without_xdp(text: &str) -> String {
     kept
 }
 
+/// `xdp.pin_path` of `config/examples/minimal.yaml`: not the default, where a gateway in service may have its own.
+const DEMO_PINS: &str = "/sys/fs/bpf/portcullis-demo";
+
 /// The gateway leaves its pinned program attached for its successor; after a demo there is none.
 fn detach(binary: &Path) {
     if process::is_root() {
         // Where the kernel part was never on there is nothing to detach, which is no fault.
-        let _ =
-            Command::new(binary).args(["xdp", "detach"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let args = ["xdp", "detach", "--forget", "--pins", DEMO_PINS];
+        let _ = Command::new(binary).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 
@@ -114,7 +117,9 @@ fn detach(binary: &Path) {
 pub fn build(profile: &str) -> Result<PathBuf> {
     let args = ["build", "--locked", "--package", "portcullis", "--bin", "portcullis", "--profile", profile];
     process::run(process::cargo().args(args))?;
-    Ok(process::target_dir().join(profile).join("portcullis"))
+    // The one profile whose folder has another name.
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(process::target_dir().join(folder).join("portcullis"))
 }
 
 /// Ends the gateway on every way out, also on an error.

@@ -14,8 +14,8 @@ pub struct Options {
     /// Compare with the committed file instead of writing it
     #[arg(long)]
     pub check: bool,
-    /// Profile to build the gateway with
-    #[arg(long, default_value = "test-release")]
+    /// Profile to build the gateway with; all print the same
+    #[arg(long, default_value = "dev")]
     pub profile: String,
 }
 

@@ -115,7 +115,15 @@ impl<'a> Builder<'a> {
         let listener = |port, tls| {
             let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
             let (name, origin) = (address.to_string(), Origin::default());
-            Listener { name, address, h2c: false, backlog: DEFAULT_BACKLOG, tls, origin }
+            Listener {
+                name,
+                address,
+                h2c: false,
+                proxy_protocol: false,
+                backlog: DEFAULT_BACKLOG,
+                tls,
+                origin,
+            }
         };
         let mut listeners = vec![listener(DEFAULT_PORTS.0, None)];
         if !self.certificates.is_empty() {
@@ -142,6 +150,7 @@ impl<'a> Builder<'a> {
             name: fields.optional_string("name").unwrap_or_else(|| address.to_string()),
             address,
             h2c: fields.bool("h2c"),
+            proxy_protocol: fields.bool("proxy_protocol"),
             backlog: fields.integer("backlog"),
             tls,
             origin: fields.origin(),

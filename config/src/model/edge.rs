@@ -16,6 +16,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether HTTP/2 without TLS is accepted (prior knowledge). Kept; not acted on yet.
     pub h2c: bool,
+    /// Whether a trusted balancer begins each connection with a PROXY protocol header (versions 1 and 2).
+    pub proxy_protocol: bool,
     /// Length of the kernel's queue of connections waiting to be accepted.
     pub backlog: u32,
     /// TLS, when the listener speaks it.

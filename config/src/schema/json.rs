@@ -107,13 +107,15 @@ fn of_kind(kind: &Kind, definitions: &mut Map<String, Json>) -> Json {
         }
         Kind::Map { of, .. } => json!({"type": "object", "additionalProperties": of_kind(of, definitions)}),
         Kind::Section(inner) => {
-            if !definitions.contains_key(inner.name) {
+            // A reference is a URI, which has no spaces.
+            let name = inner.name.replace(' ', "-");
+            if !definitions.contains_key(&name) {
                 // The entry must exist before its content is made: sections may nest through each other.
-                definitions.insert(inner.name.into(), Json::Null);
+                definitions.insert(name.clone(), Json::Null);
                 let schema = section(inner, definitions);
-                definitions.insert(inner.name.into(), schema);
+                definitions.insert(name.clone(), schema);
             }
-            json!({"$ref": format!("#/$defs/{}", inner.name)})
+            json!({"$ref": format!("#/$defs/{name}")})
         }
         Kind::Reference(entity) => {
             let keys: Map<String, Json> = entity

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::leaf::{show_duration, show_size};
 use super::{Key, Kind, PluginCatalog, Section, Status};
 use crate::node::{Node, Value};
-use crate::sections::{PLUGIN, ROOT};
+use crate::sections::{PLUGIN, RECORD, ROOT};
 
 /// What a key means, its range, its default, and Kong's word and default for it.
 pub fn describe(key: &Key) -> String {
@@ -77,15 +77,16 @@ impl Walk<'_> {
     fn section(&mut self, node: &Node, section: &'static Section) {
         for entry in node.entries() {
             let Some(key) = section.key(&entry.name) else { continue };
-            // Keys that all records share are explained once.
-            let shared = section.shared.iter().any(|one| one.name == key.name);
-            let owner = if shared && section.name != ROOT.name { "record" } else { section.name };
-            if self.seen.insert((owner, key.name)) {
-                self.comments.push((entry.name_span.line, describe(key)));
+            let line = entry.name_span.line;
+            if self.seen.insert((owner(section, key), key.name)) {
+                self.comments.push((line, describe(key)));
             }
             if section.name == PLUGIN.name && key.name == "config" {
                 let name = node.get("name").and_then(Node::text).unwrap_or_default();
                 if let Some(inner) = self.catalog.section(name) {
+                    if self.seen.insert((inner.name, "")) {
+                        self.comments.push((line, inner.doc.into()));
+                    }
                     self.section(&entry.value, inner);
                 }
             }
@@ -125,26 +126,35 @@ pub fn annotate(text: &str, tree: &Node, catalog: &dyn PluginCatalog) -> String 
 pub fn unmentioned(tree: &Node, catalog: &dyn PluginCatalog) -> Vec<String> {
     let mut walk = Walk { catalog, seen: BTreeSet::new(), comments: Vec::new() };
     walk.section(tree, &ROOT);
-    let mut all = Vec::new();
-    let mut sections = vec![&ROOT];
-    sections.extend(catalog.names().into_iter().filter_map(|name| catalog.section(name)));
-    let mut visited = BTreeSet::new();
-    while let Some(section) = sections.pop() {
-        if !visited.insert(section.name) {
-            continue;
-        }
-        for key in section.keys() {
-            let shared = section.shared.iter().any(|one| one.name == key.name) && section.name != ROOT.name;
-            let owner = if shared { "record" } else { section.name };
-            if !walk.seen.contains(&(owner, key.name)) {
-                all.push(format!("{owner}.{}", key.name));
-            }
-            inner_sections(&key.kind, &mut sections);
+    let mut all = BTreeSet::new();
+    for section in sections(catalog) {
+        let names = section.keys().map(|key| (owner(section, key), key.name));
+        all.extend(
+            names.filter(|name| !walk.seen.contains(name)).map(|(owner, key)| format!("{owner}.{key}")),
+        );
+    }
+    all.into_iter().collect()
+}
+
+/// Every section of a configuration file with the plugins of `catalog`, each once: what is true of all tables can be
+/// tested with it.
+pub fn sections(catalog: &dyn PluginCatalog) -> Vec<&'static Section> {
+    let mut ahead = vec![&ROOT];
+    ahead.extend(catalog.names().into_iter().filter_map(|name| catalog.section(name)));
+    let mut all: Vec<&'static Section> = Vec::new();
+    while let Some(section) = ahead.pop() {
+        if !all.iter().any(|one| std::ptr::eq(*one, section)) {
+            section.keys().for_each(|key| inner_sections(&key.kind, &mut ahead));
+            all.push(section);
         }
     }
-    all.sort();
-    all.dedup();
     all
+}
+
+/// Whose key it is in the reference: those that all records share are explained once.
+fn owner(section: &'static Section, key: &Key) -> &'static str {
+    let shared = section.name != ROOT.name && section.shared.iter().any(|one| one.name == key.name);
+    if shared && RECORD.iter().any(|one| one.name == key.name) { "record" } else { section.name }
 }
 
 fn inner_sections(kind: &'static Kind, sections: &mut Vec<&'static Section>) {

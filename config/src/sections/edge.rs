@@ -17,9 +17,13 @@ pub static LISTENER: Section = Section::new(
             "TLS. `true` offers every certificate of the configuration; left out, the listener speaks plain HTTP.",
         ),
         Key::new("h2c", Kind::Bool, "Whether HTTP/2 without TLS is accepted.").default("false").reserved(),
-        Key::new("proxy_protocol", Kind::Bool, "Whether connections begin with a PROXY protocol header.")
-            .default("false")
-            .reserved(),
+        Key::new(
+            "proxy_protocol",
+            Kind::Bool,
+            "Whether sources in `trusted_proxies` begin each connection with a PROXY header (version 1 or 2). They must \
+             then; others are served as they are, and a header of theirs is refused.",
+        )
+        .default("false"),
         Key::new(
             "backlog",
             Kind::integer(1, 65535),

@@ -215,10 +215,15 @@ pub static ACCESS_LOG: Section = Section::new(
         Key::new(
             "redact_headers",
             Kind::list(&const { Kind::Text(&text::HEADER_NAME) }),
-            "Headers whose value is masked.",
+            "Headers whose value is masked, besides those that authentication plugins read.",
         )
         .default("[authorization, proxy-authorization, cookie, set-cookie, apikey, x-api-key]"),
-        Key::new("redact_query", Kind::STRINGS, "Query arguments whose value is masked.").default(
+        Key::new(
+            "redact_query",
+            Kind::STRINGS,
+            "Query arguments whose value is masked, besides those that authentication plugins read.",
+        )
+        .default(
             "[apikey, api_key, key, jwt, token, access_token, id_token, refresh_token, password, secret]",
         ),
     ],

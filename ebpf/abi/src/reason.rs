@@ -194,6 +194,10 @@ reasons! {
     Draining = "draining",
     /// A fault of ours (500).
     InternalError = "internal_error",
+    /// A trusted balancer's connection without a valid PROXY header.
+    BadProxyHeader = "bad_proxy_header",
+    /// A tunnel was silent for too long.
+    TunnelIdle = "tunnel_idle",
 }
 
 const FIRST_DROP: usize = Reason::DropDenied as usize;

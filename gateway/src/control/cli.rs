@@ -66,8 +66,14 @@ pub enum Command {
 pub enum XdpCommand {
     /// Show where the program is attached and what it has counted.
     Status(XdpPlace),
-    /// Take the program off all interfaces and remove its pins.
-    Detach(XdpPlace),
+    /// Take the program off all interfaces, whether or not a gateway runs. Buckets and counters stay pinned.
+    Detach {
+        #[command(flatten)]
+        place: XdpPlace,
+        /// Remove the pinned maps too: buckets, bans, lists and counters are forgotten.
+        #[arg(long)]
+        forget: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,7 +108,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status { admin, format } => commands::status(&admin.socket, format),
         Command::Schema => commands::schema(),
         Command::Xdp { command: XdpCommand::Status(place) } => commands::xdp_status(&place.pins),
-        Command::Xdp { command: XdpCommand::Detach(place) } => commands::xdp_detach(&place.pins),
+        Command::Xdp { command: XdpCommand::Detach { place, forget } } => {
+            commands::xdp_detach(&place.pins, forget)
+        }
     }
 }
 

@@ -60,7 +60,7 @@ pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode
 
 /// Prints the JSON schema, for editors.
 pub fn schema() -> Result<ExitCode> {
-    print(&format!("{}\n", portcullis_config::json_schema(&GatewayCatalog)));
+    print(&format!("{:#}\n", portcullis_config::json_schema(&GatewayCatalog)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,8 +83,11 @@ pub fn xdp_status(pins: &Path) -> Result<ExitCode> {
 }
 
 /// Takes the program off every interface.
-pub fn xdp_detach(pins: &Path) -> Result<ExitCode> {
+pub fn xdp_detach(pins: &Path, forget: bool) -> Result<ExitCode> {
     let removed = kernel::detach(pins)?;
+    if forget {
+        print(&format!("removed {} pinned maps\n", kernel::forget(pins)?));
+    }
     for name in &removed {
         print(&format!("detached: {}\n", link_words(name, &interface_names())));
     }
@@ -262,7 +265,7 @@ mod tests {
     #[test]
     fn detaching_nothing_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(xdp_detach(&folder.path().join("none")).is_ok());
+        assert!(xdp_detach(&folder.path().join("none"), true).is_ok());
         assert!(xdp_status(&folder.path().join("none")).is_ok());
     }
 }

@@ -104,8 +104,11 @@ impl Gateway {
         let mut bound = Vec::new();
         let mut errors = Vec::new();
         for listener in snapshot.config.listeners.iter().filter(|listener| !old.contains(&listener.address)) {
-            let sockets =
-                self.cores.iter().map(|_| net::bind(listener.address)).collect::<Result<Vec<_>, _>>();
+            let sockets = self
+                .cores
+                .iter()
+                .map(|_| net::bind(listener.address, listener.backlog))
+                .collect::<Result<Vec<_>, _>>();
             match sockets {
                 Ok(sockets) => bound.push((listener.address, sockets)),
                 Err(cause) => errors.push(at_listener(&snapshot.config, listener, &cause.to_string())),

@@ -147,7 +147,7 @@ impl KernelPart {
 
     /// Every reason that the program counts, and the mode of each interface.
     pub fn write_metrics(&self, out: &mut Exposition) {
-        let Some(kernel) = &self.kernel else { return };
+        let Some(kernel) = &self.kernel else { return write_kernel_mode(out, [("none", "off")]) };
         let attachments = self.attachments.iter().flatten();
         let mode = |attachment: &'_ Attachment| attachment.style.map_or("off", |style| style.as_str());
         write_kernel_mode(out, attachments.map(|a| (a.interface.as_str(), mode(a))));

@@ -41,7 +41,7 @@ pub fn admit(
     let version = down.request.version();
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
     down.request.head.remove_known(crate::http::Known::Expect);
-    let source = down.origin.source.ip();
+    let source = down.origin.speaker.ip();
     let trusted = &local.snapshot.trusted_proxies;
     forward::strip_claims(&mut down.request.head, !trusted.is_empty() && trusted.contains(source));
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::shard::{OpenConnection, Shard};
-use super::{Next, exchange, forward, refuse};
+use super::{Next, exchange, forward, proxy_protocol, refuse};
 use crate::http::h1::{Parsed, parse_request};
 use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
@@ -34,10 +34,12 @@ pub struct Downstream {
 
 /// Facts of a connection that do not change.
 pub struct Origin {
-    /// Where packets come from.
+    /// Where packets come from: what the kernel knows, and is charged for.
     pub source: SocketAddr,
-    /// The source's address as text, for forwarding fields.
-    pub source_text: String,
+    /// Who speaks HTTP to us: the source, or whom a trusted balancer names in a PROXY header.
+    pub speaker: SocketAddr,
+    /// The speaker's address as text, for forwarding fields.
+    pub speaker_text: String,
     /// What is said of its requests as a rule; see `forward`.
     pub provenance: Head,
     pub listener_port: u16,
@@ -56,19 +58,28 @@ const HEAD_KEEP: usize = 2 * 1024;
 /// Serves a connection until it ends.
 pub async fn serve(
     shard: Rc<Shard>,
-    stream: net::Stream,
+    mut stream: net::Stream,
     source: SocketAddr,
     listener: SocketAddr,
     open: OpenConnection,
 ) {
     let source = canonical(source);
     let local = shard.local();
-    let Some(tls) = local.snapshot.listener(listener).map(|l| l.tls.clone()) else {
+    let Some((tls, proxied)) = local.snapshot.listener(listener).map(|l| (l.tls.clone(), l.proxy_protocol))
+    else {
         return; // the listener was removed between accept and here
     };
+    let mut received = Vec::new();
+    let mut speaker = source;
+    if proxied && local.snapshot.trusted_proxies.contains(source.ip()) {
+        match proxy_header(&shard, &local, &mut stream, &mut received).await {
+            Some(client) => speaker = client.unwrap_or(source),
+            None => return,
+        }
+    }
     let accepted = match tls {
-        None => Some((tls::Stream::plain(stream), Vec::new())),
-        Some(config) => handshake(&shard, &local, stream, config, source).await,
+        None => Some((tls::Stream::plain(stream), received)),
+        Some(config) => handshake(&shard, &local, stream, config, source, received).await,
     };
     // A connection may outlive many generations; hold none while it waits.
     drop(local);
@@ -76,9 +87,10 @@ pub async fn serve(
     let https = stream.with_session(|_| ()).is_some();
     let mut down = Downstream {
         origin: Origin {
-            provenance: forward::provenance(&source.ip().to_string(), https, listener.port()),
-            source_text: source.ip().to_string(),
+            provenance: forward::provenance(&speaker.ip().to_string(), https, listener.port()),
+            speaker_text: speaker.ip().to_string(),
             source,
+            speaker,
             listener_port: listener.port(),
             https,
             tls_version: stream.with_session(|s| s.version().map(|v| v.as_str())).flatten(),
@@ -179,6 +191,36 @@ async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
     }
 }
 
+/// Receives the PROXY header of a trusted balancer, which tells the client's address unless it speaks for itself. What
+/// follows the header stays in `received`. `None`: there was no valid header, and the connection is over.
+async fn proxy_header(
+    shard: &Shard,
+    local: &Local,
+    stream: &mut net::Stream,
+    received: &mut Vec<u8>,
+) -> Option<Option<SocketAddr>> {
+    stream.rx.deadline.arm(local.snapshot.config.timeouts.request_head);
+    received.reserve_exact(HEAD_ROOM);
+    loop {
+        match proxy_protocol::parse(received) {
+            proxy_protocol::Parsed::Complete(header) => {
+                stream.rx.deadline.disarm();
+                received.drain(..header.len);
+                return Some(header.client);
+            }
+            proxy_protocol::Parsed::Malformed => break,
+            proxy_protocol::Parsed::Partial => {
+                let room = proxy_protocol::HEADER_MAX.saturating_sub(received.len()).max(1);
+                if !matches!(stream.rx.recv(received, room).await, Ok(1..)) {
+                    break;
+                }
+            }
+        }
+    }
+    shard.refused(Reason::BadProxyHeader);
+    None
+}
+
 /// Runs a TLS handshake; says why when there is none, and charges the source for it.
 async fn handshake(
     shard: &Rc<Shard>,
@@ -186,10 +228,17 @@ async fn handshake(
     mut stream: net::Stream,
     config: tls::ServerConfig,
     source: SocketAddr,
+    mut received: Vec<u8>,
 ) -> Option<(tls::Stream, Vec<u8>)> {
     stream.rx.deadline.arm(local.snapshot.config.timeouts.tls_handshake);
-    let mut received = Vec::with_capacity(HEAD_ROOM);
-    let reason = match stream.rx.recv(&mut received, HEAD_ROOM).await {
+    let first = match received.len() {
+        0 => {
+            received.reserve_exact(HEAD_ROOM);
+            stream.rx.recv(&mut received, HEAD_ROOM).await
+        }
+        behind_proxy_header => Ok(behind_proxy_header),
+    };
+    let reason = match first {
         Ok(1..) if tls::looks_like_plain_http(&received) => {
             refuse::plain_http_on_tls(&mut stream).await;
             Reason::PlainHttpOnTls
@@ -241,12 +290,12 @@ pub(super) fn relax(down: &mut Downstream) {
     }
 }
 
-/// The client's address: what a trusted proxy says of it, else the source.
+/// The client's address: what a trusted proxy says of it, else the speaker.
 pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
-    let source = down.origin.source.ip();
+    let speaker = down.origin.speaker.ip();
     let trusted = &local.snapshot.trusted_proxies;
-    if trusted.is_empty() || !trusted.contains(source) {
-        return source;
+    if trusted.is_empty() || !trusted.contains(speaker) {
+        return speaker;
     }
-    super::forward::client_from_fields(&down.request.head, source, trusted)
+    super::forward::client_from_fields(&down.request.head, speaker, trusted)
 }

@@ -77,7 +77,7 @@ pub fn provenance(source: &str, https: bool, port: u16) -> Head {
 /// Adds what the upstream is told; once per exchange, whatever the number of attempts.
 pub fn add_provenance(request: &mut RequestHead, origin: &Origin, client: IpAddr, request_id: &[u8]) {
     let head = &mut request.head;
-    if client == origin.source.ip() && !head.contains_any(PROVENANCE) {
+    if client == origin.speaker.ip() && !head.contains_any(PROVENANCE) {
         head.append_head(&origin.provenance);
     } else {
         extend_provenance(head, origin, client);
@@ -92,7 +92,7 @@ pub fn add_provenance(request: &mut RequestHead, origin: &Origin, client: IpAddr
 
 /// Adds to what a trusted proxy, or a `Via` of the client, says already.
 fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr) {
-    head.append_item(Known::XForwardedFor, &origin.source_text);
+    head.append_item(Known::XForwardedFor, &origin.speaker_text);
     if head.get_known(Known::XForwardedProto).is_none() {
         head.append_known(Known::XForwardedProto, if origin.https { "https" } else { "http" });
     }
@@ -101,8 +101,8 @@ fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr) {
         let port = crate::http::head::decimal(origin.listener_port.into(), &mut digits);
         head.append_known(Known::XForwardedPort, port);
     }
-    if client == origin.source.ip() {
-        head.set_known(Known::XRealIp, &origin.source_text);
+    if client == origin.speaker.ip() {
+        head.set_known(Known::XRealIp, &origin.speaker_text);
     } else {
         head.set_known(Known::XRealIp, client.to_string());
     }

@@ -76,7 +76,7 @@ pub fn write(down: &mut Downstream, date: &[u8], response: &Response, extra: Opt
 /// Answers a request that never became one, counts it and charges its source. The connection is closed after it.
 pub async fn malformed(shard: &Shard, local: &Local, down: &mut Downstream, refusal: Refusal) {
     let now_ns = clock::now_ns();
-    let mut record = Record::new(shard, now_ns, down.origin.source.ip());
+    let mut record = Record::new(shard, now_ns, down.origin.speaker.ip());
     if refusal.status == 505 {
         // An answer in a version that the client does speak.
         down.request.set_version(Version::Http11);

@@ -5,9 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+
 use std::time::Duration;
 
 use portcullis_abi::Reason;
@@ -16,7 +17,7 @@ use super::tunnel::Notice;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::id::ShardId;
-use crate::limit::{Table, WallClock, random_secret};
+use crate::limit::{Connections, Table, WallClock, random_secret};
 use crate::log::{self, Outbox, ShardLog};
 use crate::metrics::ShardMetrics;
 use crate::net::clock;
@@ -36,8 +37,8 @@ pub struct Shard {
     pools: RefCell<PoolTable>,
     log: RefCell<Option<ShardLog>>,
     draining: Cell<bool>,
-    /// Downstream connections of the whole process, for the limit on them.
-    connections: Arc<AtomicU32>,
+    /// Downstream connections of the whole process, for the limits on them.
+    connections: Arc<Connections>,
     /// Downstream connections of this shard, for draining.
     open: RefCell<HashMap<u64, Visible>>,
     next_connection: Cell<u64>,
@@ -60,7 +61,7 @@ pub struct Parts {
     pub wall_clock: Arc<WallClock>,
     pub snapshot: Arc<Snapshot>,
     pub outbox: Option<Outbox>,
-    pub connections: Arc<AtomicU32>,
+    pub connections: Arc<Connections>,
 }
 
 impl Shard {
@@ -158,14 +159,26 @@ impl Shard {
         text
     }
 
-    /// Counts a downstream connection until the guard is dropped. `cutter` ends its receiving.
-    pub fn open_connection(self: &Rc<Self>, cutter: Cutter) -> OpenConnection {
+    /// Takes a place for a downstream connection of `source` until the guard is dropped; `None`, counted and with a
+    /// reason, when the limits on connections leave none. `cutter` ends the connection's receiving.
+    pub fn open_connection(self: &Rc<Self>, source: IpAddr, cutter: Cutter) -> Option<OpenConnection> {
+        self.metrics.connections_accepted.inc();
+        let local = self.local.borrow();
+        let limits = &local.snapshot.config.limits;
+        // Trusted proxies bring many clients each.
+        let trusted = local.snapshot.trusted_proxies.contains(source);
+        let per_source = if trusted { 0 } else { limits.connections_per_source };
+        if !self.connections.open(source, limits.connections, per_source) {
+            self.metrics.connections_refused.inc();
+            self.refused(Reason::ConnectionLimit);
+            return None;
+        }
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         let busy = Rc::new(Cell::new(false));
         self.open.borrow_mut().insert(number, Visible { cutter, busy: busy.clone() });
         self.metrics.connections_active.inc();
-        OpenConnection { shard: self.clone(), number, busy }
+        Some(OpenConnection { shard: self.clone(), number, source, busy })
     }
 
     /// Ends the connections on which nothing is under way.
@@ -196,15 +209,6 @@ impl Shard {
         if !self.tunnels_end.replace(true) {
             self.tunnels.borrow().values().for_each(|notice| notice.give());
         }
-    }
-
-    /// Takes a place among the connections of the process; false when all `max` are taken.
-    pub fn admit_connection(&self, max: u32) -> bool {
-        if self.connections.fetch_add(1, Ordering::Relaxed) < max {
-            return true;
-        }
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        false
     }
 
     /// Whether exchanges are logged.
@@ -279,6 +283,7 @@ struct Visible {
 pub struct OpenConnection {
     shard: Rc<Shard>,
     number: u64,
+    source: IpAddr,
     busy: Rc<Cell<bool>>,
 }
 
@@ -293,7 +298,7 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.shard.open.borrow_mut().remove(&self.number);
-        self.shard.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shard.connections.close(self.source);
         self.shard.metrics.connections_active.dec();
     }
 }

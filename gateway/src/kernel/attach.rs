@@ -170,6 +170,34 @@ pub fn detach(pin_root: &Path) -> Result<Vec<String>, KernelError> {
     Ok(removed)
 }
 
+/// Forgets buckets, bans, lists and counters: removes the pinned maps of every layout under `pin_root`. For after
+/// [`detach`], when no gateway runs. Returns how many maps were removed.
+pub fn forget(pin_root: &Path) -> Result<usize, KernelError> {
+    let mut removed = 0;
+    for layout in entries(pin_root)? {
+        for map in entries(&layout)? {
+            remove(&map)?;
+            removed += 1;
+        }
+        // Kept when something else is in it.
+        let _ = fs::remove_dir(&layout);
+    }
+    let _ = fs::remove_dir(pin_root);
+    Ok(removed)
+}
+
+/// What is in a folder; nothing when there is no such folder, or it is none.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let reading = |source| KernelError::Pin { doing: "reading", path: directory.to_owned(), source };
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| entry.map(|e| e.path()).map_err(reading)).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(source) => Err(reading(source)),
+    }
+}
+
 fn remove(pin: &Path) -> Result<(), KernelError> {
     fs::remove_file(pin).map_err(|source| KernelError::Pin {
         doing: "removing",

@@ -29,7 +29,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use portcullis_abi::{Config, Rate, Reason, Secret, Set, flag, map};
 
-pub use attach::{Attachment, detach};
+pub use attach::{Attachment, detach, forget};
 pub use error::KernelError;
 pub use listeners::Listener;
 pub use lists::Lists;

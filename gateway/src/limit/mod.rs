@@ -18,6 +18,7 @@
 mod calendar;
 mod cidr;
 mod clock;
+mod connections;
 mod key;
 mod source;
 mod table;
@@ -26,6 +27,7 @@ mod window;
 pub use calendar::Period;
 pub use cidr::CidrSet;
 pub use clock::WallClock;
+pub use connections::Connections;
 pub use key::{LimiterId, limit_key, random_secret, source_key};
 pub use source::{Admission, Behaviour, Costs, Enforcement, SourceLimiter, SourceSettings};
 pub use table::{Table, TableError, Word};

@@ -23,11 +23,7 @@ impl Default for Redaction {
 impl Redaction {
     /// Replaces the values of these parameters and headers; an empty list replaces none.
     pub fn new(parameters: &[impl AsRef<str>], headers: &[impl AsRef<str>]) -> Self {
-        let lower = |name: &str| name.to_ascii_lowercase();
-        Self {
-            parameters: parameters.iter().map(|name| lower(name.as_ref())).collect(),
-            headers: headers.iter().map(|name| lower(name.as_ref())).collect(),
-        }
+        Self { parameters: lower(parameters), headers: lower(headers) }
     }
 
     /// Whether the value of the header `name` is not to be written.
@@ -56,12 +52,23 @@ impl Redaction {
     }
 }
 
-/// Percent-decoding on the fly; a `%` that begins no escape stands for itself.
+/// Each name once: every line of the log is compared with all of them.
+fn lower(names: &[impl AsRef<str>]) -> Vec<String> {
+    let mut names: Vec<_> = names.iter().map(|name| name.as_ref().to_ascii_lowercase()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Decoding of form-encoded text on the fly; a `%` that begins no escape stands for itself.
 fn decoded(text: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let mut rest = text;
     std::iter::from_fn(move || {
         let (&first, after) = rest.split_first()?;
         rest = after;
+        if first == b'+' {
+            return Some(b' ');
+        }
         if first == b'%'
             && let [high, low, after @ ..] = after
             && let (Some(high), Some(low)) = (char::from(*high).to_digit(16), char::from(*low).to_digit(16))
@@ -130,5 +137,12 @@ mod tests {
         let mut out = Vec::new();
         Redaction::new(&[""; 0], &[""; 0]).append(b"token=abc", &mut out);
         assert_eq!(out, b"token=abc");
+    }
+
+    #[test]
+    fn a_plus_is_a_space() {
+        let mut out = Vec::new();
+        Redaction::new(&["my Token"], &[""; 0]).append(b"my+token=abc&my%20token=abc", &mut out);
+        assert_eq!(out, b"my+token=***&my%20token=***");
     }
 }

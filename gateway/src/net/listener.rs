@@ -11,16 +11,15 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use super::driver::{self, Driver};
 use super::stream::Stream;
 
-/// Connections the kernel holds for us between handshake and accept, per shard; capped by net.core.somaxconn.
-const BACKLOG: i32 = 4096;
 /// Pause after accept failed for want of descriptors or memory, so that it does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Binds one socket of an address that several shards share (SO_REUSEPORT: the kernel spreads new connections).
+/// `backlog` connections may wait between handshake and accept; the kernel caps it at net.core.somaxconn.
 ///
 /// # Errors
 /// Those of socket(2), bind(2), listen(2).
-pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -31,7 +30,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     // Inherited by accepted connections.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 

@@ -19,7 +19,7 @@ use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, S
 
 use super::consumer::{Consumers, CredentialRef};
 use super::identity::{self, Access, challenge};
-use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use super::{CompileCx, CredentialPlaces, Cx, Flow, Plugin, PluginSpec, Registration, Response};
 use crate::http::RequestHead;
 
 /// The plugin's line of the registry.
@@ -150,6 +150,14 @@ impl KeyAuth {
 impl PluginSpec for KeyAuth {
     fn instantiate(self: Arc<Self>, _: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
         Rc::new(OnShard(self))
+    }
+
+    fn credential_places(&self) -> CredentialPlaces {
+        let names = |wanted: bool| {
+            let all = if wanted { &self.names[..] } else { &[] };
+            all.iter().map(|name| String::from_utf8_lossy(name).into()).collect()
+        };
+        CredentialPlaces { parameters: names(self.in_query), fields: names(self.in_header) }
     }
 }
 

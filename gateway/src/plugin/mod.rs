@@ -21,8 +21,6 @@ mod rate_limiting;
 pub mod registry;
 mod request_transformer;
 mod response_transformer;
-#[cfg(test)]
-mod testbed;
 mod transform;
 
 use std::any::Any;
@@ -201,6 +199,20 @@ pub trait PluginSpec: Send + Sync {
     /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
     /// generation before.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+
+    /// Where in a request the plugin takes credentials from. The access log masks them, whatever its own settings.
+    fn credential_places(&self) -> CredentialPlaces {
+        CredentialPlaces::default()
+    }
+}
+
+/// Names of what holds credentials in a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialPlaces {
+    /// Of parameters of the query.
+    pub parameters: Vec<String>,
+    /// Of header fields.
+    pub fields: Vec<String>,
 }
 
 /// What a plugin may look at when it is compiled.

@@ -15,7 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use portcullis_abi::Reason;
 
 use crate::exchange::{self, Parts, Shard};
 use crate::id::ShardId;
-use crate::limit::{Table, WallClock};
+use crate::limit::{Connections, Table, WallClock};
 use crate::log::Outbox;
 use crate::metrics::{self, Registry};
 use crate::net::{self, Driver, Listener, MailReceiver, MailSender, clock, deadline};
@@ -92,7 +91,7 @@ pub struct Shards {
 /// # Errors
 /// A thread could not be started; those that were end by themselves.
 pub fn start(start: Start) -> Result<Shards, ShardsError> {
-    let connections = Arc::new(AtomicU32::new(0));
+    let connections = Arc::new(Connections::default());
     let mut outboxes = start.outboxes.into_iter();
     let mut threads = Vec::with_capacity(start.cores.len());
     for (number, core) in start.cores.iter().copied().enumerate() {
@@ -209,7 +208,7 @@ struct Seed {
     outbox: Option<Outbox>,
     /// Into its own mailbox.
     own: MailSender<Order>,
-    connections: Arc<AtomicU32>,
+    connections: Arc<Connections>,
 }
 
 fn run(seed: Seed, receiver: MailReceiver<Order>) {
@@ -313,14 +312,9 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
 }
 
 fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: SocketAddr) {
-    shard.metrics.connections_accepted.inc();
-    let max = shard.local().snapshot.config.limits.connections;
-    if !shard.admit_connection(max) {
-        shard.metrics.connections_refused.inc();
-        shard.refused(Reason::ConnectionLimit);
+    let Some(open) = shard.open_connection(source.ip(), stream.rx.deadline.cutter()) else {
         return; // dropping the stream closes it
-    }
-    let open = shard.open_connection(stream.rx.deadline.cutter());
+    };
     let task = Box::pin(exchange::serve(shard.clone(), stream, source, listener, open));
     let shard = shard.clone();
     let panicked = move || {

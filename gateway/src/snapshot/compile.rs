@@ -45,6 +45,7 @@ pub fn compile(
     let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
     let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
     let router = compile_router(&config, &found);
+    warn_of_buffering(&config, &found);
     let listeners: Vec<Listener> =
         config.listeners.iter().filter_map(|l| edges::listener(&config, l, cx.ticketer, &found)).collect();
     let routes = config
@@ -125,6 +126,20 @@ fn compile_services(
             }
         })
         .collect()
+}
+
+/// Whoever asks for buffering in writing must hear that bodies are streamed; Kong's default is no such wish.
+fn warn_of_buffering(config: &Config, found: &Diagnostics) {
+    for route in config.routes.iter().filter(|_| config.defaults != config::Defaults::Kong) {
+        for (key, asked) in
+            [("request_buffering", route.request_buffering), ("response_buffering", route.response_buffering)]
+        {
+            if asked {
+                let path = format!("{}.{key}", route.origin.path);
+                found.warning(route.origin.span, path, "accepted, not acted on yet: bodies are streamed");
+            }
+        }
+    }
 }
 
 fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {

@@ -14,7 +14,12 @@ pub fn listener(
     ticketer: &Ticketer,
     found: &Diagnostics,
 ) -> Option<Listener> {
-    let compiled = |tls| Listener { name: listener.name.as_str().into(), address: listener.address, tls };
+    let compiled = |tls| Listener {
+        name: listener.name.as_str().into(),
+        address: listener.address,
+        proxy_protocol: listener.proxy_protocol,
+        tls,
+    };
     let Some(tls) = &listener.tls else { return Some(compiled(None)) };
     // The default is the first of the list that TLS is given.
     let default = tls.default_certificate.into_iter();
@@ -85,7 +90,11 @@ pub fn client(
     known: &mut HashMap<String, tls::ClientConfig>,
     found: &Diagnostics,
 ) -> Option<(tls::ClientConfig, String)> {
-    let settings = service.tls.clone();
+    let mut settings = service.tls.clone();
+    if let config::Destination::Upstream(upstream) = service.destination {
+        // The service's own wins.
+        settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
+    }
     let key = match material(config, &settings) {
         Ok(material) => format!("{settings:?} {:016x}", super::upstreams::stable_hash(&material)),
         Err(error) => {

@@ -33,9 +33,9 @@ use crate::route::Router;
 use crate::tls;
 use crate::upstream::UpstreamSpec;
 
+pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use local::{Local, LocalService, PoolTable};
-pub use plugins::GatewayCatalog;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -106,6 +106,8 @@ pub struct PluginInstance {
 pub struct Listener {
     pub name: Arc<str>,
     pub address: SocketAddr,
+    /// Trusted balancers begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     pub tls: Option<tls::ServerConfig>,
 }
 
@@ -122,8 +124,20 @@ impl Snapshot {
 
     /// How lines of the access log are made.
     pub fn log_format(&self) -> log::Format {
+        log::Format::new(self.redaction())
+    }
+
+    /// What the access log masks. The places of credentials are among it even if nobody has thought of listing them:
+    /// a renamed key parameter is no reason to have keys in logs.
+    fn redaction(&self) -> log::Redaction {
         let settings = &self.config.telemetry.access_log;
-        log::Format::new(log::Redaction::new(&settings.redact_query, &settings.redact_headers))
+        let (mut parameters, mut headers) = (settings.redact_query.clone(), settings.redact_headers.clone());
+        for plugin in &self.plugins {
+            let places = plugin.spec.credential_places();
+            parameters.extend(places.parameters);
+            headers.extend(places.fields);
+        }
+        log::Redaction::new(&parameters, &headers)
     }
 
     /// The listener of that address.
@@ -131,3 +145,6 @@ impl Snapshot {
         self.listeners.iter().find(|l| l.address == address)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,16 @@
-//! Compiles plugin instances, and offers their sections to the configuration's checks.
+//! Compiles plugin instances.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use portcullis_config::{self as config, Config, Diagnostics, PluginCatalog, Section};
+use portcullis_config::{self as config, Config, Diagnostics};
 
 use super::PluginInstance;
 use crate::id::ConsumerId;
 use crate::plugin::CompileCx;
 use crate::plugin::chain::{Candidate, PluginIndex, Scope};
 use crate::plugin::consumer::Consumers;
-use crate::plugin::registry::{REGISTRY, find};
-
-/// The plugins of this gateway, as the configuration's checks see them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct GatewayCatalog;
-
-impl PluginCatalog for GatewayCatalog {
-    fn names(&self) -> Vec<&'static str> {
-        REGISTRY.iter().map(|plugin| plugin.name).collect()
-    }
-
-    fn section(&self, name: &str) -> Option<&'static Section> {
-        find(name).map(|plugin| plugin.section)
-    }
-}
+use crate::plugin::registry::find;
 
 pub(super) type Candidates = Vec<Candidate<config::RouteRef, config::ServiceRef>>;
 

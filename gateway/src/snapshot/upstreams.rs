@@ -27,10 +27,30 @@ pub fn compile(config: &Config, previous: Option<&Snapshot>, found: &Diagnostics
                 .iter()
                 .map(|t| target(&t.address, t.weight, None, &t.origin, found))
                 .collect();
+            warn_of_what_is_not_done(upstream, found);
             let spec = build(config, &upstream.name, targets, Some(upstream), previous);
             keep_if_same(spec, previous)
         })
         .collect()
+}
+
+/// Settings that the model keeps and that nothing acts on yet must not look as if they worked.
+fn warn_of_what_is_not_done(upstream: &config::Upstream, found: &Diagnostics) {
+    let origin = &upstream.origin;
+    let warn =
+        |key: &str, what: &str| found.warning(origin.span, format!("{}.{key}", origin.path), what.to_owned());
+    if upstream.healthchecks.active.is_on() {
+        warn(
+            "healthchecks.active",
+            "accepted, not acted on yet: no probes are sent; passive checks do count",
+        );
+    }
+    if matches!(upstream.hash_on, config::HashKey::UriCapture(_)) {
+        warn("hash_on", "`uri_capture` is not acted on yet: `hash_fallback` is used");
+    }
+    if matches!(upstream.hash_on, config::HashKey::Cookie { .. }) {
+        warn("hash_on", "a cookie that is there is hashed; one that is not is not set yet");
+    }
 }
 
 /// The upstream of a service: the one it names, or one with a single target made for it.

@@ -32,7 +32,7 @@ use self::places::{Found, Places};
 use self::token::{Compact, Value};
 use super::consumer::CredentialRef;
 use super::identity::{self, Access, challenge};
-use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use super::{CompileCx, CredentialPlaces, Cx, Flow, Plugin, PluginSpec, Registration, Response};
 use crate::http::RequestHead;
 
 /// The plugin's line of the registry.
@@ -298,6 +298,10 @@ impl PluginSpec for Jwt {
             .filter(|memory| memory.rules == self.rules && memory.keys.is_same(&self.keys))
             .unwrap_or_else(|| Rc::new(Memory::new(self.rules.clone(), self.keys.clone())));
         Rc::new(OnShard { spec: self, memory })
+    }
+
+    fn credential_places(&self) -> CredentialPlaces {
+        self.places.to_credential_places()
     }
 }
 

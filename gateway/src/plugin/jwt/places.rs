@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::http::{Known, RequestHead};
+use crate::plugin::CredentialPlaces;
 
 /// Names of the places, as configured.
 pub struct Places {
@@ -39,6 +40,17 @@ impl Places {
     pub fn new(parameters: Vec<String>, cookies: Vec<String>, fields: Vec<String>) -> Self {
         let bytes = |names: Vec<String>| names.into_iter().map(|name| name.into_bytes().into()).collect();
         Self { parameters: bytes(parameters), cookies: bytes(cookies), fields: bytes(fields) }
+    }
+
+    /// The same names for whoever must not show what stands there.
+    pub fn to_credential_places(&self) -> CredentialPlaces {
+        let text =
+            |names: &[Box<[u8]>]| names.iter().map(|name| String::from_utf8_lossy(name).into()).collect();
+        let mut fields: Vec<String> = text(&self.fields);
+        if !self.cookies.is_empty() {
+            fields.push("cookie".into());
+        }
+        CredentialPlaces { parameters: text(&self.parameters), fields }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::testbed::{Testbed, request};
+use super::super::fixture::{Fixture, request_with};
 use super::*;
 use crate::plugin::Identity;
 
@@ -25,13 +25,13 @@ impl Answer {
 }
 
 fn send(
-    bed: &Testbed,
+    fixture: &Fixture,
     plugin: &dyn Plugin,
     client: &str,
     identity: Identity,
     head: &mut RequestHead,
 ) -> Answer {
-    let mut cx = bed.cx(client);
+    let mut cx = fixture.cx_from(client);
     cx.identity = identity;
     let flow = plugin.on_request(&mut cx, head);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("ASCII");
@@ -48,8 +48,8 @@ fn send(
     Answer { status, fields }
 }
 
-fn get(bed: &Testbed, plugin: &dyn Plugin, client: &str) -> Answer {
-    send(bed, plugin, client, Identity::default(), &mut request("/", &[]))
+fn get(fixture: &Fixture, plugin: &dyn Plugin, client: &str) -> Answer {
+    send(fixture, plugin, client, Identity::default(), &mut request_with("/", &[]))
 }
 
 /// How many of `count` requests made by `send` pass.
@@ -57,20 +57,20 @@ fn passed(count: u32, mut send: impl FnMut() -> Answer) -> u32 {
     (0..count).map(|_| u32::from(send().status == 200)).sum()
 }
 
-fn identity(bed: &Testbed, key: &str) -> Identity {
-    let credential = bed.consumers.by_key(key.as_bytes(), Duration::ZERO).expect("a key of the testbed");
-    let consumer = bed.consumers.credential(credential).consumer;
+fn identity(fixture: &Fixture, key: &str) -> Identity {
+    let credential = fixture.consumers.by_key(key.as_bytes(), Duration::ZERO).expect("a key of the fixture");
+    let consumer = fixture.consumers.credential(credential).consumer;
     Identity { consumer: Some(consumer), credential: Some(credential), anonymous: false }
 }
 
 #[test]
 fn the_headers_are_kongs() {
-    let bed = Testbed::new();
-    let plugin = bed.plugin("rate-limiting", "{minute: 2, hour: 10, limit_by: ip}");
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted("rate-limiting", "{minute: 2, hour: 10, limit_by: ip}");
     let pairs =
         |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect::<Vec<_>>();
     let limits = [("X-RateLimit-Limit-Minute", "2"), ("X-RateLimit-Limit-Hour", "10")];
-    let first = get(&bed, &*plugin, "203.0.113.1");
+    let first = get(&fixture, &*plugin, "203.0.113.1");
     let rest = [
         ("X-RateLimit-Remaining-Minute", "1"),
         ("X-RateLimit-Remaining-Hour", "9"),
@@ -79,8 +79,8 @@ fn the_headers_are_kongs() {
         ("RateLimit-Reset", "60"),
     ];
     assert_eq!(first, Answer { status: 200, fields: pairs(&[&limits[..], &rest].concat()) });
-    get(&bed, &*plugin, "203.0.113.1");
-    let refused = get(&bed, &*plugin, "203.0.113.1");
+    get(&fixture, &*plugin, "203.0.113.1");
+    let refused = get(&fixture, &*plugin, "203.0.113.1");
     let rest = [
         ("X-RateLimit-Remaining-Minute", "0"),
         ("X-RateLimit-Remaining-Hour", "8"),
@@ -94,9 +94,9 @@ fn the_headers_are_kongs() {
 
 #[test]
 fn every_window_has_a_header_of_its_name() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     let config = "{second: 1, minute: 2, hour: 3, day: 4, month: 5, year: 6}";
-    let answer = get(&bed, &*bed.plugin("rate-limiting", config), "203.0.113.1");
+    let answer = get(&fixture, &*fixture.accepted("rate-limiting", config), "203.0.113.1");
     for (limit, window) in ["Second", "Minute", "Hour", "Day", "Month", "Year"].iter().enumerate() {
         assert_eq!(answer.field(&format!("X-RateLimit-Limit-{window}")), (limit + 1).to_string());
         assert_eq!(answer.field(&format!("X-RateLimit-Remaining-{window}")), limit.to_string());
@@ -106,42 +106,42 @@ fn every_window_has_a_header_of_its_name() {
 
 #[test]
 fn counts_are_exact_over_windows_and_keys() {
-    let mut bed = Testbed::new();
-    let plugin = bed.plugin("rate-limiting", "{second: 3, minute: 7, hour: 9, limit_by: ip}");
+    let mut fixture = Fixture::default();
+    let plugin = fixture.accepted("rate-limiting", "{second: 3, minute: 7, hour: 9, limit_by: ip}");
     let clients = ["203.0.113.1", "203.0.113.2", "2001:db8::1"];
     // Seconds since the start, and what each client may still do in that second.
     for (second, admitted) in [(0, 3), (1, 3), (2, 1), (3, 0), (60, 2), (61, 0), (3600, 3)] {
-        bed.elapsed = Duration::from_secs(second);
+        fixture.elapsed = Duration::from_secs(second);
         for client in clients {
-            assert_eq!(passed(20, || get(&bed, &*plugin, client)), admitted, "{client} at {second} s");
+            assert_eq!(passed(20, || get(&fixture, &*plugin, client)), admitted, "{client} at {second} s");
         }
     }
 }
 
 #[test]
 fn a_refused_request_is_not_counted() {
-    let mut bed = Testbed::new();
-    let plugin = bed.plugin("rate-limiting", "{second: 1, minute: 3, limit_by: ip}");
-    assert_eq!(passed(50, || get(&bed, &*plugin, "203.0.113.1")), 1);
-    bed.elapsed = Duration::from_secs(1);
-    assert_eq!(get(&bed, &*plugin, "203.0.113.1").field("X-RateLimit-Remaining-Minute"), "1");
+    let mut fixture = Fixture::default();
+    let plugin = fixture.accepted("rate-limiting", "{second: 1, minute: 3, limit_by: ip}");
+    assert_eq!(passed(50, || get(&fixture, &*plugin, "203.0.113.1")), 1);
+    fixture.elapsed = Duration::from_secs(1);
+    assert_eq!(get(&fixture, &*plugin, "203.0.113.1").field("X-RateLimit-Remaining-Minute"), "1");
 }
 
 #[test]
 fn the_one_to_wait_for_is_the_window_that_ends_last() {
-    let mut bed = Testbed::new();
-    bed.elapsed = Duration::from_secs(45);
-    let plugin = bed.plugin("rate-limiting", "{minute: 1, hour: 1, limit_by: ip}");
-    get(&bed, &*plugin, "203.0.113.1");
-    let refused = get(&bed, &*plugin, "203.0.113.1");
+    let mut fixture = Fixture::default();
+    fixture.elapsed = Duration::from_secs(45);
+    let plugin = fixture.accepted("rate-limiting", "{minute: 1, hour: 1, limit_by: ip}");
+    get(&fixture, &*plugin, "203.0.113.1");
+    let refused = get(&fixture, &*plugin, "203.0.113.1");
     assert_eq!((refused.field("Retry-After"), refused.field("RateLimit-Reset")), ("3555", "3555"));
 }
 
 #[test]
 fn one_64_is_one_client_and_a_mapped_address_is_its_ipv4_address() {
-    let bed = Testbed::new();
-    let plugin = bed.plugin("rate-limiting", "{hour: 2, limit_by: ip}");
-    let status = |client| get(&bed, &*plugin, client).status;
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted("rate-limiting", "{hour: 2, limit_by: ip}");
+    let status = |client| get(&fixture, &*plugin, client).status;
     let turns = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:1", "2001:db8:0:1::1"].map(status);
     assert_eq!(turns, [200, 200, 429, 200]);
     assert_eq!(["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"].map(status), [200, 200, 429, 200]);
@@ -149,16 +149,17 @@ fn one_64_is_one_client_and_a_mapped_address_is_its_ipv4_address() {
 
 #[test]
 fn consumers_are_counted_over_credentials_and_credentials_apart() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     for (limit_by, turns) in [
         ("consumer", [(ANN, 200), ("ann/2", 200), (ANN, 429), ("ann/2", 429), ("ben/1", 200)]),
         ("credential", [(ANN, 200), (ANN, 200), (ANN, 429), ("ann/2", 200), ("ben/1", 200)]),
     ] {
-        let plugin = bed.plugin("rate-limiting", &format!("{{hour: 2, limit_by: {limit_by}}}"));
+        let plugin = fixture.accepted("rate-limiting", &format!("{{hour: 2, limit_by: {limit_by}}}"));
         for (turn, (key, status)) in turns.into_iter().enumerate() {
             // From another address each time, which must not matter.
             let client = format!("203.0.113.{turn}");
-            let answer = send(&bed, &*plugin, &client, identity(&bed, key), &mut request("/", &[]));
+            let answer =
+                send(&fixture, &*plugin, &client, identity(&fixture, key), &mut request_with("/", &[]));
             assert_eq!(answer.status, status, "{limit_by}: turn {turn}, {key}");
         }
     }
@@ -166,11 +167,12 @@ fn consumers_are_counted_over_credentials_and_credentials_apart() {
 
 #[test]
 fn headers_and_paths_are_counted_by_value() {
-    let bed = Testbed::new();
-    let by_header = bed.plugin("rate-limiting", "{hour: 2, limit_by: header, header_name: x-Tenant}");
-    let by_path = bed.compile("rate-limiting", 2, "{hour: 2, limit_by: path, path: /a}").expect("right").0;
+    let fixture = Fixture::default();
+    let by_header = fixture.accepted("rate-limiting", "{hour: 2, limit_by: header, header_name: x-Tenant}");
+    let by_path =
+        fixture.compile("rate-limiting", 2, "{hour: 2, limit_by: path, path: /a}").expect("right").0;
     let status = |plugin: &dyn Plugin, client: &str, target: &str, lines: &[&str]| {
-        send(&bed, plugin, client, Identity::default(), &mut request(target, lines)).status
+        send(&fixture, plugin, client, Identity::default(), &mut request_with(target, lines)).status
     };
     for (line, expected) in
         [("X-Tenant: a", 200), ("X-TENANT: a", 200), ("X-Tenant: a", 429), ("X-Tenant: b", 200)]
@@ -189,7 +191,7 @@ fn headers_and_paths_are_counted_by_value() {
 
 #[test]
 fn what_is_missing_falls_back_to_the_address() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     for (instance, config) in [
         "{hour: 2}",
         "{hour: 2, limit_by: credential}",
@@ -200,11 +202,11 @@ fn what_is_missing_falls_back_to_the_address() {
     .iter()
     .enumerate()
     {
-        let plugin = bed.compile("rate-limiting", instance as u64, config).expect("right").0;
+        let plugin = fixture.compile("rate-limiting", instance as u64, config).expect("right").0;
         let status = |client| {
-            let mut cx = bed.cx(client);
+            let mut cx = fixture.cx_from(client);
             cx.service_name = None;
-            match plugin.on_request(&mut cx, &mut request("/", &[])) {
+            match plugin.on_request(&mut cx, &mut request_with("/", &[])) {
                 Flow::Respond(response) => response.status,
                 _ => 200,
             }
@@ -216,25 +218,25 @@ fn what_is_missing_falls_back_to_the_address() {
 
 #[test]
 fn a_service_is_counted_whoever_asks() {
-    let bed = Testbed::new();
-    let plugin = bed.plugin("rate-limiting", "{hour: 2, limit_by: service}");
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted("rate-limiting", "{hour: 2, limit_by: service}");
     let turns =
-        ["203.0.113.1", "203.0.113.2", "203.0.113.3"].map(|client| get(&bed, &*plugin, client).status);
+        ["203.0.113.1", "203.0.113.2", "203.0.113.3"].map(|client| get(&fixture, &*plugin, client).status);
     assert_eq!(turns, [200, 200, 429]);
 }
 
 #[test]
 fn instances_count_apart_and_the_same_instance_goes_on_counting() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     let compile =
-        |instance| bed.compile("rate-limiting", instance, "{hour: 1, limit_by: ip}").expect("right").0;
-    let status = |plugin: Rc<dyn Plugin>| get(&bed, &*plugin, "203.0.113.1").status;
+        |instance| fixture.compile("rate-limiting", instance, "{hour: 1, limit_by: ip}").expect("right").0;
+    let status = |plugin: Rc<dyn Plugin>| get(&fixture, &*plugin, "203.0.113.1").status;
     assert_eq!([compile(1), compile(2), compile(1), compile(2)].map(status), [200, 200, 429, 429]);
 }
 
 #[test]
 fn addresses_are_counted_beside_the_kernels_words_and_all_else_is_not() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     let place = |limit_by: LimitBy| {
         let plugin = RateLimiting {
             id: LimiterId::from_number(1),
@@ -244,9 +246,9 @@ fn addresses_are_counted_beside_the_kernels_words_and_all_else_is_not() {
             status: 429,
             message: "".into(),
         };
-        let mut cx = bed.cx("203.0.113.1");
-        cx.identity = identity(&bed, ANN);
-        std::ptr::eq(plugin.place(&cx, &request("/", &[])).0, &bed.table)
+        let mut cx = fixture.cx_from("203.0.113.1");
+        cx.identity = identity(&fixture, ANN);
+        std::ptr::eq(plugin.place(&cx, &request_with("/", &[])).0, &fixture.table)
     };
     assert!(place(LimitBy::Ip));
     assert!([LimitBy::Consumer, LimitBy::Credential, LimitBy::Service].into_iter().all(|by| !place(by)));
@@ -255,20 +257,20 @@ fn addresses_are_counted_beside_the_kernels_words_and_all_else_is_not() {
 
 #[test]
 fn the_client_may_be_told_nothing_and_in_other_words() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     let config =
         "{hour: 1, limit_by: ip, hide_client_headers: true, error_code: 503, error_message: slow down}";
-    let plugin = bed.plugin("rate-limiting", config);
-    assert_eq!(get(&bed, &*plugin, "203.0.113.1").fields, []);
-    let mut cx = bed.cx("203.0.113.1");
-    match plugin.on_request(&mut cx, &mut request("/", &[])) {
+    let plugin = fixture.accepted("rate-limiting", config);
+    assert_eq!(get(&fixture, &*plugin, "203.0.113.1").fields, []);
+    let mut cx = fixture.cx_from("203.0.113.1");
+    match plugin.on_request(&mut cx, &mut request_with("/", &[])) {
         Flow::Respond(response) => assert_eq!((response.status, &*response.message), (503, "slow down")),
         _ => panic!("let through"),
     }
     assert!(cx.response_fields.is_empty());
-    let plugin = bed.compile("rate-limiting", 2, "{hour: 1}").expect("right").0;
-    get(&bed, &*plugin, "203.0.113.1");
-    match plugin.on_request(&mut bed.cx("203.0.113.1"), &mut request("/", &[])) {
+    let plugin = fixture.compile("rate-limiting", 2, "{hour: 1}").expect("right").0;
+    get(&fixture, &*plugin, "203.0.113.1");
+    match plugin.on_request(&mut fixture.cx_from("203.0.113.1"), &mut request_with("/", &[])) {
         Flow::Respond(response) => {
             assert_eq!((response.status, &*response.message), (429, "API rate limit exceeded"))
         }
@@ -278,7 +280,7 @@ fn the_client_may_be_told_nothing_and_in_other_words() {
 
 #[test]
 fn wrong_settings_are_refused_in_kongs_words() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     for (config, said) in [
         (
             "{}",
@@ -306,7 +308,7 @@ fn wrong_settings_are_refused_in_kongs_words() {
         ),
         ("{minute: 5, policy: redis}", "error: policy: `policy: redis` needs `redis.host`"),
     ] {
-        let found = bed.refused("rate-limiting", config);
+        let found = fixture.refused("rate-limiting", config);
         let errors: Vec<_> = found.lines().filter(|line| line.starts_with("error")).collect();
         assert!(matches!(&*errors, [one] if one.starts_with(said)), "{config}: {found}");
     }
@@ -314,7 +316,7 @@ fn wrong_settings_are_refused_in_kongs_words() {
 
 #[test]
 fn a_shared_store_is_accepted_with_a_warning() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     let both = "{minute: 5, policy: redis, redis_host: redis.internal, redis_port: 6379, fault_tolerant: true, \
                 sync_rate: -1}";
     for config in [
@@ -323,9 +325,9 @@ fn a_shared_store_is_accepted_with_a_warning() {
         "{minute: 5, policy: cluster}",
     ] {
         let (plugin, said) =
-            bed.compile("rate-limiting", 1, config).unwrap_or_else(|error| panic!("{config}: {error}"));
+            fixture.compile("rate-limiting", 1, config).unwrap_or_else(|error| panic!("{config}: {error}"));
         assert!(said.contains("is accepted, but each gateway counts by itself for now"), "{config}: {said}");
-        get(&bed, &*plugin, "203.0.113.1");
+        get(&fixture, &*plugin, "203.0.113.1");
     }
-    assert_eq!(bed.compile("rate-limiting", 1, "{minute: 5}").map(|(_, said)| said), Ok(String::new()));
+    assert_eq!(fixture.compile("rate-limiting", 1, "{minute: 5}").map(|(_, said)| said), Ok(String::new()));
 }

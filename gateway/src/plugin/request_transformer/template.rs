@@ -130,13 +130,13 @@ fn is_name(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testbed::request;
+    use super::super::super::fixture::request_with;
     use super::*;
 
     fn rendered(text: &str) -> String {
         let template = Template::parse(text).expect("right").expect("a template");
         let request =
-            request("/p?user=a%20b&empty=&flag", &["X-Forwarded-User: ann", "X-Two: 1", "X-Two: 2"]);
+            request_with("/p?user=a%20b&empty=&flag", &["X-Forwarded-User: ann", "X-Two: 1", "X-Two: 2"]);
         let mut out = Vec::new();
         template.render(&request, &mut out, |text, out| out.extend_from_slice(text));
         String::from_utf8(out).expect("ASCII")

@@ -1,6 +1,6 @@
 //! The plugin on requests without a connection: Kong's examples, its order of steps, and what must not get through.
 
-use super::super::testbed::{Testbed, request};
+use super::super::fixture::{Fixture, request_with};
 use super::*;
 use crate::http::Method;
 use crate::http::h1::{Persistence, write_request};
@@ -34,10 +34,10 @@ impl Sent {
 
 #[track_caller]
 fn send(config: &str, target: &str, lines: &[&str]) -> Sent {
-    let bed = Testbed::new();
-    let plugin = bed.plugin(NAME, config);
-    let mut head = request(target, lines);
-    let mut cx = bed.cx("203.0.113.1");
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted(NAME, config);
+    let mut head = request_with(target, lines);
+    let mut cx = fixture.cx_from("203.0.113.1");
     let status = match plugin.on_request(&mut cx, &mut head) {
         Flow::Continue => 200,
         Flow::Respond(response) => response.status,
@@ -141,11 +141,11 @@ fn a_parameter_cannot_split_the_head() {
 
 #[test]
 fn one_instance_serves_request_after_request() {
-    let bed = Testbed::new();
-    let plugin = bed.plugin(NAME, "{add: {headers: [\"X-A:$(headers.a)\", \"X-B:$(headers.b)\"]}}");
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted(NAME, "{add: {headers: [\"X-A:$(headers.a)\", \"X-B:$(headers.b)\"]}}");
     for (line, expected) in [("A: long value", ["long value", ""]), ("B: 2", ["", "2"])] {
-        let mut head = request("/", &[line]);
-        assert!(matches!(plugin.on_request(&mut bed.cx("203.0.113.1"), &mut head), Flow::Continue));
+        let mut head = request_with("/", &[line]);
+        assert!(matches!(plugin.on_request(&mut fixture.cx_from("203.0.113.1"), &mut head), Flow::Continue));
         let found =
             ["X-A", "X-B"].map(|name| String::from_utf8_lossy(head.head.get(name).unwrap()).into_owned());
         assert_eq!(found, expected);
@@ -161,8 +161,8 @@ fn the_host_is_replaced_for_the_upstream() {
     let nothing = send("{replace: {headers: [\"Host:$(headers.x_host)\"]}}", "/", &[]);
     assert!(!nothing.rewritten.host);
     assert_eq!(nothing.head.head.get_known(Known::Host), Some(&b"example.com"[..]));
-    let bed = Testbed::new();
-    let (_, said) = bed.compile(NAME, 1, "{add: {headers: [\"Host:a\"]}}").expect("accepted");
+    let fixture = Fixture::default();
+    let (_, said) = fixture.compile(NAME, 1, "{add: {headers: [\"Host:a\"]}}").expect("accepted");
     assert_eq!(said, "warning: add.headers: 'Host' is in every request, so adding it does nothing");
     assert!(!send("{add: {headers: [\"Host:a\"]}}", "/", &[]).rewritten.host);
 }
@@ -206,7 +206,7 @@ fn a_path_made_from_the_request_stays_in_its_place() {
 
 #[test]
 fn wrong_settings_are_refused_with_their_place() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     for (config, said) in [
         (
             "{add: {headers: [\"X-Id:$(uri_captures.id)\"]}}",
@@ -254,7 +254,7 @@ fn wrong_settings_are_refused_with_their_place() {
         ),
         ("{add: {uri: /a}}", "error: add.uri: unknown key `uri` in request-transformer.parts"),
     ] {
-        assert_eq!(bed.refused(NAME, config), said, "{config}");
+        assert_eq!(fixture.refused(NAME, config), said, "{config}");
     }
 }
 
@@ -262,7 +262,7 @@ fn wrong_settings_are_refused_with_their_place() {
 #[test]
 fn blanks_after_the_colon_are_dropped_with_a_note() {
     let config = "{add: {headers: [\"X-Custom-Auth: Authorization\"], querystring: [\"version: v2\"]}}";
-    let (_, said) = Testbed::new().compile(NAME, 1, config).expect("accepted");
+    let (_, said) = Fixture::default().compile(NAME, 1, config).expect("accepted");
     let note = |place| format!("note: add.{place}[0]: spaces around the value are not part of it");
     assert_eq!(said, [note("headers"), note("querystring")].join("\n"));
     assert_eq!(

@@ -1,18 +1,18 @@
 //! The plugin on responses without a connection: Kong's examples, and what must not get through.
 
-use super::super::testbed::Testbed;
+use super::super::fixture::Fixture;
 
 /// The header lines that the client gets, as `name: value`.
 #[track_caller]
 fn transformed(config: &str, lines: &[(&str, &str)]) -> Vec<String> {
-    let bed = Testbed::new();
-    let plugin = bed.plugin("response-transformer", config);
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted("response-transformer", config);
     assert!(plugin.sees_response());
     let mut head = super::ResponseHead::new();
     for (name, value) in lines {
         head.head.append(name, value);
     }
-    plugin.on_response(&mut bed.cx("203.0.113.1"), &mut head);
+    plugin.on_response(&mut fixture.cx_from("203.0.113.1"), &mut head);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("ASCII");
     head.head.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value))).collect()
 }
@@ -48,10 +48,10 @@ fn values_may_hold_colons_and_what_looks_like_a_template() {
 
 #[test]
 fn what_would_break_framing_is_refused_with_its_place() {
-    let bed = Testbed::new();
+    let fixture = Fixture::default();
     let config = "{remove: {headers: [Content-Length]}, rename: {headers: [\"X-A:Transfer-Encoding\"]}, \
                   add: {headers: [\"X-B:1\", \"Connection:close\"]}, append: {headers: [\"a b:c\"]}, replace: {headers: [X-C]}}";
-    let found = bed.refused("response-transformer", config);
+    let found = fixture.refused("response-transformer", config);
     let lines: Vec<_> = found.lines().collect();
     assert_eq!(
         lines,
@@ -67,8 +67,8 @@ fn what_would_break_framing_is_refused_with_its_place() {
 
 #[test]
 fn bodies_are_warned_of_only_where_edits_are_asked_for() {
-    let bed = Testbed::new();
-    let said = |config| bed.compile("response-transformer", 1, config).map(|(_, said)| said);
+    let fixture = Fixture::default();
+    let said = |config| fixture.compile("response-transformer", 1, config).map(|(_, said)| said);
     assert_eq!(
         said("{add: {headers: [\"a:b\"], json: [], json_types: []}, remove: {json: []}}"),
         Ok(String::new())
