@@ -271,7 +271,6 @@ async fn carry(
     let hop = edit_response(local, plan, cx, response, &record.request_id);
     let status = response.status();
     if status == 101 {
-        // No body was sent and none will come.
         record.head_bytes = tunnel::write_head(response, out);
         return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
     }
