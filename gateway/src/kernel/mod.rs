@@ -111,11 +111,23 @@ pub struct Kernel {
     adopted: bool,
 }
 
+/// Runs `load` on a thread of its own, which has no ring.
+///
+/// The verifier gives up with EAGAIN when its thread has a signal pending, and work that io_uring defers to a thread
+/// counts as one (TIF_NOTIFY_SIGNAL, Linux 5.11 and later). On a thread that drives a ring, loading, and worse the
+/// library's probes of what the kernel can do, which are made once a process, fail now and then.
+fn undisturbed<T: Send>(load: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| match scope.spawn(load).join() {
+        Ok(loaded) => loaded,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
 impl Kernel {
     /// Loads the program and its maps, taking over pinned maps of an earlier run. Attaches nothing.
     pub fn load(settings: &Settings) -> Result<Kernel, KernelError> {
         let pins = load::Pins::prepare(settings)?;
-        let loaded = load::load(settings, Some(&pins))?;
+        let loaded = undisturbed(|| load::load(settings, Some(&pins)))?;
         let links = attach::Links::under(&settings.pin_root);
         Kernel::new(settings, loaded, links)
     }
