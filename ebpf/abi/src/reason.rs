@@ -198,6 +198,86 @@ reasons! {
     BadProxyHeader = "bad_proxy_header",
     /// A tunnel was silent for too long.
     TunnelIdle = "tunnel_idle",
+
+    // ---- proxy: HTTP/2 (RFC 9113) -----------------------------------------------------------------------
+    /// Frames that RFC 9113 does not allow.
+    H2ProtocolError = "h2_protocol_error",
+    /// The HTTP/2 preface where only HTTP/1.1 is spoken.
+    H2Preface = "h2_preface",
+    /// Streams opened and reset faster than the limit (CVE-2023-44487).
+    H2RapidReset = "h2_rapid_reset",
+    /// Streams that the client made us reset faster than the limit (CVE-2025-8671).
+    H2MadeYouReset = "h2_made_you_reset",
+    /// More CONTINUATION frames than the limit.
+    H2ContinuationFlood = "h2_continuation_flood",
+    /// More SETTINGS frames than the limit.
+    H2SettingsFlood = "h2_settings_flood",
+    /// More PING frames than the limit.
+    H2PingFlood = "h2_ping_flood",
+    /// More PRIORITY frames than the limit.
+    H2PriorityFlood = "h2_priority_flood",
+    /// More empty DATA frames than the limit.
+    H2EmptyDataFlood = "h2_empty_data_flood",
+    /// More WINDOW_UPDATE frames than the limit.
+    H2WindowUpdateFlood = "h2_window_update_flood",
+    /// A header list over its limit, once decoded.
+    H2HeaderList = "h2_header_list",
+    /// Streams whose window the client keeps shut.
+    H2StalledWindow = "h2_stalled_window",
+    /// A stream that the client reset.
+    H2StreamReset = "h2_stream_reset",
+
+    // ---- proxy: time, size and identity -------------------------------------------------------------------
+    /// A request body slower than the least rate (408).
+    SlowRequest = "slow_request",
+    /// A client that reads its response slower than the least rate.
+    SlowReader = "slow_reader",
+    /// The exchange took longer than it may in all (504).
+    TotalTimeout = "total_timeout",
+    /// The deadline of a gRPC call passed.
+    GrpcDeadline = "grpc_deadline",
+    /// A message that is not gRPC or gRPC-Web as its content type says.
+    BadGrpcMessage = "bad_grpc_message",
+    /// A TLS client without the certificate that is asked for.
+    ClientCertificateMissing = "client_certificate_missing",
+    /// A client certificate that does not verify.
+    ClientCertificateInvalid = "client_certificate_invalid",
+    /// A request for a name that its TLS connection was not made for (421).
+    MisdirectedRequest = "misdirected_request",
+    /// A TLS stream to be passed on, with a name that no route takes.
+    NoPassthroughRoute = "no_passthrough_route",
+    /// The request has been through this gateway too often (508).
+    LoopDetected = "loop_detected",
+
+    // ---- proxy: policy, continued -------------------------------------------------------------------------
+    /// More exchanges at once than allowed (429 or 503).
+    ConcurrencyLimited = "concurrency_limited",
+    /// The store of a limit does not answer, and the limit is to hold (500).
+    LimiterUnavailable = "limiter_unavailable",
+    /// The breaker of the upstream or of its targets is open (503).
+    BreakerOpen = "breaker_open",
+    /// The queue for connections to the upstream is full (503).
+    QueueFull = "queue_full",
+    /// Waited too long in the queue for a connection to the upstream (503).
+    QueueTimeout = "queue_timeout",
+    /// The external authority said no.
+    ExternalDenied = "external_denied",
+    /// The external authority could not be asked.
+    ExternalUnavailable = "external_unavailable",
+    /// Keys to verify a token with could not be had.
+    KeysUnavailable = "keys_unavailable",
+    /// A signed request that was seen before (401).
+    ReplayedRequest = "replayed_request",
+    /// A body that its schema or transformation does not take (400).
+    InvalidBody = "invalid_body",
+    /// A response too large for what is to be done with it (502).
+    ResponseTooLarge = "response_too_large",
+    /// A fault that was asked for.
+    FaultInjected = "fault_injected",
+    /// The client's agent is not served (403).
+    BotDetected = "bot_detected",
+    /// The source is banned by an operator or for its behaviour.
+    SourceBanned = "source_banned",
 }
 
 const FIRST_DROP: usize = Reason::DropDenied as usize;
