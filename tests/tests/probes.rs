@@ -127,7 +127,9 @@ fn when_all_are_down_the_answer_is_503_and_probes_end_with_the_section() {
     });
     // Without probes what they said last does not count, and nobody asks any more.
     gateway.reload(&setup(&[a.addr()], "      threshold: 0\n"));
-    eventually("the target serves again", || holds(Request::get("/x").send(gateway.addr()).status == 200, "refused"));
+    eventually("the target serves again", || {
+        holds(Request::get("/x").send(gateway.addr()).status == 200, "refused")
+    });
     let probes = || a.seen().iter().filter(|received| received.head.word(1) == "/health").count();
     std::thread::sleep(Duration::from_millis(300));
     let before = probes();

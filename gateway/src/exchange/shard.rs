@@ -109,7 +109,8 @@ impl Shard {
     fn watch(&self) {
         let local = self.local();
         let mut before = self.watches.take();
-        let mine = (0..).zip(&local.snapshot.upstreams).filter(|(index, _)| index % self.shards.max(1) == self.id.0);
+        let mine =
+            (0..).zip(&local.snapshot.upstreams).filter(|(index, _)| index % self.shards.max(1) == self.id.0);
         let watches = mine.filter_map(|(_, spec)| {
             if spec.probe.is_none() {
                 spec.health.forget_probes();

@@ -127,7 +127,10 @@ fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u
 }
 
 /// TLS towards targets by these settings.
-pub fn build_client(config: &Config, settings: &config::UpstreamTls) -> Result<tls::ClientConfig, tls::TlsError> {
+pub fn build_client(
+    config: &Config,
+    settings: &config::UpstreamTls,
+) -> Result<tls::ClientConfig, tls::TlsError> {
     let verify = if !settings.verify {
         Verify::Off
     } else if settings.ca_certificates.is_empty() {

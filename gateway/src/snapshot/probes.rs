@@ -67,7 +67,8 @@ fn warn_of_no_rule(upstream: &config::Upstream, found: &Diagnostics) {
         let fault = config::Fault::new("a target that probes have taken out never comes back by itself");
         warn("healthy.successes", fault.hint("set it to 1 or more"));
     } else if active.unhealthy_interval.is_zero() {
-        let fault = config::Fault::new("a target that is out is not probed, so it never comes back by itself");
+        let fault =
+            config::Fault::new("a target that is out is not probed, so it never comes back by itself");
         warn("unhealthy.interval", fault.hint("set an interval"));
     }
 }
@@ -94,7 +95,11 @@ fn request(upstream: &config::Upstream, kind: ProbeKind) -> (Option<Box<[u8]>>, 
 }
 
 /// What probes verify against: the authorities of the first service that uses the upstream, as its requests do.
-fn tls(config: &Config, upstream: &config::Upstream, found: &Diagnostics) -> Option<crate::tls::ClientConfig> {
+fn tls(
+    config: &Config,
+    upstream: &config::Upstream,
+    found: &Diagnostics,
+) -> Option<crate::tls::ClientConfig> {
     let user = config.services.iter().find(|service| match service.destination {
         config::Destination::Upstream(reference) => config[reference].name == upstream.name,
         config::Destination::Target(_) => false,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostics};
 
-use super::{Snapshot, probes};
 use super::compile::resolve;
+use super::{Snapshot, probes};
 use crate::id::UpstreamId;
 use crate::upstream::balance::{Algorithm, Ring, TargetIndex, WhenAllDown};
 use crate::upstream::health::{Group, Policy, Statuses};
