@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use super::response;
 use super::transport::{Codec, Keep, Transport, drive};
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Method, RequestHead, ResponseHead};
-use crate::net::deadline::Cutter;
+use crate::net::clock;
 use crate::tls;
 
 pub use super::request::Outgoing;
@@ -44,8 +44,8 @@ impl From<h2::Error> for ClientError {
     fn from(error: h2::Error) -> ClientError {
         match error.reason() {
             Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => ClientError::NotProcessed,
-            // Streams up to the last that the target names go on; an error on one tells that it is beyond it.
-            Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => ClientError::NotProcessed,
+            // Streams up to the last that the target names go on, so one that learns of a GOAWAY is beyond it.
+            Some(_) if error.is_go_away() && error.is_remote() => ClientError::NotProcessed,
             Some(code) if error.is_reset() && error.is_remote() => ClientError::Reset(code.into()),
             Some(_) if error.is_library() => ClientError::Malformed,
             _ => ClientError::Closed,
@@ -61,7 +61,27 @@ struct Shared {
     streams_left: Cell<u32>,
     /// The connection takes no more streams.
     leaving: Cell<bool>,
-    cutter: Cutter,
+    /// When the last stream ended.
+    idle_since_ns: Cell<u64>,
+    waiters: Rc<Waiters>,
+}
+
+/// Tasks that wait for a place on a connection, whichever it is.
+#[derive(Default)]
+pub struct Waiters(RefCell<Vec<Waker>>);
+
+impl Waiters {
+    /// Has the task of `cx` woken once.
+    pub fn wait(&self, cx: &Context<'_>) {
+        self.0.borrow_mut().push(cx.waker().clone());
+    }
+
+    /// Wakes all that wait: whoever finds nothing waits again.
+    pub fn wake(&self) {
+        if !self.0.borrow().is_empty() {
+            self.0.take().into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 /// Opens streams on a connection.
@@ -73,7 +93,12 @@ pub struct Client {
 }
 
 /// Begins HTTP/2 on a connection. The future runs it, and is to be awaited to its end, in a task of its own.
-pub fn connect(stream: tls::Stream, settings: &Settings, send_limit: Duration) -> Option<(Client, impl Future<Output = ()> + use<>)> {
+pub fn connect(
+    stream: tls::Stream,
+    settings: &Settings,
+    send_limit: Duration,
+    waiters: Rc<Waiters>,
+) -> Option<(Client, impl Future<Output = ()> + use<>)> {
     let transport = Transport::default();
     let mut builder = h2::client::Builder::new();
     builder
@@ -86,19 +111,20 @@ pub fn connect(stream: tls::Stream, settings: &Settings, send_limit: Duration) -
         .enable_push(false);
     // The handshake only writes the preface and the settings, which the transport takes at once.
     let mut handshake = Box::pin(builder.handshake(transport.clone()));
-    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     let Poll::Ready(Ok((requests, connection))) = handshake.as_mut().poll(&mut cx) else { return None };
     let shared = Rc::new(Shared {
         streams: Cell::new(0),
         streams_left: Cell::new(settings.streams_max),
         leaving: Cell::new(false),
-        cutter: stream.tx.deadline().cutter(),
+        idle_since_ns: Cell::new(clock::now_ns()),
+        waiters,
     });
     let client = Client { requests, shared: shared.clone(), own_max: settings.concurrent_streams };
     let codec = RefCell::new(Driver { connection, shared, send_limit });
     let run = async move {
         drive(stream, transport, &codec).await;
-        codec.borrow().shared.leaving.set(true);
+        codec.borrow().shared.leave();
     };
     Some((client, run))
 }
@@ -114,7 +140,7 @@ impl Codec for Driver {
         // How it ended, each stream learns for itself.
         let over = Pin::new(&mut self.connection).poll(cx).map(|_| ());
         if over.is_ready() {
-            self.shared.leaving.set(true);
+            self.shared.leave();
         }
         over
     }
@@ -159,10 +185,16 @@ impl Client {
         self.shared.streams.get()
     }
 
-    /// Breaks the connection off.
-    pub fn cut(&self) {
-        self.shared.leaving.set(true);
-        self.shared.cutter.cut();
+    /// When the last stream ended, or the connection was made.
+    pub fn idle_since_ns(&self) -> u64 {
+        self.shared.idle_since_ns.get()
+    }
+}
+
+impl Shared {
+    fn leave(&self) {
+        self.leaving.set(true);
+        self.waiters.wake();
     }
 }
 
@@ -170,7 +202,12 @@ struct Place(Rc<Shared>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        let streams = self.0.streams.get().saturating_sub(1);
+        self.0.streams.set(streams);
+        if streams == 0 {
+            self.0.idle_since_ns.set(clock::now_ns());
+        }
+        self.0.waiters.wake();
     }
 }
 
@@ -190,7 +227,7 @@ impl Lease {
     pub fn request(mut self, request: &RequestHead, outgoing: Outgoing) -> Result<(SendBody, Response), ClientError> {
         let message = request::write(request, outgoing).ok_or(ClientError::Malformed)?;
         let sent = self.requests.send_request(message, outgoing.end).map_err(|error| {
-            self.place.0.leaving.set(true);
+            self.place.0.leave();
             match ClientError::from(error) {
                 // Nothing of it was sent.
                 ClientError::Closed | ClientError::NotProcessed => ClientError::NotProcessed,
