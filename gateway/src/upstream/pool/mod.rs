@@ -112,6 +112,8 @@ pub enum AcquireError {
     /// Every connection is full, and stayed so.
     #[error("no stream came free within the connect timeout")]
     Full,
+    #[error("the connection that others were making was not made")]
+    Shared,
 }
 
 impl Pool {
@@ -184,9 +186,14 @@ impl Pool {
         let turn = match self.multiplexed.turn(max, limit).await {
             Turn::Place(lease) => return Ok(Connected::Http2(lease)),
             Turn::TimedOut => return Err(AcquireError::Full),
+            Turn::Failed => return Err(AcquireError::Shared),
             Turn::Connect(connecting) => connecting,
         };
-        let stream = self.open(limit).await?;
+        let opened = self.open(limit).await;
+        if opened.is_err() {
+            self.multiplexed.failed();
+        }
+        let stream = opened?;
         let chosen = stream.with_session(tls::Session::alpn);
         let connected = match (self.connector.version, chosen) {
             (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit),

@@ -23,6 +23,8 @@ pub(super) struct Multiplexed {
     clients: RefCell<Vec<Client>>,
     /// Connections being made.
     connecting: Cell<u32>,
+    /// How often one could not be made.
+    failures: Cell<u64>,
     /// Who waits for a place, or for a connection that is being made.
     waiters: Rc<Waiters>,
 }
@@ -35,6 +37,8 @@ pub(super) enum Turn<'a> {
     Connect(Connecting<'a>),
     /// None came free within the time limit.
     TimedOut,
+    /// The connection that was waited for could not be made.
+    Failed,
 }
 
 /// A connection that is being made.
@@ -58,9 +62,13 @@ impl Multiplexed {
     /// Waits for a place or for leave to make a connection, at most `limit`. `max` connections are kept.
     pub async fn turn(&self, max: usize, limit: Duration) -> Turn<'_> {
         let mut limit = pin!(net::sleep(limit));
+        let failures = self.failures.get();
         poll_fn(|cx| {
             if let Some(lease) = self.reserve() {
                 return Poll::Ready(Turn::Place(lease));
+            }
+            if self.failures.get() != failures {
+                return Poll::Ready(Turn::Failed);
             }
             let staying = self.clients.borrow().iter().filter(|client| !client.is_leaving()).count();
             if self.connecting.get() == 0 && staying < max {
@@ -79,6 +87,11 @@ impl Multiplexed {
     pub fn begin(&self) -> Connecting<'_> {
         self.connecting.set(self.connecting.get() + 1);
         Connecting(self)
+    }
+
+    /// Notes that a connection could not be made: who waits for it need not try in turn.
+    pub fn failed(&self) {
+        self.failures.set(self.failures.get() + 1);
     }
 
     /// Takes a connection that was just made, and a place on it.
