@@ -98,7 +98,10 @@ impl Multiplexed {
     pub fn add(&self, stream: tls::Stream, settings: &Settings, send_limit: Duration) -> Option<Lease> {
         let (client, run) = client::connect(stream, settings, send_limit, self.waiters.clone())?;
         net::spawn(run);
-        let lease = client.reserve().map(|lease| Lease { first: true, ..lease });
+        let mut lease = client.reserve();
+        if let Some(lease) = &mut lease {
+            lease.first = true;
+        }
         self.clients.borrow_mut().push(client);
         lease
     }
