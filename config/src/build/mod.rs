@@ -10,6 +10,7 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod names;
 mod plugin;
@@ -113,6 +114,7 @@ impl<'a> Builder<'a> {
             shards: runtime::shards(&single("shards").section("shards")),
             xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp")),
             http: http::http(&single("http").section("http")),
+            http2: http2::http2(&single("http2").section("http2")),
             limits: runtime::limits(&single("limits").section("limits")),
             timeouts,
             trusted_proxies: single("trusted_proxies").cidrs("trusted_proxies"),

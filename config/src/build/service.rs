@@ -4,7 +4,7 @@ use super::{Builder, Document, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    Address, Defaults, Destination, Protocol, Scope, Service, ServiceRef, Timeouts, UpstreamTls,
+    Address, Defaults, Destination, HttpVersion, Protocol, Scope, Service, ServiceRef, Timeouts, UpstreamTls,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};
@@ -87,6 +87,7 @@ impl<'a> Builder<'a> {
             name: fields.optional_string("name").unwrap_or_else(|| fields.path().to_owned()),
             id: fields.optional_string("id"),
             protocol: location.protocol,
+            http_version: http_version(fields, location.protocol),
             destination,
             path: location.path.filter(|path| path != "/"),
             connect_timeout: fields.duration("connect_timeout"),
@@ -134,6 +135,22 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+}
+
+fn http_version(fields: &Fields<'_>, protocol: Protocol) -> HttpVersion {
+    let grpc = matches!(protocol, Protocol::Grpc | Protocol::Grpcs);
+    match fields.optional_word("http_version") {
+        None if grpc => HttpVersion::Two,
+        None => HttpVersion::One,
+        Some("2") => HttpVersion::Two,
+        Some(word) if grpc => {
+            let fault = Fault::new(format!("gRPC is spoken in HTTP/2, not in {word}"));
+            fields.error("http_version", fault.hint("leave it out"));
+            HttpVersion::Two
+        }
+        Some("auto") => HttpVersion::Auto,
+        Some(_) => HttpVersion::One,
     }
 }
 

@@ -7,6 +7,7 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod runtime;
 mod service;
@@ -15,6 +16,7 @@ mod upstream;
 pub use self::consumer::{ACL, BASIC_AUTH, CONSUMER, HMAC_AUTH, JWT_SECRET, KEY_AUTH};
 pub use self::edge::{CA_CERTIFICATE, CERTIFICATE, LISTENER, LISTENER_TLS, SNI};
 pub use self::http::HTTP;
+pub use self::http2::HTTP2;
 pub use self::kernel::{XDP, XDP_COSTS, XDP_LIMIT, XDP_LIMITS};
 pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
 pub use self::service::{PLUGIN, ROUTE, SERVICE};
@@ -78,6 +80,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new("shards", Kind::Section(&SHARDS), "The threads that carry traffic."),
     Key::new("xdp", Kind::Section(&XDP), "The part that runs in the kernel. Without this section it is off."),
     Key::new("http", Kind::Section(&HTTP), "How requests are read."),
+    Key::new("http2", Kind::Section(&HTTP2), "What an HTTP/2 connection may do."),
     Key::new("limits", Kind::Section(&LIMITS), "Bounds on sizes and numbers."),
     Key::new("timeouts", Kind::Section(&TIMEOUTS), "Bounds on time."),
     Key::new(

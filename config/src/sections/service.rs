@@ -23,6 +23,12 @@ const SERVICE_KEYS: &[Key] = &[
         "How to speak to the targets. Others than http and https are kept for later.",
     )
     .default("http"),
+    Key::new(
+        "http_version",
+        Kind::Word(&["1.1", "2", "auto"]),
+        "The HTTP spoken to the targets: `2` by ALPN over TLS and without negotiation otherwise; `auto` leaves it to ALPN. \
+         Left out: `2` for grpc and grpcs, else `1.1`.",
+    ),
     Key::new("host", Kind::Text(&text::HOST), "The name of an upstream, else a DNS name or address."),
     Key::new(
         "port",

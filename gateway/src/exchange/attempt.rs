@@ -30,7 +30,7 @@ use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
 use crate::upstream::retry::{self, RetryDecision, Where};
-use crate::upstream::{AcquireError, Load, LocalUpstream, Pool, TargetSpec, UpstreamConnection};
+use crate::upstream::{AcquireError, Connected, Load, LocalUpstream, Pool, TargetSpec, UpstreamConnection};
 
 /// Interim responses that are relayed before one exchange's final response; more is a fault of the target.
 const INTERIM_MAX: u32 = 16;
@@ -270,14 +270,17 @@ impl<'a> Attempts<'a> {
     ) -> Result<UpstreamConnection, Failure> {
         record.sent_ns = Some(now_ns);
         let stale = matches!(self.last, Some(Failure { reused: true, kind: retry::Failure::Reset, .. }));
-        if !stale && let Some(connection) = target.pool.reuse(now_ns) {
+        if !stale && let Some(Connected::Http1(connection)) = target.pool.reuse(now_ns) {
             shard.metrics.upstream_reuses.inc();
             return Ok(connection);
         }
         shard.metrics.upstream_connects.inc();
         let connection = target.pool.connect(self.connect_timeout).await.map_err(Failure::connect)?;
         record.connected_ns = Some(clock::now_ns());
-        Ok(connection)
+        match connection {
+            Connected::Http1(connection) => Ok(connection),
+            Connected::Http2(_) => Err(Failure::connect(AcquireError::NoHttp2)),
+        }
     }
 
     /// Takes note of a response whose connection is in use for long.

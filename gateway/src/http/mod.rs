@@ -13,6 +13,7 @@
 mod authority;
 pub mod date;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod known;
 pub mod method;

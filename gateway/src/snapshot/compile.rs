@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
-use super::{Listener, Route, Service, Snapshot, Times, edges, plugins, upstreams};
+use super::{Listener, Route, Service, Snapshot, Times, edges, http2, plugins, upstreams};
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
@@ -92,6 +92,7 @@ pub fn compile(
             allow_underscores: true,
             ..head_limits
         },
+        h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter: limiter,
         config,
@@ -135,6 +136,7 @@ fn compile_services(
                 first_byte_timeout: service.first_byte_timeout,
                 body_idle_timeout: service.body_idle_timeout,
                 retries: service.retries,
+                http_version: http2::version(service.http_version),
                 tls,
                 tls_key,
             }

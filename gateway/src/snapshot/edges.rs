@@ -96,7 +96,7 @@ pub fn client(
         settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
     }
     let key = match material(config, &settings) {
-        Ok(material) => format!("{settings:?} {:016x}", super::upstreams::stable_hash(&material)),
+        Ok(material) => format!("{settings:?} {:?} {:016x}", service.http_version, super::upstreams::stable_hash(&material)),
         Err(error) => {
             found.error(service.origin.span, &service.origin.path, error.to_string());
             return None;
@@ -105,7 +105,7 @@ pub fn client(
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
     }
-    match build_client(config, &settings) {
+    match build_client(config, &settings, super::http2::alpn(service.http_version)) {
         Ok(client) => {
             known.insert(key.clone(), client.clone());
             Some((client, key))
@@ -130,6 +130,7 @@ fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u
 pub fn build_client(
     config: &Config,
     settings: &config::UpstreamTls,
+    alpn: Vec<tls::Alpn>,
 ) -> Result<tls::ClientConfig, tls::TlsError> {
     let verify = if !settings.verify {
         Verify::Off
@@ -154,6 +155,6 @@ pub fn build_client(
         verify,
         identity,
         versions: VersionRange { min: Version::V12, max: Version::V13 },
-        alpn: vec![tls::Alpn::Http11],
+        alpn,
     })
 }

@@ -11,6 +11,7 @@
 
 mod compile;
 mod edges;
+mod http2;
 mod local;
 mod plugins;
 mod probes;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use portcullis_config as config;
 
 use crate::http::h1::HeadLimits;
+use crate::http::h2;
 use crate::id::{Generation, ServiceId, UpstreamId};
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
@@ -33,7 +35,7 @@ use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
 use crate::route::Router;
 use crate::tls;
-use crate::upstream::UpstreamSpec;
+use crate::upstream::{HttpVersion, UpstreamSpec};
 
 pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
@@ -57,6 +59,8 @@ pub struct Snapshot {
     /// Of requests.
     pub head_limits: HeadLimits,
     pub response_head_limits: HeadLimits,
+    /// What an HTTP/2 connection from a client is allowed.
+    pub h2: h2::Settings,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
 }
@@ -92,6 +96,7 @@ pub struct Service {
     pub body_idle_timeout: Duration,
     /// Attempts after the first.
     pub retries: u32,
+    pub http_version: HttpVersion,
     /// TLS towards the targets, with the server name per target.
     pub tls: Option<tls::ClientConfig>,
     /// Tells pools of different TLS settings apart; stable across reloads.

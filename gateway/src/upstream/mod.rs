@@ -21,7 +21,9 @@ use portcullis_config::HashKey;
 
 use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 
-pub use pool::{AcquireError, Connector, Pool, PoolKey, PoolLimits, UpstreamConnection};
+pub use pool::{
+    AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
+};
 
 /// An upstream as all shards see it.
 pub struct UpstreamSpec {
