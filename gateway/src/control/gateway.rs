@@ -94,7 +94,7 @@ impl Gateway {
             draining: false,
             dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
-            ticketer: Ticketer::new().context("ticket keys")?,
+            ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
             registry,
         })
     }
