@@ -14,6 +14,7 @@ mod edges;
 mod local;
 mod plugins;
 mod streams;
+mod times;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub use compile::{CompileContext, compile};
 pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
 pub use streams::StreamRoutes;
+pub use times::Times;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -80,6 +82,7 @@ pub struct Route {
     pub https_redirect_status: u16,
     /// Bytes of request body; more is 413.
     pub body_limit: u64,
+    pub times: Times,
     /// Tokens that a request takes from the bucket of its source; `None` for the general cost.
     pub cost: Option<u32>,
     /// Its counters on every shard; the same for the same name across reloads.

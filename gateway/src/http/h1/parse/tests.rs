@@ -141,9 +141,9 @@ fn methods_that_are_refused_get_405() {
 }
 
 #[test]
-fn other_protocols_are_refused_at_their_first_bytes() {
+fn other_protocols_are_refused_at_their_first_bytes_rfc9113_3_4() {
     for (text, want) in [
-        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Reason::UnsupportedVersion),
+        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Reason::H2Preface),
         (b"\x16\x03\x01\x02\x00\x01\x00", Reason::BadMethod),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Reason::BadRequestLine),
         (b"\0\0\0\0", Reason::BadMethod),
