@@ -97,6 +97,7 @@ pub fn compile(
         },
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter: limiter,
+        tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
         streams,
         ticket_keys,
         expiries: loaded.expiries,

@@ -42,6 +42,7 @@ pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
 pub use streams::StreamRoutes;
 pub use times::Times;
+pub use upstreams::stable_hash;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -62,6 +63,8 @@ pub struct Snapshot {
     pub response_head_limits: HeadLimits,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
+    /// Some target is told where the client connected to.
+    pub tells_destination: bool,
     /// Routes for TLS streams that are passed on.
     pub streams: StreamRoutes,
     /// Keys of session tickets, where the configuration names a file of them.

@@ -187,18 +187,24 @@ fn emails(certificate: &[u8]) -> Option<Vec<String>> {
     Some(found)
 }
 
+/// A client with a certificate made on the spot, for unit tests.
+#[cfg(test)]
+pub fn fixture(params: &rcgen::CertificateParams) -> Arc<Peer> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Peer::new(std::slice::from_ref(certificate.der())).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use rcgen::{CertificateParams, DnType, SanType};
 
     fn peer(make: impl FnOnce(&mut CertificateParams)) -> Arc<Peer> {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         make(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Peer::new(std::slice::from_ref(certificate.der())).unwrap()
+        fixture(&params)
     }
 
     #[test]
