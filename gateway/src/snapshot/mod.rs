@@ -13,6 +13,7 @@ mod compile;
 mod edges;
 mod local;
 mod plugins;
+mod probes;
 mod streams;
 mod times;
 mod upstreams;
