@@ -10,6 +10,7 @@
 pub mod balance;
 pub mod health;
 mod pool;
+mod preamble;
 pub mod probe;
 pub mod retry;
 
@@ -21,6 +22,7 @@ use portcullis_config::HashKey;
 
 use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 
+pub use preamble::{Preamble, proxy_header};
 pub use pool::{
     AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
 };
