@@ -4,8 +4,8 @@ use super::{Builder, Document, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    Address, Defaults, Destination, HttpVersion, Protocol, ProxyHeader, Scope, Service, ServiceRef, SubjectNames,
-    Timeouts, UpstreamTls,
+    Address, Defaults, Destination, HttpVersion, Protocol, ProxyHeader, Scope, Service, ServiceRef,
+    SubjectNames, Timeouts, UpstreamTls,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};

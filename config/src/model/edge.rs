@@ -86,7 +86,7 @@ pub struct ListenerTls {
     pub client_auth: ClientAuth,
     /// Whether connections are passed on unopened.
     pub passthrough: Passthrough,
-    /// Application protocols offered, best first. `h2` is kept but not acted on yet.
+    /// Application protocols offered, best first.
     pub alpn: Vec<Alpn>,
     /// Whether sessions can be resumed with tickets.
     pub session_tickets: bool,

@@ -3,7 +3,8 @@
 use portcullis_abi::Reason;
 use portcullis_config::RedirectHttps;
 
-use super::connection::Downstream;
+use super::client::Client;
+use super::downstream::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
 use super::{forward, refuse, tunnel};
@@ -30,14 +31,21 @@ pub struct Admitted {
 pub fn admit(
     shard: &Shard,
     local: &Local,
+    client: &Client<'_>,
     down: &mut Downstream,
     record: &mut Record,
 ) -> Result<Admitted, Box<Response>> {
     let refused = |refusal: Refusal| refuse::response(refusal.status, refusal.reason);
-    let framing = h1::request_framing(&down.request).map_err(|refusal| {
-        record.malformed = true;
-        refused(refusal)
-    })?;
+    let framing = match client {
+        Client::Http1(_) => h1::request_framing(&down.request).map_err(|refusal| {
+            record.malformed = true;
+            refused(refusal)
+        })?,
+        Client::Http2(client) if client.protocol.is_some() => {
+            return Err(refuse::response(501, Reason::ConnectRefused));
+        }
+        Client::Http2(client) => client.known_framing(),
+    };
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
@@ -48,11 +56,7 @@ pub fn admit(
 
     let config = &local.snapshot.config;
     record.response_write = config.timeouts.response_write;
-    record.in_hand = match framing {
-        BodyFraming::None => Some(0),
-        BodyFraming::Length(n) if n <= down.intake.unread().len() as u64 => Some(n as usize),
-        _ => None,
-    };
+    record.in_hand = client.in_hand(framing);
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
         && !shard.draining()
@@ -162,14 +166,14 @@ pub fn charge(
 }
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
-pub fn may_keep(shard: &Shard, down: &mut Downstream, record: &Record) -> bool {
+pub fn may_keep(shard: &Shard, client: &mut Client<'_>, record: &Record) -> bool {
     let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
         return false;
     };
     if record.malformed || record.body_touched {
         return false;
     }
-    down.intake.consume(in_hand);
+    client.consume(in_hand);
     true
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::connection::Downstream;
+use super::downstream::Downstream;
 use super::shard::Shard;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
@@ -80,13 +80,6 @@ impl Record {
             response_write: Duration::from_secs(30),
             tunnel_ns: None,
         }
-    }
-
-    /// Counts the bytes of an answer of ours.
-    pub fn count_answer(&mut self, answer: &[u8]) {
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
-        self.head_bytes = end as u64;
-        self.response_bytes = (answer.len() - end) as u64;
     }
 
     /// From the request to the last byte of its answer. How long a tunnel was open says nothing about latency.

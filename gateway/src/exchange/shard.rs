@@ -14,8 +14,8 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::tunnel::Notice;
-use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
+use crate::http::{Head, h2};
 use crate::id::ShardId;
 use crate::limit::{Connections, Table, WallClock, random_secret};
 use crate::log::{self, Outbox, ShardLog};
@@ -129,6 +129,9 @@ impl Shard {
     pub fn begin_drain(&self) {
         self.draining.set(true);
         self.watches.borrow_mut().clear();
+        for control in self.open.borrow().values().filter_map(|connection| connection.streams.as_ref()) {
+            control.drain();
+        }
     }
 
     /// Whether no connection is open.
@@ -209,7 +212,8 @@ impl Shard {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         let busy = Rc::new(Cell::new(false));
-        self.open.borrow_mut().insert(number, Visible { cutter, busy: busy.clone() });
+        let visible = Visible { cutter, busy: busy.clone(), streams: None };
+        self.open.borrow_mut().insert(number, visible);
         self.metrics.connections_active.inc();
         Some(OpenConnection { shard: self.clone(), number, source, busy })
     }
@@ -217,8 +221,10 @@ impl Shard {
     /// Ends the connections on which nothing is under way.
     pub fn cut_idle(&self) {
         for connection in self.open.borrow().values() {
-            if !connection.busy.get() {
-                connection.cutter.cut();
+            match &connection.streams {
+                Some(control) if control.is_idle() => control.close(),
+                None if !connection.busy.get() => connection.cutter.cut(),
+                _ => {}
             }
         }
     }
@@ -311,6 +317,8 @@ fn hex(value: u64, out: &mut [u8]) {
 struct Visible {
     cutter: Cutter,
     busy: Rc<Cell<bool>>,
+    /// It speaks HTTP/2.
+    streams: Option<h2::Control>,
 }
 
 /// A downstream connection that is open.
@@ -326,6 +334,16 @@ impl OpenConnection {
     #[inline]
     pub fn set_busy(&self, busy: bool) {
         self.busy.set(busy);
+    }
+
+    /// Says that it carries streams, and how they are ended.
+    pub fn is_shared(&self, control: h2::Control) {
+        if self.shard.draining() {
+            control.drain();
+        }
+        if let Some(visible) = self.shard.open.borrow_mut().get_mut(&self.number) {
+            visible.streams = Some(control);
+        }
     }
 }
 

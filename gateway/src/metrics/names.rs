@@ -58,6 +58,9 @@ metrics! {
     CONNECTIONS: Counter "downstream_connections_total" "Client connections accepted, by shard.";
     CONNECTIONS_ACTIVE: Gauge "downstream_connections_active" "Client connections open, by shard.";
     CONNECTIONS_REFUSED: Counter "downstream_connections_refused_total" "Client connections closed at once, by shard.";
+    HTTP2_CONNECTIONS: Counter "downstream_http2_connections_total" "Client connections that speak HTTP/2.";
+    HTTP2_STREAMS: Counter "downstream_http2_streams_total" "Requests on client connections of HTTP/2.";
+    HTTP2_STREAMS_ACTIVE: Gauge "downstream_http2_streams_active" "Those in progress.";
     TUNNELS: Counter "tunnels_total" "Connections that became tunnels (WebSocket).";
     TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";

@@ -95,6 +95,9 @@ impl Registry {
         self.by_shard(out, &names::CONNECTIONS, |shard| shard.connections_accepted.get().into());
         self.by_shard(out, &names::CONNECTIONS_ACTIVE, |shard| shard.connections_active.get().into());
         self.by_shard(out, &names::CONNECTIONS_REFUSED, |shard| shard.connections_refused.get().into());
+        out.family(&names::HTTP2_CONNECTIONS).sample(&[], self.count(|shard| &shard.http2_connections));
+        out.family(&names::HTTP2_STREAMS).sample(&[], self.count(|shard| &shard.http2_streams));
+        out.family(&names::HTTP2_STREAMS_ACTIVE).sample(&[], self.level(|shard| &shard.http2_streams_active));
         out.family(&names::TUNNELS).sample(&[], self.count(|shard| &shard.tunnels));
         out.family(&names::TUNNELS_ACTIVE).sample(&[], self.level(|shard| &shard.tunnels_active));
         out.family(&names::DOWNSTREAM_BYTES)

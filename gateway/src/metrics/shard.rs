@@ -28,6 +28,12 @@ pub struct ShardMetrics {
     pub tunnels: Counter,
     /// Tunnels open.
     pub tunnels_active: Gauge,
+    /// Downstream connections that speak HTTP/2.
+    pub http2_connections: Counter,
+    /// Requests on them.
+    pub http2_streams: Counter,
+    /// Those in progress.
+    pub http2_streams_active: Gauge,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -73,6 +79,9 @@ impl Default for ShardMetrics {
             tls_failed: Default::default(),
             tunnels: Counter::default(),
             tunnels_active: Gauge::default(),
+            http2_connections: Counter::default(),
+            http2_streams: Counter::default(),
+            http2_streams_active: Gauge::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),

@@ -136,6 +136,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Without it and with `passthrough`, only streams that are passed on are taken.
     pub tls: Option<tls::ServerConfig>,
+    /// HTTP/2 is spoken without TLS to who begins with it.
+    pub h2c: bool,
     /// Streams are passed on unopened where a route says so.
     pub passthrough: bool,
     pub redirect_https: Option<config::RedirectHttps>,

@@ -22,10 +22,10 @@ use portcullis_config::HashKey;
 
 use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 
-pub use preamble::{Preamble, proxy_header};
 pub use pool::{
     AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
 };
+pub use preamble::{Preamble, proxy_header};
 
 /// An upstream as all shards see it.
 pub struct UpstreamSpec {

@@ -198,7 +198,8 @@ impl Shared {
     }
 }
 
-struct Place(Rc<Shared>);
+/// A place for one stream on a connection; given back by dropping it.
+pub struct Place(Rc<Shared>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -224,7 +225,11 @@ impl Lease {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn request(mut self, request: &RequestHead, outgoing: Outgoing) -> Result<(SendBody, Response), ClientError> {
+    pub fn request(
+        mut self,
+        request: &RequestHead,
+        outgoing: Outgoing,
+    ) -> Result<(SendBody, Response), ClientError> {
         let message = request::write(request, outgoing).ok_or(ClientError::Malformed)?;
         let sent = self.requests.send_request(message, outgoing.end).map_err(|error| {
             self.place.0.leave();
@@ -236,7 +241,10 @@ impl Lease {
         })?;
         let (response, stream) = sent;
         let method = request.upstream_method();
-        Ok((SendBody::new(stream, outgoing.end), Response { response, method, body: None, place: self.place }))
+        Ok((
+            SendBody::new(stream, outgoing.end),
+            Response { response, method, body: None, place: self.place },
+        ))
     }
 
     /// Whether the target takes an extended CONNECT (RFC 8441 section 3); known once its settings are there.
@@ -266,7 +274,11 @@ impl Response {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn head(&mut self, limits: &HeadLimits, out: &mut ResponseHead) -> Result<Received, ClientError> {
+    pub async fn head(
+        &mut self,
+        limits: &HeadLimits,
+        out: &mut ResponseHead,
+    ) -> Result<Received, ClientError> {
         let interim = poll_fn(|cx| match self.response.poll_informational(cx) {
             Poll::Ready(Some(interim)) => Poll::Ready(interim.map(Some)),
             Poll::Ready(None) => Poll::Ready(Ok(None)),
@@ -291,15 +303,9 @@ impl Response {
         Ok(Received::Final(framing))
     }
 
-    /// The body, after the final head. The place on the connection is given back with it.
-    pub fn into_body(self) -> Option<ResponseBody> {
+    /// The body, after the final head. The place on the connection is kept for as long as it is received.
+    pub fn into_body(self) -> Option<(RecvBody, Place)> {
         let Response { body, place, .. } = self;
-        body.map(|body| ResponseBody { body: RecvBody::new(body), _place: place })
+        body.map(|body| (RecvBody::new(body), place))
     }
-}
-
-/// The body of a response.
-pub struct ResponseBody {
-    pub body: RecvBody,
-    _place: Place,
 }
