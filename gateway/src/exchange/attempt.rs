@@ -83,7 +83,7 @@ impl<'a> Attempts<'a> {
             upstream,
             service,
             policy: retry::Policy { retries: plan.service.retries, ..retry::Policy::default() },
-            connect_timeout: plan.service.connect_timeout,
+            connect_timeout: plan.times.connect,
             preamble: plan.preamble.clone(),
             idempotent: plan.method.is_idempotent(),
             replayable: plan.in_hand.is_some(),

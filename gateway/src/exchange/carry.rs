@@ -70,7 +70,7 @@ pub async fn carry(
     let mut pump = begin_request(plan, source, sink, &request_bytes).await?;
     let version = request.version();
     // The target has its time to answer from when it has the request; what comes before has limits of its own.
-    let over = || limit.cut_after(plan.service.first_byte_timeout);
+    let over = || limit.cut_after(plan.times.first_byte);
     if pump.is_complete() {
         over();
     }
@@ -168,7 +168,7 @@ async fn begin_request<'a>(
     match (source, sink) {
         (_, Sink::Http1 { tx, out }) if plan.in_hand.is_some() => {
             payload.set(plan.in_hand.unwrap_or(0) as u64);
-            tx.deadline().arm(plan.service.write_timeout);
+            tx.deadline().arm(plan.times.upstream_write);
             tx.send(out).await.map_err(Failure::send)?;
             Ok(Pump::Done(Ok(())))
         }
@@ -279,8 +279,8 @@ fn response_leg(plan: &Plan<'_>, framings: &Framings) -> Leg {
     Leg {
         coding: if chunked { Coding::Chunked } else { Coding::Identity },
         trailers: plan.takes_trailers || plan.version == Version::Http2,
-        receive_idle: plan.service.body_idle_timeout,
-        send: plan.response_write,
+        receive_idle: plan.times.upstream_body_idle,
+        send: plan.times.response_write,
         watch: true,
     }
 }

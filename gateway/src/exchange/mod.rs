@@ -146,6 +146,7 @@ async fn decide<'a>(
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
     }
+    record.response_write = chosen.times.response_write;
     let Some(plan) = Plan::new(local, down, chosen, cx, matched_len, admitted, record) else {
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
@@ -185,7 +186,8 @@ async fn forward(
                     attempts.answered(&target, record.upstream_status, answered_ns);
                     if carried.upgraded {
                         // Boxed: connections that never become tunnels need no room for one.
-                        let run = tunnel::run(shard, client, down, record, &mut channel, plan.tunnel_idle);
+                        let run =
+                            tunnel::run(shard, client, down, record, &mut channel, plan.times.tunnel_idle);
                         let next = Box::pin(run).await;
                         channel.close(target.pool(), false, answered_ns);
                         return Ok(next);

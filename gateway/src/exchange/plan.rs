@@ -4,7 +4,6 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis_config::{PathHandling, ProxyHeader};
@@ -23,7 +22,7 @@ use crate::http::h2::client::Outgoing;
 use crate::http::{Known, Method, RequestHead, Version};
 use crate::plugin::Cx;
 use crate::plugin::chain::Chain;
-use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
+use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
 use crate::upstream::{Preamble, proxy_header};
 
 /// What is to be sent, whichever target gets it.
@@ -40,7 +39,8 @@ pub struct Plan<'a> {
     pub keep_alive: bool,
     /// The client reads trailer fields.
     pub takes_trailers: bool,
-    pub response_write: Duration,
+    /// The route's time limits.
+    pub times: Times,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
     framing: BodyFraming,
@@ -52,8 +52,6 @@ pub struct Plan<'a> {
     preserve_host: bool,
     /// The connection is to become a tunnel.
     pub upgrade: bool,
-    /// How long a tunnel may be silent.
-    pub tunnel_idle: Duration,
     /// What connections to targets begin with.
     pub preamble: Preamble,
 }
@@ -80,7 +78,7 @@ impl<'a> Plan<'a> {
             version: down.request.version(),
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
-            response_write: record.response_write,
+            times: route.times,
             snapshot,
             local_service: local.service(service),
             framing: admitted.framing,
@@ -89,7 +87,6 @@ impl<'a> Plan<'a> {
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
             upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
-            tunnel_idle: snapshot.config.timeouts.tunnel_idle,
             preamble: preamble(&snapshot.services[service.index()], down, cx),
         };
         if plan.upgrade {
@@ -160,8 +157,8 @@ impl<'a> Plan<'a> {
             coding: if chunked { Coding::Chunked } else { Coding::Identity },
             trailers: stream,
             watch: false,
-            receive_idle: self.snapshot.config.timeouts.request_body_idle,
-            send: self.service.write_timeout,
+            receive_idle: self.times.request_body_idle,
+            send: self.times.upstream_write,
         }
     }
 }

@@ -108,7 +108,7 @@ async fn from_stream(
     loop {
         let Receive::Head(coming) = stream else { return Err(reset) };
         let head = unless(&halts.upstream, coming.head(limits, response));
-        let head = within(&halts.begun, plan.service.first_byte_timeout, head);
+        let head = within(&halts.begun, plan.times.first_byte, head);
         let head = reply.unless_gone(&Cut::Stream(&halts.upstream), head).await;
         if reply.is_gone() {
             return Err(Failure::client_gone());
@@ -155,7 +155,7 @@ impl Interim<'_> {
         }
         if response.status() != 100 && self.version != Version::Http10 {
             h1::strip_hop_by_hop(&mut response.head);
-            if !reply.interim(response, out, self.plan.response_write).await {
+            if !reply.interim(response, out, self.plan.times.response_write).await {
                 return Err(Failure::client_gone());
             }
         }
