@@ -184,7 +184,8 @@ type H2Connection = h2::server::Connection<Transport, Bytes>;
 enum State {
     /// The client's preface is not there yet.
     Preface(H2Handshake),
-    Open(Box<H2Connection>),
+    /// Taken out while it is polled.
+    Open(Option<Box<H2Connection>>),
     Over,
 }
 
@@ -224,7 +225,7 @@ impl<A: Application> Codec for Connection<'_, A> {
         self.control.listen(cx);
         if let State::Preface(handshake) = &mut self.state {
             match Pin::new(handshake).poll(cx) {
-                Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                Poll::Ready(Ok(connection)) => self.state = State::Open(Some(Box::new(connection))),
                 Poll::Ready(Err(error)) => {
                     self.over(Some(&error));
                     return Poll::Ready(());
@@ -236,12 +237,14 @@ impl<A: Application> Codec for Connection<'_, A> {
                 Poll::Pending => {}
             }
         }
-        if let State::Open(mut connection) = std::mem::replace(&mut self.state, State::Over) {
+        if let State::Open(connection) = &mut self.state
+            && let Some(mut connection) = connection.take()
+        {
             if self.poll_open(&mut connection, cx).is_ready() {
                 return Poll::Ready(());
             }
             self.control.0.idle.set(!connection.has_streams());
-            self.state = State::Open(connection);
+            self.state = State::Open(Some(connection));
         }
         self.watch();
         Poll::Pending
@@ -384,7 +387,7 @@ impl<A: Application> Connection<'_, A> {
     /// Sets the time limit of receiving by what the connection waits for.
     fn watch(&mut self) {
         let idle = match &self.state {
-            State::Open(connection) => !connection.has_streams(),
+            State::Open(Some(connection)) => !connection.has_streams(),
             _ => true,
         };
         let watch = match (self.guard.in_header_block(), idle) {
