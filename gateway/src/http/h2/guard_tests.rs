@@ -11,7 +11,16 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A guard that has seen the preface, and stream 1 opened.
 fn opened() -> Guard {
+    let mut guard = begun();
+    guard.received(&frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x82]), 0).unwrap();
+    // What that explains is no part of the test.
+    (guard.updates_due, guard.priorities_due) = (2, 0);
+    guard
+}
+
+fn begun() -> Guard {
     let mut guard = Guard::new(Thresholds::default());
     guard.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
     guard.received(&frame(kind::SETTINGS, 0, 0, &[]), 0).unwrap();
@@ -63,12 +72,12 @@ fn a_window_lasts_a_second() {
 
 #[test]
 fn what_an_honest_client_does_is_not_counted() {
-    let mut guard = opened();
+    let mut guard = begun();
     let now = 2 * S;
     for stream in 0..2000 {
         let id = stream * 2 + 1;
         // A request, its priority, and leave for the response: on the connection and on the stream.
-        guard.received(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &[0x82]), now).unwrap();
+        guard.received(&frame(kind::HEADERS, flag::END_HEADERS, id, &[0x82]), now).unwrap();
         guard.received(&frame(kind::PRIORITY, 0, id, &[0; 5]), now).unwrap();
         for _ in 0..10 {
             guard.sending(&frame(kind::DATA, 0, id, &[0; 100]), now, |_| unreachable!()).unwrap();
@@ -188,7 +197,49 @@ fn what_the_codec_answers_by_itself_is_told() {
 fn the_first_frame_is_settings_rfc9113_3_4() {
     let mut guard = Guard::new(Thresholds::default());
     guard.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
-    assert_eq!(guard.received(&frame(kind::PING, 0, 0, &[0; 8]), 0), Err(Violation::NoSettings));
+    assert_eq!(guard.received(&frame(kind::PING, 0, 0, &[0; 8]), 0), Err(Violation::Forbidden(PROTOCOL_ERROR)));
+}
+
+#[test]
+fn data_after_the_end_of_a_stream_rfc9113_5_1() {
+    let closed = Err(Violation::Forbidden(STREAM_CLOSED));
+    let data = |flags, stream| frame(kind::DATA, flags, stream, &[1]);
+    let head = |flags: u8, stream| frame(kind::HEADERS, flag::END_HEADERS | flags, stream, &[0x82]);
+    let check = |frames: &[Vec<u8>], expected| {
+        assert_eq!(begun().received(&frames.concat(), S), expected, "{frames:?}");
+    };
+    check(&[head(flag::END_STREAM, 1), data(0, 1)], closed);
+    check(&[head(0, 1), data(0, 1), data(flag::END_STREAM, 1)], Ok(()));
+    check(&[head(0, 1), data(flag::END_STREAM, 1), data(0, 1)], closed);
+    check(&[head(0, 1), head(flag::END_STREAM, 1), data(0, 1)], closed);
+    check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
+    check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
+    // Never opened: the codec's to say.
+    check(&[head(0, 1), data(0, 3)], Ok(()));
+    check(&[head(0, 1), data(0, 0)], Ok(()));
+}
+
+#[test]
+fn frames_have_their_length_rfc9113_6() {
+    let check = |kind: u8, flags: u8, length: usize, expected: bool| {
+        let seen = opened().received(&frame(kind, flags, 1, &vec![0; length]), S);
+        let expected = if expected { Ok(()) } else { Err(Violation::Forbidden(FRAME_SIZE_ERROR)) };
+        assert_eq!(seen, expected, "type {kind} of {length}");
+    };
+    for (kind, flags, right) in [
+        (kind::PRIORITY, 0, 5),
+        (kind::RST_STREAM, 0, 4),
+        (kind::WINDOW_UPDATE, 0, 4),
+        (kind::SETTINGS, 0, 12),
+        (kind::SETTINGS, flag::ACK, 0),
+        (kind::PING, 0, 8),
+        (kind::PING, flag::ACK, 8),
+    ] {
+        check(kind, flags, right, true);
+        check(kind, flags, right + 1, false);
+    }
+    check(kind::GOAWAY, 0, 7, false);
+    check(kind::GOAWAY, 0, 20, true);
 }
 
 #[test]

@@ -258,7 +258,8 @@ impl<A: Application> Codec for Connection<'_, A> {
             Ok(()) => Keep::Yes,
             Err(violation) => {
                 self.violation = Some(violation);
-                Keep::No
+                // The end of the preface may be among them. Of frames the codec sees no more: see `poll_open`.
+                Keep::Yes
             }
         }
     }
@@ -321,7 +322,7 @@ impl<A: Application> Connection<'_, A> {
         if let Some(violation) = self.violation {
             let (reason, code) = match violation {
                 Violation::TooMuch(reason) => (reason, h2::Reason::ENHANCE_YOUR_CALM),
-                Violation::NoSettings => (Reason::H2ProtocolError, h2::Reason::PROTOCOL_ERROR),
+                Violation::Forbidden(code) => (Reason::H2ProtocolError, code.into()),
             };
             self.ending = Ending { reason: Some(reason), abuse: true };
             return Some(code);
@@ -349,7 +350,7 @@ impl<A: Application> Connection<'_, A> {
         if let Some(violation) = self.violation {
             let reason = match violation {
                 Violation::TooMuch(reason) => reason,
-                Violation::NoSettings => Reason::H2ProtocolError,
+                Violation::Forbidden(_) => Reason::H2ProtocolError,
             };
             self.ending = Ending { reason: Some(reason), abuse: true };
         } else if error.is_some_and(|error| error.is_library() && error.is_go_away()) {
