@@ -282,7 +282,8 @@ impl H2 {
         let (mut status, mut body) = (0, Vec::new());
         loop {
             let frame = self.until(|frame| frame.stream == stream || frame.kind == kind::GOAWAY);
-            let frame = frame.unwrap_or_else(|| panic!("the connection ended within the response on {stream}"));
+            let frame =
+                frame.unwrap_or_else(|| panic!("the connection ended within the response on {stream}"));
             match frame.kind {
                 kind::HEADERS if status < 200 => status = status_of(&frame.payload),
                 kind::HEADERS => {}

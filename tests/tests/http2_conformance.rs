@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use portcullis_tests::gateway::{Gateway, Setup, Shared};
 use portcullis_tests::h2::{
-    Frame, H2, PREFACE, Silence, block, code, flag, frame, get, kind, post, pseudo, reset, settings, window_update,
+    Frame, H2, PREFACE, Silence, block, code, flag, frame, get, kind, post, pseudo, reset, settings,
+    window_update,
 };
 use portcullis_tests::origin::{Echo, Origin, Script, Wire};
 
@@ -56,13 +57,17 @@ fn check(what: &str, h2: &mut H2, expected: &Expect<'_>) {
     match expected {
         Expect::Connection(codes) => {
             let said = h2.end();
-            assert!(said.is_some_and(|said| codes.contains(&said)), "{what}: ended with {said:?}, not {codes:?}");
+            assert!(
+                said.is_some_and(|said| codes.contains(&said)),
+                "{what}: ended with {said:?}, not {codes:?}"
+            );
         }
         Expect::Stream(stream, codes) => {
             let ended = |frame: &Frame| {
                 frame.kind == kind::GOAWAY || (frame.kind == kind::RST_STREAM && frame.stream == *stream)
             };
-            let end = h2.until(ended).unwrap_or_else(|| panic!("{what}: the connection ended without a word"));
+            let end =
+                h2.until(ended).unwrap_or_else(|| panic!("{what}: the connection ended without a word"));
             assert!(codes.contains(&end.code()), "{what}: {end:?}, not {codes:?}");
             if end.kind == kind::RST_STREAM {
                 h2.expect_alive();
@@ -116,7 +121,11 @@ fn section_3_4_connection_preface() {
 #[test]
 fn section_4_1_frame_format() {
     case("a frame of unknown type", &frame(0xfa, 0, 0, b"anything"), &Expect::Alive);
-    case("a frame of unknown type on a stream", &[frame(0xfa, 0xff, 1, b"x"), get(1, "/")].concat(), &Expect::Status(1, 200));
+    case(
+        "a frame of unknown type on a stream",
+        &[frame(0xfa, 0xff, 1, b"x"), get(1, "/")].concat(),
+        &Expect::Status(1, 200),
+    );
     case("undefined flags", &frame(kind::PING, 0xfe, 0, &[0; 8]), &Expect::Alive);
     case("a reserved bit", &frame(kind::PING, 0, 0x8000_0000, &[0; 8]), &Expect::Alive);
 }
@@ -135,7 +144,11 @@ fn section_4_3_header_compression() {
     let broken = frame(kind::HEADERS, END, 1, &[0x40, 0x0a, b'x']);
     case("a block that ends within a field", &broken, &Expect::Connection(COMPRESSION));
     let open = headers(flag::END_STREAM, 1, &pseudo("GET", "/"));
-    case("PRIORITY within a block", &[open.clone(), frame(kind::PRIORITY, 0, 1, &[0; 5])].concat(), &PROTOCOL);
+    case(
+        "PRIORITY within a block",
+        &[open.clone(), frame(kind::PRIORITY, 0, 1, &[0; 5])].concat(),
+        &PROTOCOL,
+    );
     case("another stream within a block", &[open.clone(), get(3, "/")].concat(), &PROTOCOL);
     case("a PING within a block", &[open.clone(), frame(kind::PING, 0, 0, &[0; 8])].concat(), &PROTOCOL);
     case("an unknown type within a block", &[open, frame(0xfa, 0, 0, &[])].concat(), &PROTOCOL);
@@ -149,7 +162,11 @@ fn section_5_1_stream_states() {
     case("DATA on an idle stream", &frame(kind::DATA, flag::END_STREAM, 1, b"x"), &PROTOCOL);
     case("RST_STREAM on an idle stream", &reset(1, code::CANCEL), &PROTOCOL);
     case("WINDOW_UPDATE on an idle stream", &window_update(1, 100), &PROTOCOL);
-    case("CONTINUATION on an idle stream", &frame(kind::CONTINUATION, 4, 1, &block(&pseudo("GET", "/"))), &PROTOCOL);
+    case(
+        "CONTINUATION on an idle stream",
+        &frame(kind::CONTINUATION, 4, 1, &block(&pseudo("GET", "/"))),
+        &PROTOCOL,
+    );
 
     let closed = Expect::Stream(1, &[code::STREAM_CLOSED]);
     case("DATA on a half-closed stream", &[get(1, "/"), frame(kind::DATA, 1, 1, b"x")].concat(), &closed);
@@ -161,7 +178,11 @@ fn section_5_1_stream_states() {
 
     let gone = [post(1, "/"), reset(1, code::CANCEL)].concat();
     case("DATA after RST_STREAM", &[gone.clone(), frame(kind::DATA, 1, 1, b"x")].concat(), &closed);
-    case("HEADERS after RST_STREAM", &[gone.clone(), get(1, "/")].concat(), &Expect::Stream(1, &[code::STREAM_CLOSED, code::PROTOCOL_ERROR]));
+    case(
+        "HEADERS after RST_STREAM",
+        &[gone.clone(), get(1, "/")].concat(),
+        &Expect::Stream(1, &[code::STREAM_CLOSED, code::PROTOCOL_ERROR]),
+    );
     case("CONTINUATION after RST_STREAM", &[gone, more].concat(), &PROTOCOL);
 
     let suite = suite();
@@ -174,11 +195,18 @@ fn section_5_1_stream_states() {
     h2.send(&get(1, "/"));
     h2.response(1);
     h2.send(&get(1, "/"));
-    check("HEADERS on a closed stream", &mut h2, &Expect::Stream(1, &[code::STREAM_CLOSED, code::PROTOCOL_ERROR]));
+    check(
+        "HEADERS on a closed stream",
+        &mut h2,
+        &Expect::Stream(1, &[code::STREAM_CLOSED, code::PROTOCOL_ERROR]),
+    );
     let mut h2 = H2::open(suite.gateway.addr());
     h2.send(&get(1, "/"));
     h2.response(1);
-    h2.send(&[window_update(1, 10), reset(1, code::CANCEL), frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 9])].concat());
+    h2.send(
+        &[window_update(1, 10), reset(1, code::CANCEL), frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 9])]
+            .concat(),
+    );
     check("what may come late on a closed stream", &mut h2, &Expect::Alive);
 }
 
@@ -206,25 +234,48 @@ fn section_5_1_2_stream_concurrency() {
     for stream in 0..101 {
         h2.send(&post(stream * 2 + 1, "/"));
     }
-    check("one stream too many", &mut h2, &Expect::Stream(201, &[code::REFUSED_STREAM, code::PROTOCOL_ERROR]));
+    check(
+        "one stream too many",
+        &mut h2,
+        &Expect::Stream(201, &[code::REFUSED_STREAM, code::PROTOCOL_ERROR]),
+    );
 }
 
 #[test]
 fn section_5_3_priority_is_deprecated_but_checked() {
     let own = [&1u32.to_be_bytes()[..], &[255]].concat();
     let head = [own.clone(), block(&pseudo("GET", "/"))].concat();
-    case("HEADERS that depend on themselves", &frame(kind::HEADERS, END | flag::PRIORITY, 1, &head), &MALFORMED);
-    case("PRIORITY that depends on itself", &[post(1, "/"), frame(kind::PRIORITY, 0, 1, &own)].concat(), &MALFORMED);
+    case(
+        "HEADERS that depend on themselves",
+        &frame(kind::HEADERS, END | flag::PRIORITY, 1, &head),
+        &MALFORMED,
+    );
+    case(
+        "PRIORITY that depends on itself",
+        &[post(1, "/"), frame(kind::PRIORITY, 0, 1, &own)].concat(),
+        &MALFORMED,
+    );
     let other = [&[0x80, 0, 0, 9, 3][..], &block(&pseudo("GET", "/"))].concat();
-    case("HEADERS with a priority", &frame(kind::HEADERS, END | flag::PRIORITY, 1, &other), &Expect::Status(1, 200));
-    case("PRIORITY on an idle stream", &[frame(kind::PRIORITY, 0, 7, &[0; 5]), get(9, "/")].concat(), &Expect::Status(9, 200));
+    case(
+        "HEADERS with a priority",
+        &frame(kind::HEADERS, END | flag::PRIORITY, 1, &other),
+        &Expect::Status(1, 200),
+    );
+    case(
+        "PRIORITY on an idle stream",
+        &[frame(kind::PRIORITY, 0, 7, &[0; 5]), get(9, "/")].concat(),
+        &Expect::Status(9, 200),
+    );
 }
 
 #[test]
 fn section_5_4_errors_of_a_stream_leave_the_others_alone() {
     let suite = suite();
     let mut h2 = H2::open(suite.gateway.addr());
-    h2.send(&[post(1, "/one"), get_with(3, &[("connection", "close")]), frame(kind::DATA, 1, 1, b"body")].concat());
+    h2.send(
+        &[post(1, "/one"), get_with(3, &[("connection", "close")]), frame(kind::DATA, 1, 1, b"body")]
+            .concat(),
+    );
     let mut broken = None;
     let mut answered = None;
     while broken.is_none() || answered.is_none() {
@@ -242,21 +293,39 @@ fn section_5_4_errors_of_a_stream_leave_the_others_alone() {
 fn section_5_5_extensions() {
     case("an extension frame", &frame(0xfe, 0x55, 3, &[1; 100]), &Expect::Alive);
     case("a setting of the future", &settings(&[(0x0a0a, 7), (0xff, 1)]), &Expect::Alive);
-    case("reserved types, one after the other", &(0..7).flat_map(|n| frame(0x0b + 0x1f * n, 0, 0, b"g")).collect::<Vec<_>>(), &Expect::Alive);
+    case(
+        "reserved types, one after the other",
+        &(0..7).flat_map(|n| frame(0x0b + 0x1f * n, 0, 0, b"g")).collect::<Vec<_>>(),
+        &Expect::Alive,
+    );
 }
 
 #[test]
 fn section_6_1_data() {
     case("DATA on stream 0", &[post(1, "/"), frame(kind::DATA, 1, 0, b"x")].concat(), &PROTOCOL);
-    case("padding longer than the frame", &[post(1, "/"), frame(kind::DATA, 1 | flag::PADDED, 1, &[5, b'x', 0])].concat(), &PROTOCOL);
-    case("padding", &[post(1, "/"), frame(kind::DATA, 1 | flag::PADDED, 1, &[2, b'x', 0, 0])].concat(), &Expect::Status(1, 200));
-    case("padding alone", &[post(1, "/"), frame(kind::DATA, flag::PADDED, 1, &[2, 0, 0]), frame(kind::DATA, 1, 1, &[])].concat(), &Expect::Status(1, 200));
+    case(
+        "padding longer than the frame",
+        &[post(1, "/"), frame(kind::DATA, 1 | flag::PADDED, 1, &[5, b'x', 0])].concat(),
+        &PROTOCOL,
+    );
+    case(
+        "padding",
+        &[post(1, "/"), frame(kind::DATA, 1 | flag::PADDED, 1, &[2, b'x', 0, 0])].concat(),
+        &Expect::Status(1, 200),
+    );
+    case(
+        "padding alone",
+        &[post(1, "/"), frame(kind::DATA, flag::PADDED, 1, &[2, 0, 0]), frame(kind::DATA, 1, 1, &[])]
+            .concat(),
+        &Expect::Status(1, 200),
+    );
 }
 
 #[test]
 fn section_6_2_headers() {
     case("HEADERS on stream 0", &get(0, "/"), &PROTOCOL);
-    let short = frame(kind::HEADERS, END | flag::PADDED, 1, &[&[200][..], &block(&[(":method", "GET")])].concat());
+    let short =
+        frame(kind::HEADERS, END | flag::PADDED, 1, &[&[200][..], &block(&[(":method", "GET")])].concat());
     case("padding longer than the frame", &short, &PROTOCOL);
     let padded = [&[3][..], &block(&pseudo("GET", "/")), &[0, 0, 0]].concat();
     case("padding", &frame(kind::HEADERS, END | flag::PADDED, 1, &padded), &Expect::Status(1, 200));
@@ -273,8 +342,16 @@ fn section_6_3_priority() {
 #[test]
 fn section_6_4_rst_stream() {
     case("RST_STREAM on stream 0", &reset(0, code::CANCEL), &PROTOCOL);
-    case("RST_STREAM of three octets", &[post(1, "/"), frame(kind::RST_STREAM, 0, 1, &[0; 3])].concat(), &FRAME_SIZE);
-    case("RST_STREAM", &[post(1, "/"), reset(1, code::CANCEL), get(3, "/")].concat(), &Expect::Status(3, 200));
+    case(
+        "RST_STREAM of three octets",
+        &[post(1, "/"), frame(kind::RST_STREAM, 0, 1, &[0; 3])].concat(),
+        &FRAME_SIZE,
+    );
+    case(
+        "RST_STREAM",
+        &[post(1, "/"), reset(1, code::CANCEL), get(3, "/")].concat(),
+        &Expect::Status(3, 200),
+    );
 }
 
 #[test]
@@ -287,7 +364,11 @@ fn section_6_5_settings() {
     case("INITIAL_WINDOW_SIZE of 2^31", &settings(&[(4, 0x8000_0000)]), &window);
     case("MAX_FRAME_SIZE below 2^14", &settings(&[(5, 16_383)]), &PROTOCOL);
     case("MAX_FRAME_SIZE above 2^24 - 1", &settings(&[(5, 1 << 24)]), &PROTOCOL);
-    case("every setting at its bound", &settings(&[(1, 0), (2, 0), (3, 0), (4, 0x7fff_ffff), (5, (1 << 24) - 1), (6, 0xffff_ffff)]), &Expect::Alive);
+    case(
+        "every setting at its bound",
+        &settings(&[(1, 0), (2, 0), (3, 0), (4, 0x7fff_ffff), (5, (1 << 24) - 1), (6, 0xffff_ffff)]),
+        &Expect::Alive,
+    );
     case("an unknown setting", &settings(&[(0xff, 1)]), &Expect::Alive);
 
     let suite = suite();
@@ -303,7 +384,11 @@ fn section_6_5_settings() {
 #[test]
 fn section_6_6_and_8_4_push_promise() {
     let promise = [&2u32.to_be_bytes()[..], &block(&pseudo("GET", "/"))].concat();
-    case("PUSH_PROMISE of a client", &[post(1, "/"), frame(kind::PUSH_PROMISE, 4, 1, &promise)].concat(), &PROTOCOL);
+    case(
+        "PUSH_PROMISE of a client",
+        &[post(1, "/"), frame(kind::PUSH_PROMISE, 4, 1, &promise)].concat(),
+        &PROTOCOL,
+    );
 }
 
 #[test]
@@ -337,9 +422,17 @@ fn section_6_9_window_update() {
     case("WINDOW_UPDATE of three octets", &frame(kind::WINDOW_UPDATE, 0, 0, &[0; 3]), &FRAME_SIZE);
     let most = 0x7fff_ffff;
     let beyond = Expect::Connection(&[code::FLOW_CONTROL_ERROR]);
-    case("a window of the connection above 2^31 - 1", &[window_update(0, most), window_update(0, most)].concat(), &beyond);
+    case(
+        "a window of the connection above 2^31 - 1",
+        &[window_update(0, most), window_update(0, most)].concat(),
+        &beyond,
+    );
     let beyond = Expect::Stream(1, &[code::FLOW_CONTROL_ERROR]);
-    case("a window of a stream above 2^31 - 1", &[post(1, "/"), window_update(1, most), window_update(1, most)].concat(), &beyond);
+    case(
+        "a window of a stream above 2^31 - 1",
+        &[post(1, "/"), window_update(1, most), window_update(1, most)].concat(),
+        &beyond,
+    );
 }
 
 #[test]
@@ -360,7 +453,11 @@ fn section_6_9_2_the_initial_window() {
     let mut h2 = H2::open_with(suite.gateway.addr(), &[(4, 0)]);
     h2.send(&get(1, "/"));
     h2.status(1);
-    assert_eq!(h2.frame_within(Duration::from_millis(300)), Err(Silence), "a window of nothing takes nothing");
+    assert_eq!(
+        h2.frame_within(Duration::from_millis(300)),
+        Err(Silence),
+        "a window of nothing takes nothing"
+    );
     h2.send(&settings(&[(4, 1)]));
     let data = h2.until(|frame| frame.kind == kind::DATA).expect("DATA");
     assert_eq!(data.payload.len(), 1);
@@ -376,7 +473,11 @@ fn section_6_9_2_the_initial_window() {
 
     let most = 0x7fff_ffff;
     let beyond = Expect::Connection(&[code::FLOW_CONTROL_ERROR]);
-    case("a change that takes a window beyond 2^31 - 1", &[post(1, "/"), window_update(1, 0x7000_0000), settings(&[(4, most)])].concat(), &beyond);
+    case(
+        "a change that takes a window beyond 2^31 - 1",
+        &[post(1, "/"), window_update(1, 0x7000_0000), settings(&[(4, most)])].concat(),
+        &beyond,
+    );
 }
 
 #[test]
@@ -414,12 +515,32 @@ fn section_6_10_continuation() {
     let (two, three) = rest.split_at(7);
     let begin = frame(kind::HEADERS, flag::END_STREAM, 1, one);
     let more = |flags: u8, part: &[u8]| frame(kind::CONTINUATION, flags, 1, part);
-    case("a block in three frames", &[begin.clone(), more(0, two), more(4, three)].concat(), &Expect::Status(1, 200));
-    case("another frame after CONTINUATION", &[begin.clone(), more(0, two), frame(kind::DATA, 1, 1, b"x")].concat(), &PROTOCOL);
-    case("CONTINUATION on stream 0", &[begin.clone(), frame(kind::CONTINUATION, 4, 0, rest)].concat(), &PROTOCOL);
-    case("CONTINUATION on another stream", &[begin, frame(kind::CONTINUATION, 4, 3, rest)].concat(), &PROTOCOL);
+    case(
+        "a block in three frames",
+        &[begin.clone(), more(0, two), more(4, three)].concat(),
+        &Expect::Status(1, 200),
+    );
+    case(
+        "another frame after CONTINUATION",
+        &[begin.clone(), more(0, two), frame(kind::DATA, 1, 1, b"x")].concat(),
+        &PROTOCOL,
+    );
+    case(
+        "CONTINUATION on stream 0",
+        &[begin.clone(), frame(kind::CONTINUATION, 4, 0, rest)].concat(),
+        &PROTOCOL,
+    );
+    case(
+        "CONTINUATION on another stream",
+        &[begin, frame(kind::CONTINUATION, 4, 3, rest)].concat(),
+        &PROTOCOL,
+    );
     case("CONTINUATION after the end of a block", &[post(1, "/"), more(4, three)].concat(), &PROTOCOL);
-    case("CONTINUATION after DATA", &[post(1, "/"), frame(kind::DATA, 1, 1, b"x"), more(4, three)].concat(), &PROTOCOL);
+    case(
+        "CONTINUATION after DATA",
+        &[post(1, "/"), frame(kind::DATA, 1, 1, b"x"), more(4, three)].concat(),
+        &PROTOCOL,
+    );
 }
 
 #[test]
@@ -444,20 +565,38 @@ fn section_8_1_message_framing() {
     let body = [post(1, "/"), frame(kind::DATA, 0, 1, b"body")].concat();
     case("trailers", &[body.clone(), trailers(END, &[("x-sum", "1")])].concat(), &Expect::Status(1, 200));
     case("trailers that end nothing", &[body.clone(), trailers(4, &[("x-sum", "1")])].concat(), &MALFORMED);
-    case("a pseudo-field in trailers, after a field", &[body, trailers(END, &[("x", "1"), (":method", "GET")])].concat(), &MALFORMED);
+    case(
+        "a pseudo-field in trailers, after a field",
+        &[body, trailers(END, &[("x", "1"), (":method", "GET")])].concat(),
+        &MALFORMED,
+    );
 }
 
 #[test]
 fn section_8_1_1_the_length_is_what_the_fields_say() {
-    let post = |length: &str| headers(flag::END_HEADERS, 1, &[&pseudo("POST", "/"), &[("content-length", length)][..]].concat());
+    let post = |length: &str| {
+        headers(flag::END_HEADERS, 1, &[&pseudo("POST", "/"), &[("content-length", length)][..]].concat())
+    };
     let data = |flags: u8, octets: &[u8]| frame(kind::DATA, flags, 1, octets);
     case("as long as said", &[post("4"), data(0, b"bo"), data(1, b"dy")].concat(), &Expect::Status(1, 200));
     case("shorter", &[post("5"), data(1, b"body")].concat(), &MALFORMED);
     case("longer", &[post("1"), data(1, b"body")].concat(), &MALFORMED);
     case("longer, in several frames", &[post("3"), data(0, b"bo"), data(1, b"dy")].concat(), &MALFORMED);
     case("no number", &[post("1x"), data(1, b"b")].concat(), &MALFORMED);
-    case("two numbers", &headers(END, 1, &[&pseudo("POST", "/"), &[("content-length", "0"), ("content-length", "1")][..]].concat()), &MALFORMED);
-    case("a length without a body", &headers(END, 1, &[&pseudo("POST", "/"), &[("content-length", "1")][..]].concat()), &MALFORMED);
+    case(
+        "two numbers",
+        &headers(
+            END,
+            1,
+            &[&pseudo("POST", "/"), &[("content-length", "0"), ("content-length", "1")][..]].concat(),
+        ),
+        &MALFORMED,
+    );
+    case(
+        "a length without a body",
+        &headers(END, 1, &[&pseudo("POST", "/"), &[("content-length", "1")][..]].concat()),
+        &MALFORMED,
+    );
 }
 
 #[test]
@@ -493,8 +632,15 @@ fn section_8_2_2_connection_specific_fields() {
 
 #[test]
 fn section_8_3_pseudo_fields() {
-    let check = |what: &str, fields: &[(&str, &str)]| case(what, &headers(END, 1, fields), &Expect::Stream(1, &[code::PROTOCOL_ERROR, code::COMPRESSION_ERROR]));
-    let (method, scheme, path, host) = ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "test"));
+    let check = |what: &str, fields: &[(&str, &str)]| {
+        case(
+            what,
+            &headers(END, 1, fields),
+            &Expect::Stream(1, &[code::PROTOCOL_ERROR, code::COMPRESSION_ERROR]),
+        )
+    };
+    let (method, scheme, path, host) =
+        ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "test"));
     check("one that nobody knows", &[method, scheme, path, host, (":unknown", "1")]);
     check("one of responses", &[method, scheme, path, host, (":status", "200")]);
     check("one after a field", &[method, scheme, host, ("x", "1"), path]);
@@ -514,7 +660,8 @@ fn section_8_3_1_what_http1_would_refuse_is_answered() {
     let check = |what: &str, fields: &[(&str, &str)], status: u16| {
         case(what, &headers(END, 1, fields), &Expect::Status(1, status));
     };
-    let (get, scheme, path, host) = ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "test"));
+    let (get, scheme, path, host) =
+        ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "test"));
     check("no host at all", &[get, scheme, path], 400);
     check("Host alone", &[get, scheme, path, ("host", "test")], 200);
     check("another Host", &[get, scheme, path, host, ("host", "other")], 400);
@@ -526,10 +673,15 @@ fn section_8_3_1_what_http1_would_refuse_is_answered() {
     check("OPTIONS *", &[(":method", "OPTIONS"), scheme, (":path", "*"), host], 200);
     check("TRACE", &[(":method", "TRACE"), scheme, path, host], 405);
     check("CONNECT", &[(":method", "CONNECT"), (":authority", "test:443")], 405);
-    check("CONNECT for something else", &[(":method", "CONNECT"), scheme, path, host, (":protocol", "connect-udp")], 501);
+    check(
+        "CONNECT for something else",
+        &[(":method", "CONNECT"), scheme, path, host, (":protocol", "connect-udp")],
+        501,
+    );
     let long = format!("/{}", "p".repeat(9000));
     check("a long path", &[get, scheme, (":path", &long), host], 414);
-    let many: Vec<(&str, &str)> = [get, scheme, path, host].into_iter().chain((0..120).map(|_| ("x", "1"))).collect();
+    let many: Vec<(&str, &str)> =
+        [get, scheme, path, host].into_iter().chain((0..120).map(|_| ("x", "1"))).collect();
     check("many fields", &many, 431);
 }
 
@@ -563,7 +715,10 @@ fn hpack_rfc7541() {
     broken("2.3.3: an index beyond the tables", &after(&[0xff, 0x00]));
     broken("2.3.3: a literal with a name beyond the tables", &after(&[0x7f, 0xff, 0x00, 1, b'a']));
     broken("4.2: a size update at the end of a block", &after(&[0x20]));
-    broken("5.1: an integer that does not end", &after(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]));
+    broken(
+        "5.1: an integer that does not end",
+        &after(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]),
+    );
     broken("5.2: a text longer than the block", &after(&[0, 1, b'x', 0x7f, 0xff, 0x7f]));
     // `x`, and a value in Huffman code: `a` is 00011, and padding is the first bits of EOS, which are ones.
     broken("5.2: padding of eight bits and more", &after(&[0, 1, b'x', 0x82, 0x1f, 0xff]));

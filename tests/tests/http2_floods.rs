@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::h2::{H2, block, code, flag, frame, get, kind, post, pseudo, reset, settings, window_update};
+use portcullis_tests::h2::{
+    H2, block, code, flag, frame, get, kind, post, pseudo, reset, settings, window_update,
+};
 use portcullis_tests::origin::{Bulk, Echo, Origin};
 
 /// Connections that each attack is tried on, one after the other.
@@ -67,7 +69,11 @@ impl Honest {
     #[track_caller]
     fn expect_no_failure(self) {
         self.stop.store(true, Ordering::Relaxed);
-        assert_eq!(self.worker.join().expect("the honest client was cut off"), 0, "requests of the honest client failed");
+        assert_eq!(
+            self.worker.join().expect("the honest client was cut off"),
+            0,
+            "requests of the honest client failed"
+        );
     }
 }
 
@@ -137,7 +143,9 @@ fn made_you_reset_cve_2025_8671() {
     let overflow = |n| [post(stream(n), "/"), window_update(stream(n), 0x7fff_ffff)].concat();
     attack("h2_made_you_reset", &[], overflow);
     let own = |n: u32| [&stream(n).to_be_bytes()[..], &[0]].concat();
-    attack("h2_made_you_reset", &[], |n| [post(stream(n), "/"), frame(kind::PRIORITY, 0, stream(n), &own(n))].concat());
+    attack("h2_made_you_reset", &[], |n| {
+        [post(stream(n), "/"), frame(kind::PRIORITY, 0, stream(n), &own(n))].concat()
+    });
 }
 
 #[test]

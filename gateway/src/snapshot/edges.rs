@@ -96,7 +96,11 @@ pub fn client(
         settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
     }
     let key = match material(config, &settings) {
-        Ok(material) => format!("{settings:?} {:?} {:016x}", service.http_version, super::upstreams::stable_hash(&material)),
+        Ok(material) => format!(
+            "{settings:?} {:?} {:016x}",
+            service.http_version,
+            super::upstreams::stable_hash(&material)
+        ),
         Err(error) => {
             found.error(service.origin.span, &service.origin.path, error.to_string());
             return None;

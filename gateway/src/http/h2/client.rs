@@ -224,7 +224,11 @@ impl Lease {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn request(mut self, request: &RequestHead, outgoing: Outgoing) -> Result<(SendBody, Response), ClientError> {
+    pub fn request(
+        mut self,
+        request: &RequestHead,
+        outgoing: Outgoing,
+    ) -> Result<(SendBody, Response), ClientError> {
         let message = request::write(request, outgoing).ok_or(ClientError::Malformed)?;
         let sent = self.requests.send_request(message, outgoing.end).map_err(|error| {
             self.place.0.leave();
@@ -236,7 +240,10 @@ impl Lease {
         })?;
         let (response, stream) = sent;
         let method = request.upstream_method();
-        Ok((SendBody::new(stream, outgoing.end), Response { response, method, body: None, place: self.place }))
+        Ok((
+            SendBody::new(stream, outgoing.end),
+            Response { response, method, body: None, place: self.place },
+        ))
     }
 
     /// Whether the target takes an extended CONNECT (RFC 8441 section 3); known once its settings are there.
@@ -266,7 +273,11 @@ impl Response {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn head(&mut self, limits: &HeadLimits, out: &mut ResponseHead) -> Result<Received, ClientError> {
+    pub async fn head(
+        &mut self,
+        limits: &HeadLimits,
+        out: &mut ResponseHead,
+    ) -> Result<Received, ClientError> {
         let interim = poll_fn(|cx| match self.response.poll_informational(cx) {
             Poll::Ready(Some(interim)) => Poll::Ready(interim.map(Some)),
             Poll::Ready(None) => Poll::Ready(Ok(None)),

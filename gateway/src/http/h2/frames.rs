@@ -112,7 +112,8 @@ impl Scanner {
         let frame = Frame {
             kind: self.held[3],
             flags: self.held[4],
-            stream: u32::from_be_bytes([self.held[5], self.held[6], self.held[7], self.held[8]]) & 0x7fff_ffff,
+            stream: u32::from_be_bytes([self.held[5], self.held[6], self.held[7], self.held[8]])
+                & 0x7fff_ffff,
             length,
             word,
             padding: if padded { payload.first().map_or(0, |pad| u32::from(*pad) + 1) } else { 0 },

@@ -287,7 +287,9 @@ impl Guard {
                     self.unfinished.swap_remove(at);
                 }
             }
-            kind::HEADERS | kind::RST_STREAM if frame.kind == kind::RST_STREAM || frame.has(flag::END_STREAM) => {
+            kind::HEADERS | kind::RST_STREAM
+                if frame.kind == kind::RST_STREAM || frame.has(flag::END_STREAM) =>
+            {
                 self.unfinished.retain(|stream| *stream != frame.stream);
             }
             _ => {}

@@ -154,7 +154,9 @@ fn mixed_floods_have_a_threshold_together() {
 
 #[test]
 fn resets_that_the_client_provokes_count_against_it() {
-    for (code, counts) in [(1, true), (3, true), (5, true), (6, true), (7, true), (0, false), (8, false), (2, false)] {
+    for (code, counts) in
+        [(1, true), (3, true), (5, true), (6, true), (7, true), (0, false), (8, false), (2, false)]
+    {
         let mut guard = opened();
         let reset = frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, code]);
         let mut faults = 0;
@@ -197,7 +199,10 @@ fn what_the_codec_answers_by_itself_is_told() {
 fn the_first_frame_is_settings_rfc9113_3_4() {
     let mut guard = Guard::new(Thresholds::default());
     guard.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
-    assert_eq!(guard.received(&frame(kind::PING, 0, 0, &[0; 8]), 0), Err(Violation::Forbidden(PROTOCOL_ERROR)));
+    assert_eq!(
+        guard.received(&frame(kind::PING, 0, 0, &[0; 8]), 0),
+        Err(Violation::Forbidden(PROTOCOL_ERROR))
+    );
 }
 
 #[test]

@@ -83,7 +83,8 @@ pub(super) fn read(
     if let (Some(authority), false) = (authority, parts.headers.contains_key(http::header::HOST)) {
         out.head.append_known(Known::Host, authority);
     }
-    let read = fields::read(&parts.headers, limits.allow_underscores, &mut out.head).ok_or(Fault::Malformed)?;
+    let read =
+        fields::read(&parts.headers, limits.allow_underscores, &mut out.head).ok_or(Fault::Malformed)?;
     out.underscored = read.underscored;
     if line > limits.request_line {
         return Err(Reason::UriTooLong.into());
@@ -173,7 +174,8 @@ pub struct Outgoing {
 pub(super) fn write(request: &RequestHead, outgoing: Outgoing) -> Option<Request<()>> {
     let mut message = Request::new(());
     let authority = request.head.get_known(Known::Host).unwrap_or(request.authority());
-    let mut target = Vec::with_capacity(request.path().len() + request.query().map_or(0, |query| query.len() + 1));
+    let mut target =
+        Vec::with_capacity(request.path().len() + request.query().map_or(0, |query| query.len() + 1));
     target.extend_from_slice(request.path());
     if let Some(query) = request.query() {
         target.push(b'?');

@@ -35,9 +35,7 @@ pub(super) fn framing(response: &ResponseHead, request: Method, ended: bool) -> 
     }
     match response.head.get_known(Known::ContentLength) {
         None => Some(BodyFraming::Chunked),
-        Some(_) => {
-            crate::http::h1::framing::content_length(&response.head).ok().map(BodyFraming::Length)
-        }
+        Some(_) => crate::http::h1::framing::content_length(&response.head).ok().map(BodyFraming::Length),
     }
 }
 
@@ -58,7 +56,10 @@ mod tests {
         read(&parts, &HeadLimits::default(), &mut back).unwrap();
         assert_eq!((back.status(), back.version()), (404, Version::Http2));
         let fields: Vec<_> = back.head.iter().map(|(_, name, value)| (name, value)).collect();
-        assert_eq!(fields, [(&b"content-type"[..], &b"text/plain"[..]), (b"set-cookie", b"a"), (b"set-cookie", b"b")]);
+        assert_eq!(
+            fields,
+            [(&b"content-type"[..], &b"text/plain"[..]), (b"set-cookie", b"a"), (b"set-cookie", b"b")]
+        );
     }
 
     #[test]
@@ -70,7 +71,11 @@ mod tests {
                 message = message.header(*name, *value);
             }
             let (parts, ()) = message.body(()).unwrap().into_parts();
-            assert_eq!(read(&parts, &limits, &mut ResponseHead::new()).is_some(), expected, "{status} {fields:?}");
+            assert_eq!(
+                read(&parts, &limits, &mut ResponseHead::new()).is_some(),
+                expected,
+                "{status} {fields:?}"
+            );
         };
         check(200, &[("a", "b")], true);
         check(101, &[], false);

@@ -124,7 +124,12 @@ pub struct Server {
 
 impl Server {
     /// `received`: what was read of the connection already.
-    pub fn new(stream: tls::Stream, received: Vec<u8>, settings: Settings, times: Times) -> (Server, Control) {
+    pub fn new(
+        stream: tls::Stream,
+        received: Vec<u8>,
+        settings: Settings,
+        times: Times,
+    ) -> (Server, Control) {
         let control = Control::default();
         (Server { stream, received, settings, times, control: control.clone() }, control)
     }

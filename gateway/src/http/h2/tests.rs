@@ -69,7 +69,8 @@ where
                 let mut each = Each { serve, malformed: Vec::new() };
                 told.set(Some(server.run(&mut each).await));
             });
-            let made = client::connect(Stream::plain(ours), &Settings::default(), LONG, Rc::new(Waiters::default()));
+            let made =
+                client::connect(Stream::plain(ours), &Settings::default(), LONG, Rc::new(Waiters::default()));
             let (client, driver) = made.unwrap();
             net::spawn(driver);
             story(client, control).await;

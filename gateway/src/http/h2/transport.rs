@@ -172,7 +172,13 @@ async fn receive<C: Codec>(rx: &mut Rx, transport: &Transport, codec: &RefCell<C
                 }
             }
             Ok(n @ 1..) => {
-                room = if n == room { ROOM_BUSY } else if n < ROOM_QUIET { ROOM_QUIET } else { room };
+                room = if n == room {
+                    ROOM_BUSY
+                } else if n < ROOM_QUIET {
+                    ROOM_QUIET
+                } else {
+                    room
+                };
                 if codec.borrow_mut().received(&buffer) == Keep::Yes {
                     transport.0.borrow_mut().inbound = buffer;
                 }

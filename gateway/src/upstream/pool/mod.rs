@@ -211,10 +211,7 @@ impl Pool {
         let settings = self.limits.borrow().h2.clone();
         // A send that does not move for as long as a connect may take, and longer, has nobody at its other end.
         let send_limit = limit.max(SHARED_SEND);
-        self.multiplexed
-            .add(stream, &settings, send_limit)
-            .map(Connected::Http2)
-            .ok_or(AcquireError::NoHttp2)
+        self.multiplexed.add(stream, &settings, send_limit).map(Connected::Http2).ok_or(AcquireError::NoHttp2)
     }
 
     fn own(&self, stream: tls::Stream) -> UpstreamConnection {
