@@ -21,6 +21,7 @@ pub const TESTS: &[&str] = &[
     "openssl",
     "iproute2",
     "netsniff-ng",
+    "nghttp2-client",
     "ethtool",
     "strace",
     "procps",
@@ -28,7 +29,7 @@ pub const TESTS: &[&str] = &[
 /// A compiler with the sources of its core library, for the BPF target that has no prebuilt one.
 pub const EBPF: &[&str] = &["rustc-web", "rust-web-src"];
 /// The other proxies and the load generator of the side-by-side runs.
-pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "util-linux"];
+pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "nghttp2-client", "util-linux"];
 
 /// What the XDP program is measured beside.
 pub const XDP_BENCH: &[&str] = &["xdp-tools"];

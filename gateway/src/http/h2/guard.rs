@@ -66,8 +66,9 @@ impl Default for Thresholds {
 pub enum Violation {
     /// A threshold was passed: ENHANCE_YOUR_CALM.
     TooMuch(Reason),
-    /// The first frame is not SETTINGS (RFC 9113 section 3.4): PROTOCOL_ERROR.
-    NoSettings,
+    /// A frame that RFC 9113 does not allow, with the error code for it. The codec would find it too, but under
+    /// PROTOCOL_ERROR whatever it is.
+    Forbidden(u32),
 }
 
 impl From<Reason> for Violation {
@@ -97,6 +98,20 @@ fn reason_of(debug_data: &[u8]) -> Option<Reason> {
     })
 }
 
+/// Whether a frame has the length that its type always has (RFC 9113 section 6). Within a header block no other frame may
+/// come, whatever its length: that is the codec's to find.
+fn has_its_length(frame: &Frame) -> bool {
+    match frame.kind {
+        kind::PRIORITY => frame.length == 5,
+        kind::RST_STREAM | kind::WINDOW_UPDATE => frame.length == 4,
+        kind::SETTINGS if frame.has(flag::ACK) => frame.length == 0,
+        kind::SETTINGS => frame.length.is_multiple_of(6),
+        kind::PING => frame.length == 8,
+        kind::GOAWAY => frame.length >= 8,
+        _ => true,
+    }
+}
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -121,6 +136,11 @@ const CREDIT_MAX: u32 = 4096;
 const CONTINUATIONS_FREE: u32 = 2;
 /// Error codes (RFC 9113 section 7) that tell of a fault of the other side.
 const FAULTS: [u32; 7] = [0x1, 0x3, 0x5, 0x6, 0x7, 0x9, 0xb];
+const PROTOCOL_ERROR: u32 = 0x1;
+const STREAM_CLOSED: u32 = 0x5;
+const FRAME_SIZE_ERROR: u32 = 0x6;
+/// Streams that are followed at most: a client that leaves more unfinished than it may open is not held to their states.
+const UNFINISHED_MAX: usize = 512;
 /// Octets of the client's preface.
 pub const PREFACE_LEN: u32 = 24;
 
@@ -142,6 +162,10 @@ pub struct Guard {
     begun: bool,
     /// The stream that was last ended by a head of ours.
     ended: u32,
+    /// The highest stream that the client has opened.
+    highest: u32,
+    /// Streams whose end the client has not sent yet.
+    unfinished: Vec<u32>,
 }
 
 /// A header block without END_HEADERS so far.
@@ -167,6 +191,8 @@ impl Guard {
             block: None,
             begun: false,
             ended: 0,
+            highest: 0,
+            unfinished: Vec::new(),
         }
     }
 
@@ -178,8 +204,15 @@ impl Guard {
         self.turn(now_ns);
         let mut rest = bytes;
         while let Some(frame) = self.inbound.next(&mut rest) {
+            // RFC 9113 section 3.4: the preface ends with SETTINGS.
             if !std::mem::replace(&mut self.begun, true) && frame.kind != kind::SETTINGS {
-                return Err(Violation::NoSettings);
+                return Err(Violation::Forbidden(PROTOCOL_ERROR));
+            }
+            if !has_its_length(&frame) {
+                return Err(Violation::Forbidden(FRAME_SIZE_ERROR));
+            }
+            if self.block.is_none() {
+                self.follow(&frame)?;
             }
             self.weigh(&frame)?;
         }
@@ -233,6 +266,35 @@ impl Guard {
             self.counts = [0; COUNTS];
             self.total = 0;
         }
+    }
+
+    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec has another error code for them: DATA on a stream
+    /// that the client itself has ended.
+    fn follow(&mut self, frame: &Frame) -> Result<(), Violation> {
+        match frame.kind {
+            kind::HEADERS if frame.stream > self.highest => {
+                self.highest = frame.stream;
+                if !frame.has(flag::END_STREAM) && self.unfinished.len() < UNFINISHED_MAX {
+                    self.unfinished.push(frame.stream);
+                }
+            }
+            kind::DATA if frame.stream <= self.highest && self.unfinished.len() < UNFINISHED_MAX => {
+                let Some(at) = self.unfinished.iter().position(|stream| *stream == frame.stream) else {
+                    // On stream 0 it is another error, and the codec's.
+                    return if frame.stream == 0 { Ok(()) } else { Err(Violation::Forbidden(STREAM_CLOSED)) };
+                };
+                if frame.has(flag::END_STREAM) {
+                    self.unfinished.swap_remove(at);
+                }
+            }
+            kind::HEADERS | kind::RST_STREAM
+                if frame.kind == kind::RST_STREAM || frame.has(flag::END_STREAM) =>
+            {
+                self.unfinished.retain(|stream| *stream != frame.stream);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn weigh(&mut self, frame: &Frame) -> Result<(), Reason> {

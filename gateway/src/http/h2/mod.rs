@@ -95,3 +95,6 @@ pub fn looks_like_preface(received: &[u8]) -> Preface {
         Preface::No
     }
 }
+
+#[cfg(test)]
+mod tests;

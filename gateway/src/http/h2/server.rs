@@ -189,7 +189,8 @@ type H2Connection = h2::server::Connection<Transport, Bytes>;
 enum State {
     /// The client's preface is not there yet.
     Preface(H2Handshake),
-    Open(Box<H2Connection>),
+    /// Taken out while it is polled.
+    Open(Option<Box<H2Connection>>),
     Over,
 }
 
@@ -229,7 +230,7 @@ impl<A: Application> Codec for Connection<'_, A> {
         self.control.listen(cx);
         if let State::Preface(handshake) = &mut self.state {
             match Pin::new(handshake).poll(cx) {
-                Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                Poll::Ready(Ok(connection)) => self.state = State::Open(Some(Box::new(connection))),
                 Poll::Ready(Err(error)) => {
                     self.over(Some(&error));
                     return Poll::Ready(());
@@ -241,12 +242,14 @@ impl<A: Application> Codec for Connection<'_, A> {
                 Poll::Pending => {}
             }
         }
-        if let State::Open(mut connection) = std::mem::replace(&mut self.state, State::Over) {
+        if let State::Open(connection) = &mut self.state
+            && let Some(mut connection) = connection.take()
+        {
             if self.poll_open(&mut connection, cx).is_ready() {
                 return Poll::Ready(());
             }
             self.control.0.idle.set(!connection.has_streams());
-            self.state = State::Open(connection);
+            self.state = State::Open(Some(connection));
         }
         self.watch();
         Poll::Pending
@@ -260,7 +263,8 @@ impl<A: Application> Codec for Connection<'_, A> {
             Ok(()) => Keep::Yes,
             Err(violation) => {
                 self.violation = Some(violation);
-                Keep::No
+                // The end of the preface may be among them. Of frames the codec sees no more: see `poll_open`.
+                Keep::Yes
             }
         }
     }
@@ -323,7 +327,7 @@ impl<A: Application> Connection<'_, A> {
         if let Some(violation) = self.violation {
             let (reason, code) = match violation {
                 Violation::TooMuch(reason) => (reason, h2::Reason::ENHANCE_YOUR_CALM),
-                Violation::NoSettings => (Reason::H2ProtocolError, h2::Reason::PROTOCOL_ERROR),
+                Violation::Forbidden(code) => (Reason::H2ProtocolError, code.into()),
             };
             self.ending = Ending { reason: Some(reason), abuse: true };
             return Some(code);
@@ -351,7 +355,7 @@ impl<A: Application> Connection<'_, A> {
         if let Some(violation) = self.violation {
             let reason = match violation {
                 Violation::TooMuch(reason) => reason,
-                Violation::NoSettings => Reason::H2ProtocolError,
+                Violation::Forbidden(_) => Reason::H2ProtocolError,
             };
             self.ending = Ending { reason: Some(reason), abuse: true };
         } else if error.is_some_and(|error| error.is_library() && error.is_go_away()) {
@@ -389,7 +393,7 @@ impl<A: Application> Connection<'_, A> {
     /// Sets the time limit of receiving by what the connection waits for.
     fn watch(&mut self) {
         let idle = match &self.state {
-            State::Open(connection) => !connection.has_streams(),
+            State::Open(Some(connection)) => !connection.has_streams(),
             _ => true,
         };
         let watch = match (self.guard.in_header_block(), idle) {
