@@ -18,8 +18,8 @@ use portcullis_config::{
     Text, XdpMode, load_texts, parse_str,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
+    KeyPair, SerialNumber,
 };
 use tempfile::TempDir;
 
