@@ -243,6 +243,8 @@ pub struct Certificate {
 pub struct CaCertificate {
     /// Kong's id, or the name that references use. Unique.
     pub id: String,
+    /// Kong's id beside a name; references may use it too.
+    pub uuid: Option<String>,
     /// The certificate in PEM.
     pub cert: Pem,
     /// Free labels.

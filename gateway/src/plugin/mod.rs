@@ -23,6 +23,7 @@ pub mod identity;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod mtls_auth;
 mod rate_limiting;
 pub mod registry;
 mod request_size_limiting;
@@ -279,6 +280,8 @@ pub struct CredentialPlaces {
 /// What a plugin may look at when it is compiled.
 pub struct CompileCx<'a> {
     pub consumers: &'a Arc<Consumers>,
+    /// The configuration that the plugin is part of, for what it refers to.
+    pub config: &'a config::Config,
     /// A number that stays the same for the same plugin instance across reloads: names its limit counters.
     pub instance: u64,
 }
