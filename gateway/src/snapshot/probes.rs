@@ -113,8 +113,6 @@ fn tls(
         client_certificate: upstream
             .client_certificate
             .or(user.and_then(|service| service.tls.client_certificate)),
-        sni: user.and_then(|service| service.tls.sni.clone()),
-        sans: user.map(|service| service.tls.sans.clone()).unwrap_or_default(),
     };
     match edges::build_client(config, &settings, vec![crate::tls::Alpn::Http11]) {
         Ok(client) => Some(client.for_shard()),
