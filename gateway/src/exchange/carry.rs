@@ -22,7 +22,8 @@ use super::transfer::{Sink, Source, Stream, transfer};
 use super::{Next, forward, plugins, refuse, tunnel};
 use crate::http::ResponseHead;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop, Persistence, write_response};
-use crate::http::{Known, Version, h2};
+use crate::http::h2::Code;
+use crate::http::{Known, Version};
 use crate::net::clock;
 use crate::plugin::Cx;
 use crate::snapshot::Local;
@@ -306,7 +307,7 @@ fn ended(reply: &mut Reply<'_>, record: &mut Record, sent: Result<(), RelayError
     record.reason = Some(error.of_response());
     if let Reply::Http2(reply) = reply {
         let ours = !matches!(error, RelayError::Sink);
-        reply.reset(if ours { h2::Code::InternalError } else { h2::Code::Cancel });
+        reply.reset(if ours { Code::InternalError } else { Code::Cancel });
     }
     Next::Reset
 }

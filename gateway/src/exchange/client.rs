@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::cut::{Cut, watched};
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
-use crate::http::h2::{self, BodyError, RecvBody, Responder, SendBody};
+use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
 use crate::http::{Head, ResponseHead};
 use crate::tls::{self, Intake};
 
@@ -32,7 +32,7 @@ pub struct Http2 {
     /// How long the request body is, as the head has it.
     pub framing: BodyFraming,
     /// The stream is to become a tunnel.
-    pub protocol: Option<h2::Protocol>,
+    pub protocol: Option<Protocol>,
 }
 
 impl Http2 {
@@ -174,7 +174,7 @@ impl StreamReply {
     }
 
     /// Breaks the stream off.
-    pub fn reset(&mut self, code: h2::Code) {
+    pub fn reset(&mut self, code: Code) {
         if let Some(responder) = self.responder.take() {
             responder.reset(code);
         }
