@@ -39,6 +39,7 @@ class Client:
         self.authority = f"{host}:{port}"
         self.streams = {}
         self.goaway = None
+        self.unread = b""
         self.closed = False
         self.acknowledge = True
         self.flush()
@@ -80,14 +81,27 @@ class Client:
         if not data:
             self.closed = True
             return
-        for event in self.h2.receive_data(data):
+        for event in self.h2.receive_data(self.without_goaway(data)):
             self.take(event)
         self.flush()
 
+    def without_goaway(self, data):
+        """Takes GOAWAY frames out: the package takes nothing after one, not even the streams that finish."""
+        self.unread += data
+        kept = b""
+        while len(self.unread) >= 9:
+            size = 9 + int.from_bytes(self.unread[:3], "big")
+            if len(self.unread) < size:
+                break
+            frame, self.unread = self.unread[:size], self.unread[size:]
+            if frame[3] == 7:
+                last, code = (int.from_bytes(frame[at : at + 4], "big") for at in (9, 13))
+                self.goaway = {"code": code, "last": last & 0x7FFFFFFF}
+            else:
+                kept += frame
+        return kept
+
     def take(self, event):
-        if isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway = {"code": int(event.error_code), "last": event.last_stream_id}
-            return
         stream = self.streams.get(getattr(event, "stream_id", None))
         if stream is None:
             return
@@ -238,6 +252,15 @@ def until_goaway(client, path):
     return {"answered": answered, "goaway": client.goaway}
 
 
+def call(client, path, *fields):
+    """A unary call of gRPC with an empty message."""
+    pairs = [("content-type", "application/grpc"), ("te", "trailers")]
+    pairs += [tuple(field.split(": ", 1)) for field in fields]
+    stream = client.request(path, method="POST", fields=pairs, end=False)
+    client.send(stream, b"\0\0\0\0\0", end=True)
+    return client.finish(stream)
+
+
 def crumbs(client, path):
     fields = [("cookie", "a=1"), ("cookie", "b=2"), ("x-one", "1"), ("cookie", "c=3")]
     return client.finish(client.request(path, fields=fields))
@@ -289,6 +312,7 @@ SCENARIOS = {
     "slow": slow,
     "drain": drain,
     "until_goaway": until_goaway,
+    "call": call,
     "crumbs": crumbs,
     "extended": extended,
 }

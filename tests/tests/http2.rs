@@ -62,7 +62,7 @@ fn heads_pass_both_ways_as_each_side_has_them() {
     for absent in ["te", "connection", "transfer-encoding", "content-length"] {
         assert!(asked.get(absent).is_none(), "{absent}: {:?}", asked.fields);
     }
-    let line = gateway.logged(|line| line["path"] == "/a/./b");
+    let line = gateway.logged(|line| line["path"] == "/a/./b?x=1");
     assert_eq!((&line["http"], &line["status"]), (&json!("2"), &json!(200)), "{line}");
     let metrics = gateway.metrics();
     assert_eq!(metrics.get("portcullis_downstream_http2_streams_total", &[]), 1.0);
@@ -347,7 +347,7 @@ fn real_clients_speak_it_over_tls() {
     let dir = tempfile::tempdir().expect("a folder");
     let authority = Authority::new(dir.path());
     let leaf = authority.leaf(&["localhost"]);
-    let certificate = format!("certificates:\n  - {{id: one, cert: {}, key: {}}}\n", leaf.cert.display(), leaf.key.display());
+    let certificate = format!("certificates:\n  - {{name: one, cert_file: {}, key_file: {}}}\n", leaf.cert.display(), leaf.key.display());
     let setup = Setup::proxy(origin.addr(), "").with(&certificate).tls("{certificates: [one]}");
     let gateway = Gateway::start(&setup);
     let url = format!("https://localhost:{}/real", gateway.tls_addr().port());

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cut::{Cut, watched};
+use super::refuse;
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
 use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
-use crate::http::{Head, ResponseHead};
+use crate::http::{Head, Reason, ResponseHead, grpc};
 use crate::tls::{self, Intake};
 
 /// Time limit of a `100 Continue`.
@@ -94,6 +95,14 @@ impl Client<'_> {
                 client.tx.send(out).await.is_ok()
             }
             Client::Http2(client) => client.reply.interim(100, &Head::new()).is_ok(),
+        }
+    }
+
+    /// Ends sending to the client. `halt` does so on a stream.
+    pub fn cut_reply<'h>(&self, halt: &'h Cell<bool>) -> Cut<'h> {
+        match self {
+            Client::Http1(client) => Cut::Socket(client.tx.deadline().cutter()),
+            Client::Http2(_) => Cut::Stream(halt),
         }
     }
 
@@ -181,6 +190,19 @@ impl StreamReply {
         if let Some(body) = &mut self.body {
             body.reset(code);
         }
+    }
+
+    /// Ends a call whose response has begun, and says why. False: it cannot be said any more.
+    pub fn end_call(&mut self, reason: Reason) -> bool {
+        let Some(body) = &mut self.body else { return false };
+        let status = match reason {
+            Reason::GrpcDeadline | Reason::TotalTimeout => grpc::DEADLINE_EXCEEDED,
+            _ => grpc::UNAVAILABLE,
+        };
+        let mut trailers = Head::new();
+        trailers.append_number("grpc-status", status.into());
+        trailers.append("grpc-message", grpc::message(refuse::message(reason)));
+        body.trailers(&trailers).is_ok()
     }
 
     /// Ready when the client has given up.

@@ -19,6 +19,7 @@
 //! **Invariant.** One generation decides an exchange from start to end, and every exchange is finished exactly once.
 
 mod admit;
+mod answer;
 mod attempt;
 mod carry;
 mod channel;
@@ -26,6 +27,7 @@ mod client;
 mod connection;
 mod cut;
 mod downstream;
+mod expiry;
 mod failure;
 mod finish;
 mod forward;
@@ -47,6 +49,7 @@ use std::rc::Rc;
 use portcullis_abi::Reason;
 
 use crate::http::Known;
+use crate::http::grpc::Call;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -54,6 +57,7 @@ use carry::{Stage, carry};
 use channel::Channel;
 use client::Client;
 use downstream::Downstream;
+use expiry::Expiry;
 use finish::{Record, finish};
 use plan::Plan;
 
@@ -94,6 +98,8 @@ async fn exchange(
     cx.response_fields = std::mem::take(&mut down.plugin_fields);
     (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
     shard.metrics.requests_active.inc();
+
+    record.call = Call::of(&down.request);
 
     let next = match decide(shard, local, client, down, &mut cx, &mut record).await {
         Ok(plan) => forward(shard, local, client, down, &mut cx, &mut record, &plan).await,
@@ -166,7 +172,8 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
-    let stage = Stage { shard, local, plan };
+    let expiry = Expiry::new(plan.limit, cx.now_ns);
+    let stage = Stage { shard, local, plan, expiry: &expiry };
     // One reading of the clock serves until something was waited for.
     let mut now_ns = cx.now_ns;
     loop {
@@ -223,6 +230,10 @@ async fn respond(
 ) -> Next {
     record.status = response.status;
     record.reason = response.reason;
+    if record.call.is_some() {
+        // What a call is told is its `grpc-status`.
+        (record.status, record.verdict) = (200, Some(response.status));
+    }
     let keep = admit::may_keep(shard, client, record);
     cx.response_fields.set_known(Known::XRequestId, record.request_id);
     let (fields, limit) = (Some(&cx.response_fields), record.response_write);

@@ -14,8 +14,8 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::tunnel::Notice;
-use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::http::Head;
+use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::http::h2::Control;
 use crate::id::ShardId;
 use crate::limit::{Connections, Table, WallClock, random_secret};

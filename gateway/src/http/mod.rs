@@ -13,6 +13,8 @@
 mod authority;
 pub mod date;
 pub mod forwarded;
+pub mod grpc;
+pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod head;

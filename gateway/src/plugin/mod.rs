@@ -176,6 +176,8 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+    /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
+    pub grpc_web: bool,
 }
 
 /// The downstream connection as plugins see it.
@@ -230,6 +232,7 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
+            grpc_web: false,
         }
     }
 }
