@@ -73,7 +73,16 @@ fn curl_versions_and_methods() {
         (&["--http1.0", "/chunks"][..], "200 1.1 13 1\n"),
         (&["-I", "/x"][..], "200 1.1 0 1\n"),
         (&["-H", "Expect: 100-continue", "-d", "x=1", "/chunks"][..], "200 1.1 13 1\n"),
-        (&["-T", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "-H", "Transfer-Encoding: chunked", "/chunks"][..], "200 1.1 13 1\n"),
+        (
+            &[
+                "-T",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+                "-H",
+                "Transfer-Encoding: chunked",
+                "/chunks",
+            ][..],
+            "200 1.1 13 1\n",
+        ),
         (&["-X", "TRACE", "/x"][..], "405 1.1 "),
         (&["-X", "CONNECT", "/x"][..], "405 1.1 "),
         (&["--path-as-is", "/a/../chunks"][..], "200 1.1 13 1\n"),
