@@ -120,7 +120,11 @@ impl<'a> Plan<'a> {
             down.request.head.set_known(Known::Host, host);
         }
         down.upstream_out.clear();
-        let persistence = if self.upgrade.is_some() { Persistence::Upgrade } else { Persistence::Implied };
+        let persistence = match self.upgrade {
+            Some(_) => Persistence::Upgrade,
+            None if self.takes_trailers => Persistence::TakesTrailers,
+            None => Persistence::Implied,
+        };
         write_request(&down.request, persistence, &mut down.upstream_out);
         if let Some(in_hand) = self.in_hand {
             down.upstream_out.extend_from_slice(&down.intake.unread()[..in_hand]);
@@ -141,11 +145,11 @@ impl<'a> Plan<'a> {
         BodyDecoder::request(self.framing, limits).map(Some).map_err(Failure::client)
     }
 
-    /// How the request body travels. Its trailers are dropped: nothing says that the target wants them.
+    /// How the request body travels.
     pub fn request_leg(&self) -> Leg {
         Leg {
             coding: if self.framing == BodyFraming::Chunked { Coding::Chunked } else { Coding::Identity },
-            trailers: false,
+            trailers: self.service.request_trailers,
             receive_idle: self.times.request_body_idle,
             least: self.least,
             send: SendLimit::whole(self.times.upstream_write),
