@@ -4,14 +4,17 @@
 //! gateway is [`super::start`]. Exit codes: 0 done, 1 not (a bad configuration, a refused reload, no gateway
 //! there), 2 a command line that makes no sense.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::commands;
 use super::gateway::Gateway;
+use super::operator::{self, DropsPlan};
 use super::start::{self, Inputs};
 
 /// An API gateway that drops abusive sources at the network card and serves everybody else from io_uring.
@@ -53,6 +56,52 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Refuse a source for a while, and end its connections.
+    Ban {
+        /// An IP address, or a CIDR. An IPv6 address stands for its /64.
+        #[arg(value_name = "ADDRESS|CIDR")]
+        source: String,
+        /// For how long: 90s, 10m, 2h, 1d; at most 30 days.
+        #[arg(long = "for", value_name = "TIME", default_value = operator::BAN_DEFAULT, value_parser = operator::parse_time)]
+        time: Duration,
+        /// Shown with the ban.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// End a ban, whoever gave it.
+    Unban {
+        #[arg(value_name = "ADDRESS|CIDR")]
+        source: String,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// List the bans in force.
+    Bans {
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Say what becomes of a source, and why: buckets, marks, bans, rules, and its last refusals.
+    Why {
+        address: IpAddr,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show sampled packets that the kernel part dropped.
+    Drops {
+        /// Go on until interrupted.
+        #[arg(long)]
+        follow: bool,
+        /// End after so many.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Write them to a pcapng file, the reasons as comments, instead of showing them.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
     /// Print the JSON schema of the configuration.
     Schema,
     /// Look after the kernel part.
@@ -84,6 +133,23 @@ pub struct AdminSocket {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct Shown {
+    #[command(flatten)]
+    admin: AdminSocket,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The same as `--format json`.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Shown {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub struct XdpPlace {
     /// Where maps and links are pinned; the configuration's `xdp.pin_path`.
     #[arg(long, value_name = "FOLDER", default_value = DEFAULT_PINS)]
@@ -106,6 +172,13 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check { files, strict, format } => commands::check(&files, strict, format),
         Command::Reload { admin } => commands::reload(&admin.socket),
         Command::Status { admin, format } => commands::status(&admin.socket, format),
+        Command::Ban { source, time, reason, admin } => operator::ban(&admin.socket, &source, time, &reason),
+        Command::Unban { source, admin } => operator::unban(&admin.socket, &source),
+        Command::Bans { shown } => operator::bans(&shown.admin.socket, shown.format()),
+        Command::Why { address, shown } => operator::why(&shown.admin.socket, address, shown.format()),
+        Command::Drops { follow, count, pcap, admin } => {
+            operator::drops(&admin.socket, &DropsPlan { follow, count, pcap })
+        }
         Command::Schema => commands::schema(),
         Command::Xdp { command: XdpCommand::Status(place) } => commands::xdp_status(&place.pins),
         Command::Xdp { command: XdpCommand::Detach { place, forget } } => {

@@ -226,7 +226,7 @@ fn print_check(checked: &[Checked<'_>], strict: bool, format: Format) -> ExitCod
 }
 
 /// As `print!`, but a reader that has seen enough (`| head`) is no reason to panic.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 

@@ -18,10 +18,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
+use super::interfaces::Network;
 use super::kernel::KernelPart;
+use super::ledger::{self, Ledger, View};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
+use super::trusted::trusted;
 use crate::id::{Generation, ShardId};
 use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
@@ -49,6 +52,7 @@ pub struct Gateway {
     /// Shards whose thread has ended without being told to; said once each.
     dead: BTreeSet<ShardId>,
     ticketer: Ticketer,
+    ledger: Ledger,
 }
 
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
@@ -95,6 +99,7 @@ impl Gateway {
             dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
             ticketer: Ticketer::new().context("ticket keys")?,
+            ledger: Ledger::default(),
             registry,
         })
     }
@@ -131,6 +136,36 @@ impl Gateway {
             outboxes: std::mem::take(&mut self.outboxes),
         })?;
         Ok(shards)
+    }
+
+    /// Hands the banned prefixes to the kernel's lists.
+    fn sync_bans(&mut self) {
+        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        let Some(snapshot) = &self.snapshot else { return };
+        if let Err(cause) = self.kernel.sync(&snapshot.config, &targets(snapshot), clock::now_ns()) {
+            tracing::error!("the banned prefixes are not in the kernel's lists: {cause:#}");
+        }
+    }
+
+    /// What the ledger may see; `None` until something is in force.
+    fn view(&self, with_trusted: bool) -> Option<View<'_>> {
+        let snapshot = self.snapshot.as_deref()?;
+        let config = &*snapshot.config;
+        let trusted =
+            if with_trusted { trusted(config, &targets(snapshot), &Network::read()) } else { Vec::new() };
+        Some(View {
+            config,
+            snapshot,
+            registry: &self.registry,
+            table: self.kernel.table(),
+            shards: self.shards.as_ref()?,
+            cores: &self.cores,
+            kernel: self.kernel.status(),
+            packets: self.kernel.packets(),
+            trusted,
+            now_ns: clock::now_ns(),
+            now_unix: super::reload::unix_seconds(),
+        })
     }
 
     fn publish(&mut self, snapshot: &Arc<Snapshot>, bound: Vec<Bound>) -> Result<()> {
@@ -192,6 +227,12 @@ impl Plane for Gateway {
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
+        if self.ledger.beat(now_ns) {
+            self.sync_bans();
+            if let Some(view) = self.view(false) {
+                self.ledger.book.tell_shards(&view);
+            }
+        }
     }
 
     fn drain(&mut self) {
@@ -218,6 +259,17 @@ impl Plane for Gateway {
             self.registry.control().reload_published(generation, at);
         } else {
             self.registry.control().reload_refused(at);
+        }
+    }
+
+    fn answer(&mut self, ask: ledger::Ask) {
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let with_trusted = matches!(ask, ledger::Ask::Ban(..) | ledger::Ask::Why(..));
+        // Without a view the question is dropped, which its asker sees.
+        let prefixes_changed = self.view(with_trusted).is_some_and(|view| ledger.answer(ask, &view));
+        self.ledger = ledger;
+        if prefixes_changed {
+            self.sync_bans();
         }
     }
 

@@ -16,6 +16,10 @@ mod drain;
 mod gateway;
 mod interfaces;
 mod kernel;
+mod ledger;
+mod operate;
+mod operator;
+mod pcapng;
 mod plane;
 mod reload;
 mod runtime;
@@ -26,6 +30,7 @@ mod status;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod trusted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -132,6 +137,7 @@ impl<P: Plane> Control<P> {
     fn answer(&mut self, ask: Ask) {
         // An asker that went away is no concern of ours, so failed sends are ignored throughout.
         match ask {
+            Ask::Ledger(ask) => self.plane.answer(ask),
             Ask::Config(reply) => drop(reply.send(start::masked(&self.config))),
             Ask::Metrics(reply) => drop(reply.send(self.plane.metrics())),
             Ask::Ready(reply) => drop(reply.send(self.state())),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use portcullis_config::{Config, Diagnostic};
 
+use super::ledger;
 use super::status::PlaneStatus;
 use crate::id::Generation;
 
@@ -49,6 +50,9 @@ pub trait Plane {
 
     /// Counts a reload: whether it went well, the generation now in force, and when (seconds since 1970).
     fn reloaded(&self, ok: bool, generation: Generation, at: u64);
+
+    /// Answers a question to the ledger; drops it when nothing is in force yet.
+    fn answer(&mut self, ask: ledger::Ask);
 
     /// What is to be told about it now.
     fn status(&self) -> PlaneStatus;

@@ -73,6 +73,8 @@ impl Plane for FakePlane {
         self.script.borrow_mut().calls.push(format!("reloaded {ok} {generation}"));
     }
 
+    fn answer(&mut self, _: ledger::Ask) {}
+
     fn status(&self) -> PlaneStatus {
         PlaneStatus { connections: 3, ..PlaneStatus::default() }
     }

@@ -134,7 +134,13 @@ impl Shard {
     pub fn refused_source(&self, reason: Reason, source: IpAddr) {
         self.refused(reason);
         let client = source.to_canonical();
-        self.metrics.refusals.note(&Refusal { at_ns: clock::now_ns(), client, reason, status: 0, route: None });
+        self.metrics.refusals.note(&Refusal {
+            at_ns: clock::now_ns(),
+            client,
+            reason,
+            status: 0,
+            route: None,
+        });
         self.metrics.sources.count(source_key(client), true);
     }
 

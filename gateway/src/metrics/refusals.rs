@@ -45,10 +45,7 @@ struct Entry {
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self {
-            entries: (0..REFUSALS_KEPT).map(|_| Entry::default()).collect(),
-            written: AtomicU64::new(0),
-        }
+        Self { entries: (0..REFUSALS_KEPT).map(|_| Entry::default()).collect(), written: AtomicU64::new(0) }
     }
 }
 
@@ -98,8 +95,7 @@ fn pack(refusal: &Refusal) -> [u64; 4] {
     };
     // 0 is no route, so numbers are kept one higher.
     let route = refusal.route.map_or(0, |route| u64::from(route) + 1);
-    let what =
-        refusal.reason as u64 | u64::from(refusal.status) << STATUS_SHIFT | route << ROUTE_SHIFT;
+    let what = refusal.reason as u64 | u64::from(refusal.status) << STATUS_SHIFT | route << ROUTE_SHIFT;
     [refusal.at_ns, (bits >> 64) as u64, bits as u64, what]
 }
 

@@ -350,14 +350,14 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
     shard.flush_log();
 }
 
-fn flat(
-    listeners: impl Iterator<Item = (SocketAddr, Vec<Rc<Listener>>)>,
-) -> Vec<(SocketAddr, Rc<Listener>)> {
+fn flat(listeners: impl Iterator<Item = (SocketAddr, Vec<Rc<Listener>>)>) -> Vec<(SocketAddr, Rc<Listener>)> {
     listeners.flat_map(|(address, all)| all.into_iter().map(move |listener| (address, listener))).collect()
 }
 
 fn resume(shard: &Rc<Shard>, listeners: &HashMap<SocketAddr, Vec<Rc<Listener>>>) {
-    for (&address, listener) in listeners.iter().flat_map(|(address, all)| all.iter().map(move |l| (address, l))) {
+    for (&address, listener) in
+        listeners.iter().flat_map(|(address, all)| all.iter().map(move |l| (address, l)))
+    {
         if listener.resume() {
             net::spawn(accept(shard.clone(), listener.clone(), address));
         }
