@@ -16,6 +16,7 @@
 //! Owns: the listeners and the shape of requests. Never: an answer of its own; each question goes to the
 //! control loop ([`Ask`]), which alone knows the state. Invariant: nothing in here can panic.
 
+use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
@@ -26,6 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::status::{ReloadReport, State as Life, Status};
 use super::{Event, ledger, operate};
@@ -54,8 +56,40 @@ pub fn serve_socket(listener: UnixListener, events: Events) {
     });
 }
 
-/// Answers over TCP until the runtime ends. `listener` is bound to a loopback address.
-pub fn serve_tcp(listener: TcpListener, events: Events) {
+/// The admin interface's TCP port; nobody answers on it once this is dropped.
+pub struct AdminPort {
+    /// The same socket, for a successor.
+    socket: std::net::TcpListener,
+    task: JoinHandle<()>,
+}
+
+impl AdminPort {
+    /// Answers on `socket`, which is bound to a loopback address.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn open(socket: std::net::TcpListener, events: Events) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let task = serve_tcp(TcpListener::from_std(socket.try_clone()?)?, events);
+        Ok(Self { socket, task })
+    }
+
+    /// The socket once more.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn socket(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+}
+
+impl Drop for AdminPort {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn serve_tcp(listener: TcpListener, events: Events) -> JoinHandle<()> {
     let routes = readable().route("/config", get(socket_only)).route("/reload", post(socket_only));
     let routes = operate::PATHS.iter().fold(routes, |routes, path| routes.route(path, any(socket_only)));
     let routes = routes.layer(middleware::from_fn(loopback_names_only)).with_state(events);
@@ -63,7 +97,7 @@ pub fn serve_tcp(listener: TcpListener, events: Events) {
         if let Err(cause) = axum::serve(listener, routes).await {
             tracing::error!(%cause, "the admin port is closed");
         }
-    });
+    })
 }
 
 fn readable() -> Router<Events> {

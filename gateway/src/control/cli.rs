@@ -32,6 +32,10 @@ pub enum Command {
         /// The configuration: a YAML file, or a folder of them.
         #[arg(long, short, env = "PORTCULLIS_CONFIG", value_name = "FILE")]
         config: PathBuf,
+        /// Take over from the gateway that runs with the same admin socket: its listening sockets, so that no
+        /// connection is refused or reset, its bans and its kernel part. It then finishes what it has and ends.
+        #[arg(long)]
+        upgrade: bool,
     },
     /// Say everything that is wrong with a configuration; exit with 1 if it cannot be used.
     Check {
@@ -165,9 +169,9 @@ pub enum Format {
 /// Does what the command line says. The exit code is the process's.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Run { config } => {
+        Command::Run { config, upgrade } => {
             let load = commands::loader(config.clone());
-            start::run(Inputs { config_path: config, load, begin: Box::new(Gateway::begin) })
+            start::run(Inputs { config_path: config, load, begin: Box::new(Gateway::begin), upgrade })
         }
         Command::Check { files, strict, format } => commands::check(&files, strict, format),
         Command::Reload { admin } => commands::reload(&admin.socket),
@@ -207,7 +211,9 @@ mod tests {
     fn commands_are_understood() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         let run = parse("portcullis run --config a.yaml").unwrap();
-        assert!(matches!(run.command, Command::Run { config } if config == Path::new("a.yaml")));
+        assert!(
+            matches!(run.command, Command::Run { config, upgrade: false } if config == Path::new("a.yaml"))
+        );
         let check = parse("portcullis check a.yaml b.yaml --strict --format json").unwrap();
         let Command::Check { files, strict: true, format: Format::Json } = check.command else { panic!() };
         assert_eq!(files.len(), 2);

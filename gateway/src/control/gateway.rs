@@ -10,7 +10,8 @@
 //! Never: the compilation, or anything about a request. Invariant: a socket that is bound but not published is
 //! closed again when a later step fails, so a failed reload leaves no address open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,11 +25,13 @@ use super::ledger::{self, Ledger, View};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
+use super::steering::{Steered, Steerings, steer};
 use super::trusted::trusted;
+use super::upgrade::Handover;
 use crate::id::{Generation, ShardId};
 use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
-use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_steering};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
 use crate::snapshot::{self, CompileContext, Snapshot};
@@ -53,6 +56,11 @@ pub struct Gateway {
     dead: BTreeSet<ShardId>,
     ticketer: Ticketer,
     ledger: Ledger,
+    /// The shards' sockets once more, by address: for steering, and for a successor.
+    sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    /// Sockets of a predecessor, until the first generation is installed.
+    inherited: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    steerings: Steerings,
 }
 
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
@@ -100,22 +108,28 @@ impl Gateway {
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
             ticketer: Ticketer::new().context("ticket keys")?,
             ledger: Ledger::default(),
+            sockets: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            steerings: Steerings::new(),
             registry,
         })
     }
 
-    fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
+    fn bind_new(&mut self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         let mut bound = Vec::new();
         let mut errors = Vec::new();
         for listener in snapshot.config.listeners.iter().filter(|listener| !old.contains(&listener.address)) {
-            let sockets = self
-                .cores
-                .iter()
+            let mut sockets = self.inherited.remove(&listener.address).unwrap_or_default();
+            let missing = self.cores.len().saturating_sub(sockets.len());
+            let added = (0..missing)
                 .map(|_| net::bind(listener.address, listener.backlog))
                 .collect::<Result<Vec<_>, _>>();
-            match sockets {
-                Ok(sockets) => bound.push((listener.address, sockets)),
+            match added {
+                Ok(added) => {
+                    sockets.extend(added);
+                    bound.push((listener.address, sockets));
+                }
                 Err(cause) => errors.push(at_listener(&snapshot.config, listener, &cause.to_string())),
             }
         }
@@ -174,10 +188,17 @@ impl Gateway {
             shards.publish(snapshot)?;
         }
         for (address, sockets) in bound {
+            let steered = steer(snapshot.config.shards.steering, address, &sockets, &self.cores);
+            tracing::debug!(%address, ?steered, "new connections");
+            self.steerings.insert(address, steered);
+            let kept = sockets.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+            self.sockets.insert(address, kept);
             shards.listen(address, sockets)?;
         }
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         for &address in old.difference(&addresses(snapshot)) {
+            self.steerings.remove(&address);
+            self.sockets.remove(&address);
             shards.close(address)?;
         }
         if self.snapshot.is_some() {
@@ -211,7 +232,13 @@ impl Plane for Gateway {
             // back would meet the same shard again.
             tracing::error!("the new configuration is not everywhere in force: {cause:#}");
         }
+        let is_first = self.snapshot.is_none();
         self.snapshot = Some(snapshot);
+        // Listeners that this configuration no longer has.
+        self.inherited.clear();
+        if let Some(view) = self.view(false).filter(|_| is_first) {
+            self.ledger.book.tell_shards(&view);
+        }
         Ok(())
     }
 
@@ -237,9 +264,36 @@ impl Plane for Gateway {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.sockets.clear();
         let drained = self.shards.as_ref().map(Shards::drain);
         if let Some(Err(cause)) = drained {
             tracing::error!(%cause, "not every shard drains");
+        }
+    }
+
+    fn hand_over(&self) -> io::Result<Handover> {
+        let clones = |sockets: &Vec<TcpListener>| {
+            sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()
+        };
+        let listeners = self.sockets.iter().map(|(address, sockets)| Ok((*address, clones(sockets)?)));
+        Ok(Handover {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            admin: None,
+            bans: self.ledger.book.orders(),
+        })
+    }
+
+    fn take_over(&mut self, handover: Handover) {
+        self.inherited = handover.listeners.into_iter().collect();
+        self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
+        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+    }
+
+    fn leave(&mut self) {
+        self.draining = true;
+        self.sockets.clear();
+        if let Some(Err(cause)) = self.shards.as_ref().map(Shards::leave) {
+            tracing::error!(%cause, "not every shard leaves");
         }
     }
 
@@ -294,6 +348,7 @@ impl Plane for Gateway {
                     name: listener.name.to_string(),
                     address: listener.address.to_string(),
                     tls: listener.tls.is_some(),
+                    steering: self.steerings.get(&listener.address).map_or("hash", Steered::as_str),
                 })
                 .collect(),
             connections: shards.iter().map(|shard| shard.connections).sum(),
@@ -306,6 +361,10 @@ impl Plane for Gateway {
         let mut out = Exposition::new();
         self.registry.render(&mut out);
         self.kernel.write_metrics(&mut out);
+        let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
+        let steered = listeners
+            .filter_map(|listener| Some((&*listener.name, self.steerings.get(&listener.address)?.as_str())));
+        write_steering(&mut out, steered);
         out.finish()
     }
 }
@@ -317,7 +376,7 @@ fn cores(config: &Config, count: usize) -> Vec<usize> {
 }
 
 /// A container's cores need not begin at 0. From `/proc/self/status`; core 0 if that cannot be read.
-fn allowed_cores() -> Vec<usize> {
+pub(super) fn allowed_cores() -> Vec<usize> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let cores = parse_list(list.unwrap_or_default());

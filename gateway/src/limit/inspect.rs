@@ -36,8 +36,7 @@ impl Table {
     pub fn banned(&self, now: u64, max: usize) -> Vec<(u64, Block)> {
         let ways = self.sets().iter().flat_map(|set| &set.ways);
         let banned = ways.filter_map(|way| match (way.key.load(Relaxed), way.block_at(now)) {
-            (0, _) => None,
-            (key, block @ Block::Banned { .. }) => Some((key, block)),
+            (key, block @ Block::Banned { .. }) if is_source(key) => Some((key, block)),
             _ => None,
         });
         banned.take(max).collect()
@@ -50,10 +49,18 @@ impl Table {
     }
 }
 
-/// The source that a key stands for: `192.0.2.1`, `2001:db8::/64`, or the number of one that no address has.
+/// Whether a key is that of one source, and not of a group of them or of something else that is counted.
+fn is_source(key: u64) -> bool {
+    matches!(key >> 48, 1 | 2 | 0x1000..)
+}
+
+/// The source that a key stands for: `192.0.2.1`, `2001:db8::/64`; the network of an aggregate, `192.0.2.0/24`; the
+/// number of a key that no address has.
 pub fn source_text(key: u64) -> String {
     match key >> 48 {
         1 => Ipv4Addr::from_bits(key as u32).to_string(),
+        3 => format!("{}/24", Ipv4Addr::from_bits((key as u32) << 8)),
+        4 => format!("{}/48", Ipv6Addr::from_bits(u128::from(key & ((1 << 48) - 1)) << 80)),
         2 => format!("{}/64", Ipv6Addr::from_bits(u128::from(key & ((1 << 48) - 1)) << 64)),
         0x1000.. => format!("{}/64", Ipv6Addr::from_bits(u128::from(key) << 64)),
         _ => format!("{key:#x}"),
@@ -82,6 +89,8 @@ mod tests {
         ] {
             assert_eq!(source_text(source_key(address.parse().unwrap())), expected, "{address}");
         }
+        assert_eq!(source_text(3 << 48 | 0xc0_0002), "192.0.2.0/24");
+        assert_eq!(source_text(4 << 48 | 0x2001_0db8_0007), "2001:db8:7::/48");
     }
 
     #[test]

@@ -73,6 +73,7 @@ metrics! {
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";
 
+    STEERING: Gauge "listener_steering_info" "Always 1; the labels are the listener and how its new connections find their shard: core or hash.";
     SHARD_DRIVER: Gauge "shard_driver_info" "Always 1; the label is the driver that the shard got.";
     SHARD_GENERATION: Gauge "shard_generation" "The generation that new exchanges use, by shard.";
     SHARD_CPU: Counter "shard_cpu_seconds_total" "CPU time of the shard's thread.";

@@ -166,6 +166,14 @@ pub fn write_kernel_mode<'a>(out: &mut Exposition, modes: impl IntoIterator<Item
     }
 }
 
+/// Writes how each listener's new connections find their shard.
+pub fn write_steering<'a>(out: &mut Exposition, listeners: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut family = out.family(&names::STEERING);
+    for (listener, steering) in listeners {
+        family.sample(&[("listener", listener), ("steering", steering)], 1);
+    }
+}
+
 /// A route's answers over all shards by the value of the `code` label, in its order.
 fn codes(route: &RouteSeries) -> BTreeMap<String, u64> {
     let mut codes = BTreeMap::new();

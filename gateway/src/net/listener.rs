@@ -93,7 +93,7 @@ pub struct Listener {
     fd: RawFd,
     /// Of the accept that is pending.
     canceller: RefCell<Canceller>,
-    paused: Cell<bool>,
+    left: Cell<bool>,
 }
 
 impl Listener {
@@ -106,13 +106,13 @@ impl Listener {
         socket.set_nonblocking(driver::current() == Driver::Epoll)?;
         let fd = socket.as_raw_fd();
         let inner = TcpListener::from_std(socket)?;
-        Ok(Self { inner, fd, canceller: RefCell::default(), paused: Cell::new(false) })
+        Ok(Self { inner, fd, canceller: RefCell::default(), left: Cell::new(false) })
     }
 
-    /// The next connection; `None` once [`Listener::close`] or [`Listener::pause`] was called.
+    /// The next connection; `None` once [`Listener::close`] or [`Listener::leave`] was called.
     pub async fn accept(&self) -> Option<(Stream, SocketAddr)> {
         loop {
-            if self.paused.get() {
+            if self.left.get() {
                 return None;
             }
             let handle = self.canceller.borrow().handle();
@@ -123,8 +123,7 @@ impl Listener {
                 },
                 // After shutdown(2) on a listening socket, accept answers EINVAL.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return None,
-                // The pause is seen at the top, unless it has been lifted again.
-                Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => {}
+                Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => return None,
                 // The connection died between handshake and accept: that one only.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => driver::sleep(ACCEPT_BACKOFF).await,
@@ -132,17 +131,12 @@ impl Listener {
         }
     }
 
-    /// Ends a pending accept and begins no other. Connections wait in the socket's queue, for [`Listener::resume`] or
-    /// for another process that has the socket too. One that was accepted in this very moment is still handed out.
-    pub fn pause(&self) {
-        self.paused.set(true);
+    /// Ends a pending accept and begins no other, without a word to the socket: another process has it too, and takes
+    /// the connections in its queue. One that is accepted in this very moment is still handed out.
+    pub fn leave(&self) {
+        self.left.set(true);
         let pending = self.canceller.take();
         self.canceller.replace(pending.cancel());
-    }
-
-    /// Lifts a pause; the caller accepts again. False if there was none.
-    pub fn resume(&self) -> bool {
-        self.paused.replace(false)
     }
 
     /// Lets no further handshake begin, while those under way still end in the queue. A connection that completed

@@ -50,10 +50,6 @@ enum Order {
     Listen(SocketAddr, TcpListener),
     /// Stop accepting on the sockets of this address.
     Close(SocketAddr),
-    /// Accept nothing for now: what comes waits in the sockets' queues.
-    Pause,
-    /// Accept again.
-    Resume,
     /// As `Drain`, but the sockets are another process's by now and stay open.
     Leave,
     /// Refuse connections from these prefixes.
@@ -160,14 +156,6 @@ impl Shards {
             self.tell(number % self.threads.len(), Order::Listen(address, socket))?;
         }
         Ok(())
-    }
-
-    /// Lets new connections wait in their queues, or takes them again.
-    ///
-    /// # Errors
-    /// A shard is stuck.
-    pub fn pause(&self, pause: bool) -> Result<(), ShardsError> {
-        self.tell_all(|| if pause { Order::Pause } else { Order::Resume })
     }
 
     /// Lets every shard finish what is in flight, and leaves the listening sockets to whoever has them too.
@@ -329,11 +317,9 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
                 let closing = closing.into_iter().map(|listener| (address, listener)).collect();
                 net::spawn(close(shard.clone(), closing));
             }
-            Order::Pause => listeners.values().flatten().for_each(|listener| listener.pause()),
-            Order::Resume => resume(&shard, &listeners),
             Order::Leave => {
                 shard.begin_drain();
-                listeners.values().flatten().for_each(|listener| listener.pause());
+                listeners.values().flatten().for_each(|listener| listener.leave());
                 listeners.clear();
                 net::spawn(end_when_idle(shard.clone(), net::sleep(HANDSHAKE_GRACE), own.take()));
             }
@@ -352,16 +338,6 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
 
 fn flat(listeners: impl Iterator<Item = (SocketAddr, Vec<Rc<Listener>>)>) -> Vec<(SocketAddr, Rc<Listener>)> {
     listeners.flat_map(|(address, all)| all.into_iter().map(move |listener| (address, listener))).collect()
-}
-
-fn resume(shard: &Rc<Shard>, listeners: &HashMap<SocketAddr, Vec<Rc<Listener>>>) {
-    for (&address, listener) in
-        listeners.iter().flat_map(|(address, all)| all.iter().map(move |l| (address, l)))
-    {
-        if listener.resume() {
-            net::spawn(accept(shard.clone(), listener.clone(), address));
-        }
-    }
 }
 
 /// Stops listening so that no connection is lost: begins no handshake, serves those that end in time.

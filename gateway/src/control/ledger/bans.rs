@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::View;
 use crate::control::trusted::overlapping;
-use crate::limit::{CidrSet, source_key, source_text};
+use crate::limit::{CidrSet, Table, source_key, source_text};
 
 /// An operator's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,13 +235,19 @@ impl BanBook {
     }
 
     /// All orders, for the process that takes over.
-    pub fn orders(&self) -> Vec<(IpNet, Given)> {
-        self.given.iter().map(|(prefix, given)| (*prefix, given.clone())).collect()
+    pub fn orders(&self) -> Vec<(String, Given)> {
+        self.given.iter().map(|(prefix, given)| (prefix.to_string(), given.clone())).collect()
     }
 
-    /// Takes over the orders of another process.
-    pub fn adopt(&mut self, orders: Vec<(IpNet, Given)>) {
-        self.given.extend(orders.into_iter().take(GIVEN_MAX));
+    /// Takes over the orders of another process. Its table may be gone with it, so words are written anew.
+    pub fn adopt(&mut self, orders: Vec<(String, Given)>, table: &Table, now_ns: u64) {
+        let read = |(prefix, given): (String, Given)| Some((prefix.parse::<IpNet>().ok()?, given));
+        for (prefix, given) in orders.into_iter().filter_map(read).take(GIVEN_MAX) {
+            if is_one_source(prefix) && given.until_ns > now_ns {
+                table.block(source_key(prefix.addr()), now_ns, given.until_ns, 0, Reason::SourceBanned);
+            }
+            self.given.insert(prefix, given);
+        }
     }
 
     /// Hands the shards the prefixes.
@@ -313,6 +319,7 @@ fn enforced_by(view: &View<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::random_secret;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -338,16 +345,19 @@ mod tests {
     #[test]
     fn orders_end_and_are_handed_on() {
         let given = |until_ns| Given { reason: "because".into(), since: 1, until_ns };
+        let table = Table::new(64, random_secret()).unwrap();
         let mut book = BanBook::default();
-        book.adopt(vec![(net("192.0.2.1/32"), given(10)), (net("10.0.0.0/8"), given(20))]);
+        let orders = vec![("192.0.2.1/32".into(), given(1 << 20)), ("10.0.0.0/8".into(), given(1 << 21))];
+        book.adopt(orders, &table, 0);
+        assert_eq!(table.banned(0, 9).len(), 1);
         assert!(book.is_wide(net("10.0.0.0/8")) && !book.is_wide(net("192.0.2.1/32")));
         assert_eq!(book.holding(net("10.1.2.3/32"), 0), Some(net("10.0.0.0/8")));
-        assert_eq!(book.holding(net("10.1.2.3/32"), 20), None, "it has ended");
-        assert!(!book.expire(15), "no prefix was among it");
+        assert_eq!(book.holding(net("10.1.2.3/32"), 1 << 21), None, "it has ended");
+        assert!(!book.expire(3 << 19), "no prefix was among it");
         let mut next = BanBook::default();
-        next.adopt(book.orders());
+        next.adopt(book.orders(), &table, 3 << 19);
         assert_eq!(next.prefixes().collect::<Vec<_>>(), [net("10.0.0.0/8")]);
-        assert!(next.expire(20));
+        assert!(next.expire(1 << 21));
         assert_eq!(next.orders(), []);
     }
 }

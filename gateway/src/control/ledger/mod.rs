@@ -12,20 +12,18 @@ mod drops;
 mod top;
 mod why;
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 use portcullis_config::Config;
 use tokio::sync::oneshot;
 
-pub use bans::{Ban, BanBook, BanOrder, Bans, Refusal};
+pub use bans::{Ban, BanBook, BanOrder, Bans, Given, Refusal};
 pub use drops::{DropLog, Drops, Sample};
 pub use top::{RouteTop, ShardTop, SourceTop, TargetTop, Top};
 pub use why::Why;
 
 use super::status::KernelStatus;
 use super::trusted::Trusted;
-use crate::limit::{CidrSet, Table};
+use crate::limit::Table;
 use crate::metrics::Registry;
 use crate::shard::Shards;
 use crate::snapshot::Snapshot;
@@ -108,10 +106,5 @@ impl Ledger {
     /// Forgets bans that have ended. True: a prefix was among them.
     pub fn beat(&mut self, now_ns: u64) -> bool {
         self.book.expire(now_ns)
-    }
-
-    /// The banned prefixes for the shards.
-    pub fn banned_prefixes(&self) -> Arc<CidrSet> {
-        Arc::new(self.book.prefixes().collect())
     }
 }
