@@ -16,6 +16,7 @@ use super::commands;
 use super::gateway::Gateway;
 use super::operator::{self, DropsPlan};
 use super::start::{self, Inputs};
+use super::top;
 
 /// An API gateway that drops abusive sources at the network card and serves everybody else from io_uring.
 #[derive(Debug, Parser)]
@@ -91,6 +92,20 @@ pub enum Command {
         address: IpAddr,
         #[command(flatten)]
         shown: Shown,
+    },
+    /// Watch rates, sources, routes, shards and targets.
+    Top {
+        /// Print one look and end.
+        #[arg(long)]
+        once: bool,
+        /// With `--once`: every counter, in JSON.
+        #[arg(long, requires = "once")]
+        json: bool,
+        /// Between two looks.
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = operator::parse_time)]
+        interval: Duration,
+        #[command(flatten)]
+        admin: AdminSocket,
     },
     /// Show sampled packets that the kernel part dropped.
     Drops {
@@ -180,6 +195,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Unban { source, admin } => operator::unban(&admin.socket, &source),
         Command::Bans { shown } => operator::bans(&shown.admin.socket, shown.format()),
         Command::Why { address, shown } => operator::why(&shown.admin.socket, address, shown.format()),
+        Command::Top { once, json, interval, admin } => {
+            let interval = interval.max(Duration::from_millis(100));
+            top::run(&admin.socket, &top::Plan { interval, once, json })
+        }
         Command::Drops { follow, count, pcap, admin } => {
             operator::drops(&admin.socket, &DropsPlan { follow, count, pcap })
         }

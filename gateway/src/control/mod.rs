@@ -31,6 +31,7 @@ mod steering;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod top;
 mod trusted;
 mod upgrade;
 

@@ -293,6 +293,7 @@ impl Shard {
             log.tick(now_ns);
             self.metrics.log_records_dropped.add(log.take_lost());
         }
+        self.metrics.cpu_ns.set(clock::thread_cpu_ns());
         self.metrics.sources.age(now_ns);
     }
 
@@ -306,7 +307,6 @@ impl Shard {
             idle += i as u64;
             active += u64::from(a);
         }
-        self.metrics.cpu_ns.set(clock::thread_cpu_ns());
         self.metrics.pool_idle.set(idle);
         self.metrics.pool_active.set(active);
     }

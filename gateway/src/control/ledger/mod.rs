@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 pub use bans::{Ban, BanBook, BanOrder, Bans, Given, Refusal};
 pub use drops::{DropLog, Drops, Sample};
-pub use top::{RouteTop, ShardTop, SourceTop, TargetTop, Top};
+pub use top::{RouteTop, ShardTop, SourceTop, Spread, TargetTop, Top};
 pub use why::Why;
 
 use super::status::KernelStatus;
