@@ -1,6 +1,6 @@
 //! Routes: which requests go to which service.
 
-use super::{Protocol, ServiceRef};
+use super::{OwnTimeouts, Protocol, ServiceRef};
 use crate::source::Origin;
 
 /// A route (Kong `routes`). A request must match every kind of condition that is not empty, and one value of
@@ -42,6 +42,8 @@ pub struct Route {
     pub response_buffering: bool,
     /// Largest request body in bytes; `None` for [`super::Limits::body`].
     pub body_limit: Option<u64>,
+    /// Bounds on time of its own.
+    pub timeouts: OwnTimeouts,
     /// Tokens that one request takes from the bucket of its source; `None` for [`super::Costs::request`].
     pub cost: Option<u32>,
     /// `false` for a route whose conditions this version cannot evaluate (an `expression`, a TCP stream). It
