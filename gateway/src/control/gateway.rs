@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
+use super::advice;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
 use super::ledger::{self, Ledger, View};
@@ -31,7 +32,7 @@ use super::upgrade::Handover;
 use crate::id::{Generation, ShardId};
 use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
-use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_steering};
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_ledger, write_steering};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
 use crate::snapshot::{self, CompileContext, Snapshot};
@@ -217,7 +218,11 @@ impl Plane for Gateway {
         Box::new(move |config, generation| {
             let previous = previous.as_deref();
             let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
-            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
+            snapshot::compile(config, &cx).map(|(snapshot, mut warnings)| {
+                warnings.extend(advice::of_config(&snapshot.config, &targets(&snapshot), &Network::read()));
+                warnings.extend(advice::of_machine(&snapshot.config));
+                (Arc::new(snapshot), warnings)
+            })
         })
     }
 
@@ -365,6 +370,7 @@ impl Plane for Gateway {
         let steered = listeners
             .filter_map(|listener| Some((&*listener.name, self.steerings.get(&listener.address)?.as_str())));
         write_steering(&mut out, steered);
+        write_ledger(&mut out, &self.ledger.counts(self.kernel.table(), clock::now_ns()));
         out.finish()
     }
 }
@@ -396,7 +402,8 @@ fn addresses(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
     snapshot.listeners.iter().map(|listener| listener.address).collect()
 }
 
-fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
+/// Addresses of all upstreams.
+pub(super) fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
     let targets = snapshot.upstreams.iter().flat_map(|upstream| &upstream.targets);
     targets.filter_map(|target| Some(target.address?.ip())).collect()
 }

@@ -129,7 +129,9 @@ pub async fn assemble<P: Plane>(
         AccessLog::start(inbox, wake, destination(&config), has_ring).context("the access log")?;
     let mut plane = (inputs.begin)(&config, outboxes)?;
     let admin_port = handover.admin.take();
-    plane.take_over(handover);
+    if predecessor.is_some() {
+        plane.take_over(handover);
+    }
     let compiled = plane.compiler()(Arc::clone(&config), Generation(1));
     let installed = compiled.and_then(|(compiled, warnings)| plane.install(compiled).map(|()| warnings));
     let remarks = match installed {

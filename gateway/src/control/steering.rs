@@ -93,9 +93,9 @@ mod tests {
     use super::*;
 
     fn sockets(count: usize) -> (SocketAddr, Vec<TcpListener>) {
-        let first = net::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let first = net::bind("127.0.0.1:0".parse().unwrap(), 128).unwrap();
         let address = first.local_addr().unwrap();
-        let more = (1..count).map(|_| net::bind(address, 16).unwrap());
+        let more = (1..count).map(|_| net::bind(address, 128).unwrap());
         (address, std::iter::once(first).chain(more).collect())
     }
 

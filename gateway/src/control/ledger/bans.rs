@@ -87,6 +87,7 @@ pub struct Given {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BanBook {
     given: BTreeMap<IpNet, Given>,
+    ordered: u64,
 }
 
 /// Orders remembered at a time. More are refused: a list of that size belongs into `xdp.deny`.
@@ -154,6 +155,7 @@ impl BanBook {
         let until_ns = view.now_ns.saturating_add(order.seconds.saturating_mul(1_000_000_000));
         let given = Given { reason: order.reason.clone(), since: view.now_unix, until_ns };
         self.given.insert(prefix, given);
+        self.ordered += 1;
         if is_one_source(prefix) {
             let key = source_key(prefix.addr());
             view.table.block(key, view.now_ns, until_ns, 0, Reason::SourceBanned);
@@ -225,6 +227,11 @@ impl BanBook {
     /// Banned prefixes wider than one source.
     pub fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.given.keys().copied().filter(|prefix| !is_one_source(*prefix))
+    }
+
+    /// Orders so far.
+    pub fn ordered(&self) -> u64 {
+        self.ordered
     }
 
     /// Forgets what has ended. True: a prefix wider than one source was among it.

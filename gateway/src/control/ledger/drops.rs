@@ -63,6 +63,7 @@ pub struct DropLog {
     kept: VecDeque<Raw>,
     /// Of the first kept one.
     first: u64,
+    /// On their way from the kernel.
     lost: u64,
 }
 
@@ -77,6 +78,16 @@ impl DropLog {
             }
             self.kept.push_back(sample);
         }
+    }
+
+    /// Samples that came.
+    pub fn taken(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+
+    /// Samples that were lost on their way from the kernel.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Samples from number `from` on, at most `max`.

@@ -13,6 +13,7 @@ mod top;
 mod why;
 
 use ipnet::IpNet;
+use portcullis_abi::{Block, Reason};
 use portcullis_config::Config;
 use tokio::sync::oneshot;
 
@@ -24,7 +25,7 @@ pub use why::Why;
 use super::status::KernelStatus;
 use super::trusted::Trusted;
 use crate::limit::Table;
-use crate::metrics::Registry;
+use crate::metrics::{LedgerCounts, Registry};
 use crate::shard::Shards;
 use crate::snapshot::Snapshot;
 
@@ -101,6 +102,21 @@ impl Ledger {
             Ask::Drops(after, max, reply) => drop(reply.send(self.drops.after(after, max, view))),
         }
         false
+    }
+
+    /// What is counted here. Reads the whole table of sources: for a scrape.
+    pub fn counts(&self, table: &Table, now_ns: u64) -> LedgerCounts {
+        let words = table.banned(now_ns, usize::MAX);
+        let by_operator =
+            |word: &&(u64, Block)| matches!(word.1, Block::Banned { reason: Reason::SourceBanned, .. });
+        let singles = words.iter().filter(by_operator).count();
+        LedgerCounts {
+            banned_by_operator: (singles + self.book.prefixes().count()) as u64,
+            banned_by_behaviour: (words.len() - singles) as u64,
+            operator_bans: self.book.ordered(),
+            samples_taken: self.drops.taken(),
+            samples_lost: self.drops.lost(),
+        }
     }
 
     /// Forgets bans that have ended. True: a prefix was among them.
