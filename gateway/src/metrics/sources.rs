@@ -93,10 +93,14 @@ impl BusySources {
 
     /// Halves every count when it is time to. Only the writing thread may call this, now and then.
     pub fn age(&self, now_ns: u64) {
-        if now_ns.saturating_sub(self.halved_ns.load(Relaxed)) < HALVED_EVERY_NS {
+        let halved_ns = self.halved_ns.load(Relaxed);
+        if halved_ns != 0 && now_ns.saturating_sub(halved_ns) < HALVED_EVERY_NS {
             return;
         }
         self.halved_ns.store(now_ns, Relaxed);
+        if halved_ns == 0 {
+            return; // the first time: counting has just begun
+        }
         for place in &self.places {
             for count in [&place.requests, &place.over, &place.refused] {
                 count.store(count.load(Relaxed) / 2, Relaxed);
