@@ -60,7 +60,7 @@ fn connections_in_the_queue_and_exchanges_under_way_are_served() {
     let opener = std::thread::spawn({
         let gate = gate.clone();
         move || {
-            std::thread::sleep(std::time::Duration::from_millis(500));
+            std::thread::park_timeout(std::time::Duration::from_millis(500));
             gate.open();
         }
     });

@@ -206,7 +206,7 @@ pub fn drops(socket: &Path, plan: &DropsPlan) -> Result<ExitCode> {
             (false, true) => {
                 // A reader of the file sees what is there so far.
                 capture.as_mut().map_or(Ok(()), Capture::flush)?;
-                std::thread::sleep(POLL);
+                wait(POLL);
             }
             (false, false) => break,
         }
@@ -223,6 +223,12 @@ pub fn drops(socket: &Path, plan: &DropsPlan) -> Result<ExitCode> {
 const ASK_MAX: u64 = 1000;
 /// How often `--follow` asks.
 const POLL: Duration = Duration::from_millis(250);
+
+/// Stops the calling thread, which is a command's only one.
+#[allow(clippy::disallowed_methods, reason = "a command has no shard that this could stop")]
+pub fn wait(time: Duration) {
+    std::thread::sleep(time);
+}
 
 /// Time, interface, ends, protocol, length and reason.
 fn sample_line(sample: &Sample) -> String {

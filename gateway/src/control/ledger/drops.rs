@@ -13,6 +13,7 @@ use super::View;
 use crate::limit::source_key;
 
 /// Samples kept. Not more than 200 bytes each.
+#[allow(dead_code, reason = "nothing samples yet")]
 const KEPT: usize = 4096;
 
 /// A sample as the kernel part hands it over.
@@ -69,6 +70,7 @@ pub struct DropLog {
 
 impl DropLog {
     /// Takes in what the kernel part has.
+    #[allow(dead_code, reason = "nothing samples yet")]
     pub fn add(&mut self, samples: impl IntoIterator<Item = Raw>, lost: u64) {
         self.lost += lost;
         for sample in samples {

@@ -20,6 +20,7 @@ use self::screen::State;
 use super::client;
 use super::commands::print;
 use super::ledger::Top;
+use super::operator::wait;
 
 /// How to show it.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ pub fn run(socket: &Path, plan: &Plan) -> Result<ExitCode> {
     }
     let mut watch = Watch { socket: socket.to_owned(), last: ask(socket)? };
     if plan.once {
-        std::thread::sleep(plan.interval);
+        wait(plan.interval);
         print(&plain::text(&watch.look()?, &State::default()));
         return Ok(ExitCode::SUCCESS);
     }
