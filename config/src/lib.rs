@@ -24,6 +24,7 @@ mod load;
 pub mod model;
 pub mod node;
 mod parse;
+pub mod rule;
 pub mod schema;
 pub mod secret;
 pub mod sections;
@@ -38,6 +39,7 @@ pub use load::{
 };
 pub use model::*;
 pub use node::{Entry, Node, Scalar, Value};
+pub use rule::{Matcher, Rule};
 pub use schema::{EmptyCatalog, Key, Kind, PluginCatalog, Section, StaticCatalog, json_schema};
 pub use secret::Secret;
 pub use source::{FileId, Origin, Source, Sources, Span};

@@ -55,14 +55,15 @@ enum Edit<'a> {
     Value(&'a [u8]),
 }
 
+/// The parameters of a query or of a form, in order. Empty ones, as in `a=1&&b=2`, are left out.
+pub fn parameters(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
+    text.split(|&byte| byte == b'&').filter(|text| !text.is_empty()).map(Parameter::split)
+}
+
 impl RequestHead {
-    /// The parameters of the query, in order. Empty ones, as in `a=1&&b=2`, are left out.
+    /// The [`parameters`] of the query.
     pub fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
-        self.query()
-            .unwrap_or_default()
-            .split(|&byte| byte == b'&')
-            .filter(|text| !text.is_empty())
-            .map(Parameter::split)
+        parameters(self.query().unwrap_or_default())
     }
 
     /// The decoded value of the first parameter of that name.
