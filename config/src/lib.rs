@@ -20,6 +20,7 @@ mod build;
 pub mod diagnostic;
 pub mod environment;
 mod fields;
+mod import;
 mod load;
 pub mod model;
 pub mod node;
@@ -35,7 +36,8 @@ pub use diagnostic::{Diagnostic, Diagnostics, Fault, Severity};
 pub use environment::{Environment, FixedEnvironment};
 pub use fields::{Fields, Reference, check_section};
 pub use load::{
-    Loaded, ProcessEnvironment, Text, load, load_paths, load_str, load_texts, parse_str, read_section,
+    Format, Imported, Loaded, ProcessEnvironment, Text, import, import_texts, load, load_paths, load_str,
+    load_texts, parse_str, read_section,
 };
 pub use model::*;
 pub use node::{Entry, Node, Scalar, Value};

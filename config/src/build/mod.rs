@@ -20,6 +20,7 @@ mod upstream;
 use std::path::PathBuf;
 
 use self::names::AllNames;
+pub(crate) use self::route::is_plain_path;
 use crate::diagnostic::{Diagnostics, Fault};
 use crate::fields::Fields;
 use crate::model::{

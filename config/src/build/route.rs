@@ -169,7 +169,7 @@ fn paths(document: &Document<'_>, fields: &Fields<'_>) -> Vec<PathPattern> {
 }
 
 /// What Kong before 3.0 took for a plain path; all else was an expression.
-fn is_plain_path(path: &str) -> bool {
+pub(crate) fn is_plain_path(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-~%".contains(&byte))
 }
 

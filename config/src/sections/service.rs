@@ -147,7 +147,8 @@ const ROUTE_KEYS: &[Key] = &[
         "rule",
         Kind::Text(&crate::rule::RULE),
         "A condition in the words of Traefik's rules, beside the others: Host, HostRegexp, Path, PathPrefix, PathRegexp, \
-         Method, Header, HeaderRegexp, Query, QueryRegexp and ClientIP with `&&`, `||`, `!` and parentheses. Not Kong's.",
+         Method, Header, HeaderRegexp, Query, QueryRegexp and ClientIP with `&&`, `||`, `!` and parentheses. Such a route takes only \
+         requests of its `protocols`, and strips nothing unless it has `paths`. Not Kong's.",
     ),
     Key::new(
         "priority",

@@ -14,6 +14,7 @@ mod client;
 mod commands;
 mod drain;
 mod gateway;
+mod import;
 mod interfaces;
 mod kernel;
 mod plane;

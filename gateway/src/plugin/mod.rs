@@ -20,15 +20,21 @@ mod cors;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
+mod in_flight_limit;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod path_rewrite;
+mod prometheus;
 mod rate_limiting;
+mod redirect;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod security_headers;
+mod token_bucket;
 mod transform;
 
 use std::any::Any;
@@ -169,6 +175,8 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+    /// What plugins hold until the exchange ends.
+    pub held: Vec<Box<dyn Any>>,
 }
 
 /// The downstream connection as plugins see it.
@@ -221,6 +229,7 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
+            held: Vec::new(),
         }
     }
 }

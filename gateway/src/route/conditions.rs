@@ -7,7 +7,7 @@ use portcullis_config::Rule;
 
 use super::expression::{Expression, Place};
 use super::rule::Compiled;
-use super::spec::{HeaderMatch, HeaderValue, HostName, RouteSpec};
+use super::spec::{HeaderMatch, HeaderValue, HostName, Protocols, RouteSpec};
 use super::{Fault, HeaderLookup, MAX_METHODS, Query, Scheme};
 
 /// The set of methods of a route, one bit each.
@@ -27,6 +27,8 @@ pub(super) struct Conditions {
     pub(super) snis: Vec<HostName>,
     pub(super) headers: Vec<HeaderCondition>,
     pub(super) rule: Option<(Rule, Compiled)>,
+    /// The schemes of a route with a rule, which asks for them as Traefik's routers do.
+    schemes: Option<Protocols>,
 }
 
 /// A compiled [`HeaderMatch`].
@@ -116,7 +118,8 @@ impl Conditions {
                 None
             }
         });
-        Conditions { methods, snis, headers, rule }
+        let schemes = rule.is_some().then_some(spec.protocols);
+        Conditions { methods, snis, headers, rule, schemes }
     }
 
     /// Whether anything is asked beyond method, host and path.
@@ -132,7 +135,14 @@ impl Conditions {
     }
 
     pub(super) fn rule_fits<H: HeaderLookup + ?Sized>(&self, query: &Query<'_, H>) -> bool {
-        self.rule.as_ref().is_none_or(|(_, rule)| rule.fits(query))
+        self.scheme_fits(query.scheme) && self.rule.as_ref().is_none_or(|(_, rule)| rule.fits(query))
+    }
+
+    fn scheme_fits(&self, scheme: Scheme) -> bool {
+        self.schemes.is_none_or(|own| match scheme {
+            Scheme::Http => own.http,
+            Scheme::Https => own.https,
+        })
     }
 
     /// A plain request has no SNI and passes, as in Kong.
@@ -153,7 +163,10 @@ impl Conditions {
         // Whether one rule implies another is not decided beyond their being the same.
         let same = |(own, _): &(Rule, Compiled)| other.rule.as_ref().is_some_and(|(its, _)| own == its);
         let rule = self.rule.as_ref().is_none_or(same);
-        self.methods.covers(other.methods) && snis && headers && rule
+        let schemes = self.schemes.is_none_or(|own| {
+            other.schemes.is_some_and(|its| (own.http || !its.http) && (own.https || !its.https))
+        });
+        self.methods.covers(other.methods) && snis && headers && rule && schemes
     }
 }
 

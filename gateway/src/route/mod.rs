@@ -31,9 +31,10 @@
 //!
 //! # Scheme
 //!
-//! `protocols` chooses nothing: as in Kong the best route is found first, and if it does not serve the scheme, the
+//! In a route without a rule `protocols` chooses nothing: as in Kong the best route is found first, and if it does not serve the scheme, the
 //! request is answered with 426 or a redirect. Going on to a broader route instead would downgrade an https-only
-//! path to whatever lies below it.
+//! path to whatever lies below it. A route with a rule is Traefik's: it takes requests of its schemes only, so that two
+//! routers of one rule may redirect http and serve https.
 
 mod automaton;
 mod compile;

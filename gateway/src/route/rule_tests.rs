@@ -111,6 +111,23 @@ fn anchors_are_the_narrowest_that_hold() {
     }
 }
 
+#[test]
+fn two_routers_of_one_rule_share_the_schemes() {
+    use super::super::Protocols;
+    let spec = |id, http, https| RouteSpec {
+        id: RouteId(id),
+        rule: Some(Rule::parse("Host(`a.example`)").expect("a rule")),
+        protocols: Protocols { http, https },
+        ..RouteSpec::default()
+    };
+    let router = Router::compile(vec![spec(0, false, true), spec(1, true, false)]).expect("compiles");
+    let plain = query(&PLAIN);
+    let taken = |query: &Query<'_, [(String, String)]>| router.route(query).map(|found| found.route);
+    assert_eq!(taken(&plain), Some(RouteId(1)));
+    assert_eq!(taken(&Query { scheme: Scheme::Https, ..plain }), Some(RouteId(0)));
+    assert_eq!(router.conflicts(), []);
+}
+
 fn to_cows<'t>(texts: &[&'t str]) -> Vec<Cow<'t, str>> {
     texts.iter().map(|text| Cow::Borrowed(*text)).collect()
 }
