@@ -121,7 +121,8 @@ fn two_routers_of_one_rule_share_the_schemes() {
         ..RouteSpec::default()
     };
     let router = Router::compile(vec![spec(0, false, true), spec(1, true, false)]).expect("compiles");
-    let plain = query(&PLAIN);
+    let request = PLAIN;
+    let plain = query(&request);
     let taken = |query: &Query<'_, [(String, String)]>| router.route(query).map(|found| found.route);
     assert_eq!(taken(&plain), Some(RouteId(1)));
     assert_eq!(taken(&Query { scheme: Scheme::Https, ..plain }), Some(RouteId(0)));
