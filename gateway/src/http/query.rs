@@ -220,7 +220,8 @@ fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn encode(text: &[u8], out: &mut Vec<u8>) {
+/// Appends `text` with everything but unreserved characters encoded.
+pub fn encode(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         if is_unreserved(byte) { out.push(byte) } else { push_encoded(out, byte) }
     }

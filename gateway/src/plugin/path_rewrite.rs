@@ -190,7 +190,6 @@ impl Plugin for OnShard {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::plugin::fixture::{Fixture, answer, request_with};
 
     /// The path, `X-Forwarded-Prefix` and `X-Replaced-Path` as they go upstream.

@@ -222,7 +222,6 @@ impl Plugin for OnShard {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::plugin::fixture::{Fixture, answer, request, request_with};
 
     fn send(settings: &str, head: &str, https: bool) -> Option<(u16, String)> {

@@ -190,7 +190,7 @@ mod tests {
     fn who_is_over_the_limit_is_told_when_to_come_back() {
         let fixture = Fixture::default();
         let plugin = fixture.accepted("token-bucket", "{average: 2, period: 10s}");
-        let mut send = || answer(plugin.on_request(&mut fixture.cx(), &mut request_with("/", &[])));
+        let send = || answer(plugin.on_request(&mut fixture.cx(), &mut request_with("/", &[])));
         assert!(send().is_none());
         let refused = send().expect("one too many");
         assert_eq!(refused.status, 429);

@@ -14,7 +14,7 @@
 //! **Invariant.** No edit touches how a message is framed or what concerns one connection only: such an entry is
 //! refused with the configuration.
 
-use portcullis_config::{Fault, Fields, Node, Value};
+use portcullis_config::{Fault, Fields, Node};
 
 use crate::http::{FieldName, Head, Known, KnownSet};
 
@@ -34,7 +34,7 @@ pub enum Text {
 }
 
 /// The texts that are made for one request, in one arena that keeps its memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rendered {
     text: Vec<u8>,
     ends: Vec<usize>,
@@ -229,20 +229,6 @@ fn read_entry<R: Reader>(
         _ => edits.append.push(pair),
     }
     Ok(())
-}
-
-/// Says that edits of bodies are not made, where there are any.
-pub fn warn_of_bodies(fields: &Fields<'_>, key: &str) {
-    for step in Step::ALL {
-        let section = fields.section(step.as_str());
-        let asked = section.get(key).is_some_and(|node| match &node.value {
-            Value::List(items) => !items.is_empty(),
-            _ => false,
-        });
-        if asked {
-            section.warning(key, "bodies pass unchanged: edits of them are accepted, but not made yet");
-        }
-    }
 }
 
 /// Tells where a message ends.
