@@ -15,6 +15,7 @@ mod plugin;
 mod route;
 mod runtime;
 mod service;
+mod traps;
 mod upstream;
 
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ pub(crate) struct Builder<'a> {
     consumers: Vec<Consumer>,
     plugins: Vec<Plugin>,
     pending: Vec<PendingPlugin<'a>>,
+    /// Routes that leave `strip_path` out.
+    silent_about_strip_path: Vec<usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -90,6 +93,7 @@ impl<'a> Builder<'a> {
             consumers: Vec::new(),
             plugins: Vec::new(),
             pending: Vec::new(),
+            silent_about_strip_path: Vec::new(),
         }
     }
 
@@ -107,12 +111,14 @@ impl<'a> Builder<'a> {
         let single = |key| self.single(key).unwrap_or(first);
         let xdp = single("xdp");
         single("defaults");
+        let limits = runtime::limits(&single("limits").section("limits"));
+        self.warn_of_traps(&limits);
         Some(Config {
             defaults: self.defaults,
             listeners: self.build_listeners(),
             shards: runtime::shards(&single("shards").section("shards")),
             xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp")),
-            limits: runtime::limits(&single("limits").section("limits")),
+            limits,
             timeouts,
             trusted_proxies: single("trusted_proxies").cidrs("trusted_proxies"),
             admin: runtime::admin(&single("admin").section("admin")),

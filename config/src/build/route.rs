@@ -44,6 +44,9 @@ impl<'a> Builder<'a> {
             let fault = Fault::new("the route has no service, so only plugins can answer its requests");
             self.found.warning(route.origin.span, &route.origin.path, fault.hint("set `service`"));
         }
+        if !fields.is_set("strip_path") {
+            self.silent_about_strip_path.push(self.routes.len());
+        }
         self.routes.push(route);
     }
 }

@@ -210,7 +210,9 @@ fn read_entry<R: Reader>(
         value.ok_or_else(|| Fault::new(format!("key '{name}' has no value")).hint("write `name:value`"))?;
     let trimmed = value.trim_ascii();
     if trimmed.len() != value.len() {
-        found.note(place.item.span, place.path(), "spaces around the value are not part of it");
+        let fault = Fault::new("spaces around the value are not part of it");
+        let hint = "Kong refuses such a header and sends the space on in a query; leave it out";
+        found.warning(place.item.span, place.path(), fault.hint(hint));
     }
     if step == Step::Rename {
         let pair = (reader.name(step, name)?, reader.name(step, trimmed)?);

@@ -260,10 +260,10 @@ fn wrong_settings_are_refused_with_their_place() {
 
 /// The example of many a tutorial, with its blanks.
 #[test]
-fn blanks_after_the_colon_are_dropped_with_a_note() {
+fn blanks_after_the_colon_are_dropped_with_a_warning() {
     let config = "{add: {headers: [\"X-Custom-Auth: Authorization\"], querystring: [\"version: v2\"]}}";
     let (_, said) = Fixture::default().compile(NAME, 1, config).expect("accepted");
-    let note = |place| format!("note: add.{place}[0]: spaces around the value are not part of it");
+    let note = |place| format!("warning: add.{place}[0]: spaces around the value are not part of it");
     assert_eq!(said, [note("headers"), note("querystring")].join("\n"));
     assert_eq!(
         send(config, "/", &[]).lines(),

@@ -75,7 +75,7 @@ fn types_of_values_are_held_to() {
     );
     let error = "error: add.json_types: the value of `p1`, \"v1\", is of another type";
     assert_eq!(said("{add: {json: [\"p1:v1\"], json_types: [number]}}"), Err(error.to_owned()));
-    let note = "note: add.headers[0]: spaces around the value are not part of it";
+    let note = "warning: add.headers[0]: spaces around the value are not part of it";
     assert_eq!(said("{add: {headers: [\"a: b\"]}}"), Ok(note.to_owned()));
 }
 
