@@ -9,6 +9,7 @@
 
 mod consumer;
 mod edge;
+mod http;
 mod kernel;
 mod names;
 mod plugin;
@@ -118,6 +119,7 @@ impl<'a> Builder<'a> {
             listeners: self.build_listeners(),
             shards: runtime::shards(&single("shards").section("shards")),
             xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp")),
+            http: http::http(&single("http").section("http")),
             limits,
             timeouts,
             trusted_proxies: single("trusted_proxies").cidrs("trusted_proxies"),

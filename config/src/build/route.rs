@@ -72,6 +72,7 @@ fn route(document: &Document<'_>, fields: &Fields<'_>, service: Option<ServiceRe
         request_buffering: fields.bool("request_buffering"),
         response_buffering: fields.bool("response_buffering"),
         body_limit: fields.optional_size("body_limit").map(|size| if size == 0 { u64::MAX } else { size }),
+        timeouts: super::runtime::own_timeouts(&fields.section("timeouts")),
         cost: fields.optional_integer("cost"),
         enabled: is_evaluable(fields, &protocols),
         protocols,

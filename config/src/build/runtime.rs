@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    AccessLog, AccessLogDestination, Admin, Driver, Limits, LogFormat, LogLevel, ShardCount, Shards,
-    Telemetry, Timeouts,
+    AccessLog, AccessLogDestination, Admin, Driver, Limits, LogFormat, LogLevel, OwnTimeouts, ShardCount,
+    Shards, Telemetry, Timeouts,
 };
 
 pub(super) fn shards(fields: &Fields<'_>) -> Shards {
@@ -45,6 +45,8 @@ pub(super) fn limits(fields: &Fields<'_>) -> Limits {
         },
         buffered_body: fields.size("buffered_body"),
         response_head: size("response_head"),
+        min_rate: size("min_rate"),
+        min_rate_after: fields.duration("min_rate_after"),
         connections: fields.integer("connections"),
         connections_per_source: fields.integer("connections_per_source"),
         requests_per_connection: fields.integer("requests_per_connection"),
@@ -70,9 +72,24 @@ pub(super) fn timeouts(fields: &Fields<'_>) -> Timeouts {
         upstream_write: fields.duration("upstream_write"),
         upstream_keep_alive: fields.duration("upstream_keep_alive"),
         response_write: fields.duration("response_write"),
+        total: Some(fields.duration("total")).filter(|total| !total.is_zero()),
         tunnel_idle: fields.duration("tunnel_idle"),
         drain: fields.duration("drain"),
         drain_delay: fields.duration("drain_delay"),
+    }
+}
+
+/// The bounds that one service or route sets for itself.
+pub(super) fn own_timeouts(fields: &Fields<'_>) -> OwnTimeouts {
+    OwnTimeouts {
+        request_body_idle: fields.optional_duration("request_body_idle"),
+        connect: fields.optional_duration("connect"),
+        first_byte: fields.optional_duration("first_byte"),
+        upstream_body_idle: fields.optional_duration("upstream_body_idle"),
+        upstream_write: fields.optional_duration("upstream_write"),
+        response_write: fields.optional_duration("response_write"),
+        total: fields.optional_duration("total"),
+        tunnel_idle: fields.optional_duration("tunnel_idle"),
     }
 }
 

@@ -93,6 +93,7 @@ impl<'a> Builder<'a> {
             write_timeout: fields.duration("write_timeout"),
             first_byte_timeout: fields.duration("read_timeout"),
             body_idle_timeout: fields.duration("read_timeout"),
+            timeouts: super::runtime::own_timeouts(&fields.section("timeouts")),
             retries: fields.integer("retries"),
             enabled: fields.bool("enabled"),
             tls,

@@ -7,6 +7,7 @@
 
 mod consumer;
 mod edge;
+mod http;
 mod kernel;
 mod route;
 mod runtime;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 
 pub use self::consumer::*;
 pub use self::edge::*;
+pub use self::http::*;
 pub use self::kernel::*;
 pub use self::route::*;
 pub use self::runtime::*;
@@ -49,6 +51,8 @@ pub struct Config {
     pub shards: Shards,
     /// The kernel part.
     pub xdp: Xdp,
+    /// What requests are held to.
+    pub http: Http,
     /// Bounds on what one connection, request or process may use.
     pub limits: Limits,
     /// Bounds on time.

@@ -1,6 +1,6 @@
 //! Routes: which requests go to which service.
 
-use super::{Protocol, ServiceRef};
+use super::{OwnTimeouts, Protocol, ServiceRef};
 use crate::rule::Rule;
 use crate::source::Origin;
 
@@ -47,6 +47,8 @@ pub struct Route {
     pub response_buffering: bool,
     /// Largest request body in bytes; `None` for [`super::Limits::body`].
     pub body_limit: Option<u64>,
+    /// Bounds on time of its own.
+    pub timeouts: OwnTimeouts,
     /// Tokens that one request takes from the bucket of its source; `None` for [`super::Costs::request`].
     pub cost: Option<u32>,
     /// `false` for a route whose conditions this version cannot evaluate (an `expression`, a TCP stream). It

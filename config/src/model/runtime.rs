@@ -52,6 +52,10 @@ pub struct Limits {
     pub buffered_body: u64,
     /// Response head from a target; more is 502.
     pub response_head: u32,
+    /// Least bytes a second of a client that is waited for; 0 asks for none.
+    pub min_rate: u32,
+    /// Time that a request body has before the rate is asked of it.
+    pub min_rate_after: Duration,
     /// Open downstream connections of the whole process; more are closed at once.
     pub connections: u32,
     /// Open downstream connections of one source; 0 sets no limit.
@@ -87,12 +91,35 @@ pub struct Timeouts {
     pub upstream_keep_alive: Duration,
     /// Between two writes of a response to a client that does not read.
     pub response_write: Duration,
+    /// From the head of a request to the end of its response; `None` sets no limit.
+    pub total: Option<Duration>,
     /// Silence in both directions of a WebSocket, pings included, before it is closed.
     pub tunnel_idle: Duration,
     /// From the order to stop until what is still in flight is cut.
     pub drain: Duration,
     /// How long readiness says no before the listeners close.
     pub drain_delay: Duration,
+}
+
+/// Bounds on time of one service or route; `None` leaves a bound to whoever comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnTimeouts {
+    /// In place of [`Timeouts::request_body_idle`].
+    pub request_body_idle: Option<Duration>,
+    /// In place of [`Timeouts::connect`].
+    pub connect: Option<Duration>,
+    /// In place of [`Timeouts::first_byte`].
+    pub first_byte: Option<Duration>,
+    /// In place of [`Timeouts::upstream_body_idle`].
+    pub upstream_body_idle: Option<Duration>,
+    /// In place of [`Timeouts::upstream_write`].
+    pub upstream_write: Option<Duration>,
+    /// In place of [`Timeouts::response_write`].
+    pub response_write: Option<Duration>,
+    /// In place of [`Timeouts::total`]; zero sets no limit.
+    pub total: Option<Duration>,
+    /// In place of [`Timeouts::tunnel_idle`].
+    pub tunnel_idle: Option<Duration>,
 }
 
 /// The operator's interface (`admin`).

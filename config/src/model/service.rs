@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{CaCertificateRef, CertificateRef, UpstreamRef};
+use super::{CaCertificateRef, CertificateRef, OwnTimeouts, UpstreamRef};
 use crate::source::Origin;
 
 /// A service: one upstream API and how to talk to it (Kong `services`).
@@ -28,6 +28,8 @@ pub struct Service {
     /// Longest pause between two successful reads of the response: `read_timeout`, else
     /// `timeouts.upstream_body_idle`. Kong has one number for both.
     pub body_idle_timeout: Duration,
+    /// Bounds on time of its own, which count before the ones above.
+    pub timeouts: OwnTimeouts,
     /// Further attempts after a failed one, 0 to 32767.
     pub retries: u32,
     /// A disabled service answers nothing; its routes are left out of the router.

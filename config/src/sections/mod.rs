@@ -6,6 +6,7 @@
 
 mod consumer;
 mod edge;
+mod http;
 mod kernel;
 mod runtime;
 mod service;
@@ -13,8 +14,9 @@ mod upstream;
 
 pub use self::consumer::{ACL, BASIC_AUTH, CONSUMER, HMAC_AUTH, JWT_SECRET, KEY_AUTH};
 pub use self::edge::{CA_CERTIFICATE, CERTIFICATE, LISTENER, LISTENER_TLS, SNI};
+pub use self::http::HTTP;
 pub use self::kernel::{XDP, XDP_COSTS, XDP_LIMIT, XDP_LIMITS};
-pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
+pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
 pub use self::service::{PLUGIN, ROUTE, SERVICE};
 pub use self::upstream::{
     ACTIVE, ACTIVE_HEALTHY, ACTIVE_UNHEALTHY, HEALTHCHECKS, PASSIVE, PASSIVE_HEALTHY, PASSIVE_UNHEALTHY,
@@ -75,6 +77,7 @@ const ROOT_KEYS: &[Key] = &[
     .kong("kong.conf proxy_listen"),
     Key::new("shards", Kind::Section(&SHARDS), "The threads that carry traffic."),
     Key::new("xdp", Kind::Section(&XDP), "The part that runs in the kernel. Without this section it is off."),
+    Key::new("http", Kind::Section(&HTTP), "How requests are read."),
     Key::new("limits", Kind::Section(&LIMITS), "Bounds on sizes and numbers."),
     Key::new("timeouts", Kind::Section(&TIMEOUTS), "Bounds on time."),
     Key::new(

@@ -40,7 +40,7 @@ pub static LIMITS: Section = Section::new(
             .default("32KiB")
             .kong("kong.conf nginx_http_large_client_header_buffers"),
         Key::new("request_line", HEAD, "Request line; more is 414.").default("8KiB"),
-        Key::new("header_count", Kind::integer(1, 1000), "Headers of one message; more is 431.")
+        Key::new("header_count", Kind::integer(1, 256), "Headers of one message; more is 431.")
             .default("100"),
         Key::new(
             "body",
@@ -59,6 +59,21 @@ pub static LIMITS: Section = Section::new(
         .kong("kong.conf nginx_http_client_body_buffer_size"),
         Key::new("response_head", HEAD, "Status line and headers of a target's response; more is 502.")
             .default("32KiB"),
+        Key::new(
+            "min_rate",
+            Kind::Size { min: 0, max: 1 << 30 },
+            "Least bytes a second that a client must send of a request body, or take of a response, while the gateway waits \
+             for it; 0 sets none. A slower body is 408, a slower reader is cut off. Time that was saved up by being faster \
+             may be spent, up to `timeouts.request_body_idle` and `timeouts.response_write`.",
+        )
+        .default("1KiB")
+        .kong_default("0"),
+        Key::new(
+            "min_rate_after",
+            Kind::duration(1, 3600),
+            "Time that a request body has before `min_rate` is asked of it.",
+        )
+        .default("10s"),
         Key::new(
             "connections",
             COUNT,
@@ -152,6 +167,13 @@ pub static TIMEOUTS: Section = Section::new(
             .default("30s")
             .kong_default("60s")
             .kong("kong.conf nginx_http_send_timeout"),
+        Key::new(
+            "total",
+            Kind::duration(0, 86_400),
+            "From the head of a request to the end of its response: 504 before the response began, and a cut connection \
+             after. 0 sets no limit, as streams may last. Tunnels are not held to it.",
+        )
+        .default("0s"),
         Key::new("tunnel_idle", Kind::TIMEOUT, "Silence in both directions of a WebSocket, pings included, before it is closed.").default("5m").kong_default("60s"),
         Key::new("drain", Kind::duration(0, 86_400), "From the order to stop until what is in flight is cut.").default("30s"),
         Key::new(
@@ -161,6 +183,32 @@ pub static TIMEOUTS: Section = Section::new(
         )
         .default("5s")
         .kong_default("0s"),
+    ],
+);
+
+/// Timeouts of one service or route.
+pub static OWN_TIMEOUTS: Section = Section::new(
+    "own_timeouts",
+    "Bounds on time for one service or route, in place of those of the section `timeouts`, and in place of Kong's \
+     `connect_timeout`, `write_timeout` and `read_timeout` of the service. What a route sets counts before what its service \
+     sets. Not Kong's.",
+    &[
+        Key::new("request_body_idle", Kind::TIMEOUT, "Between two reads of a request body; 408."),
+        Key::new("connect", Kind::TIMEOUT, "Connecting to a target."),
+        Key::new("first_byte", Kind::TIMEOUT, "Until a response begins."),
+        Key::new("upstream_body_idle", Kind::TIMEOUT, "Between two reads of a response body."),
+        Key::new("upstream_write", Kind::TIMEOUT, "Between two writes of a request to a target."),
+        Key::new(
+            "response_write",
+            Kind::TIMEOUT,
+            "Between two writes of a response to a client that does not read.",
+        ),
+        Key::new(
+            "total",
+            Kind::duration(0, 86_400),
+            "From the head of a request to the end of its response; 0 sets no limit.",
+        ),
+        Key::new("tunnel_idle", Kind::TIMEOUT, "Silence in both directions of a WebSocket."),
     ],
 );
 

@@ -1,6 +1,6 @@
 //! Tables of services, routes and plugins.
 
-use super::RECORD;
+use super::{OWN_TIMEOUTS, RECORD};
 use crate::model::Protocol;
 use crate::schema::{Entity, Key, Kind, Section, text};
 
@@ -53,6 +53,11 @@ const SERVICE_KEYS: &[Key] = &[
     )
     .default("1")
     .kong_default("5"),
+    Key::new(
+        "timeouts",
+        Kind::Section(&OWN_TIMEOUTS),
+        "Further bounds on time for this service. Not Kong's.",
+    ),
     Key::new("enabled", Kind::Bool, "A disabled service takes its routes out of service too.")
         .default("true"),
     Key::new("tls_verify", Kind::Bool, "Whether the certificates of targets are verified.")
@@ -139,6 +144,7 @@ const ROUTE_KEYS: &[Key] = &[
     .kong_default("true"),
     Key::new("body_limit", Kind::Size { min: 0, max: 1 << 50 }, "Largest request body; 0 sets no limit. Left out: \
          `limits.body`. Not Kong's; there it takes the request-size-limiting plugin."),
+    Key::new("timeouts", Kind::Section(&OWN_TIMEOUTS), "Bounds on time for this route. Not Kong's."),
     Key::new("cost", Kind::COUNT, "Tokens that a request takes from the bucket of its source. Left out: \
          `xdp.costs.request`. Not Kong's."),
     Key::new("plugins", super::entities(&const { Kind::Section(&PLUGIN) }), "Plugins for requests of this route."),

@@ -29,7 +29,7 @@ pub use head::{Head, Span};
 pub use known::{Known, KnownSet};
 pub use method::Method;
 pub use name::FieldName;
-pub use path::PathPolicy;
+pub use path::{Doubtful, PathPolicy};
 pub use query::Parameter;
 pub use refusal::{Reason, Refusal};
 pub use request::RequestHead;

@@ -9,8 +9,10 @@
 //! | an encoded unreserved character (`%41`) | the character |
 //! | any other encoded byte (`%c3`) | the same in upper case |
 //! | a raw byte that no URI may hold (`"`, `<`, `{`, a byte above 127) | its encoding, so that both spellings are one path |
-//! | `%2F`, `%5C`, `%00`, a raw backslash | refused, or kept encoded where the policy allows |
-//! | a segment that starts with `.;` or `..;` | refused, or kept where the policy allows |
+//! | `%2F` | by the policy: refused, kept, or read as a slash |
+//! | `%5C`, a raw backslash | by the policy: refused, kept as `%5C`, or read as a slash, as browsers and some servers do |
+//! | `%00` | refused |
+//! | a segment that starts with `.;` or `..;` | refused: some servers take it for `.` or `..` |
 //! | `%` without two hex digits | refused |
 //! | `//` | kept, or one `/` where the policy merges |
 
@@ -20,16 +22,35 @@ use super::refusal::{Reason, Refusal};
 /// What is done with the spellings that let two programs disagree about a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PathPolicy {
-    /// Let `%2F` through, as it is. Default: refused.
-    pub allow_encoded_slash: bool,
-    /// Let `%5C` through, as it is, and a raw backslash as `%5C`. Default: refused.
-    pub allow_backslash: bool,
-    /// Let `%00` through, as it is. Default: refused.
-    pub allow_encoded_nul: bool,
-    /// Let segments such as `..;a` through, which some servers read as `..`. Default: refused.
-    pub allow_dot_parameters: bool,
+    /// `%2F`.
+    pub encoded_slash: Doubtful,
+    /// `%5C` and a raw backslash.
+    pub backslash: Doubtful,
     /// Make one slash of several. Default: they stay.
     pub merge_slashes: bool,
+}
+
+/// What is done with a spelling that some programs read as a slash and others do not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Doubtful {
+    /// The request is refused.
+    #[default]
+    Reject,
+    /// It stays, percent-encoded; it separates nothing.
+    Keep,
+    /// It is a slash, for every decision and for the upstream.
+    Decode,
+}
+
+impl PathPolicy {
+    /// What is done with the encoding of `byte`; `None` where no two programs disagree about it.
+    fn reading(&self, byte: u8) -> Option<Doubtful> {
+        match byte {
+            b'/' => Some(self.encoded_slash),
+            b'\\' => Some(self.backslash),
+            _ => None,
+        }
+    }
 }
 
 /// Appends the normal form of `path` to `out`. `path` is a path alone, without query or fragment.
@@ -162,18 +183,19 @@ fn rewrite(buf: &mut Vec<u8>, path: Span, policy: &PathPolicy) -> Result<Span, R
                     _ => return Err(BAD),
                 };
                 at += 2;
-                let refused = match decoded {
-                    b'/' => !policy.allow_encoded_slash,
-                    b'\\' => !policy.allow_backslash,
-                    0 => !policy.allow_encoded_nul,
-                    _ => false,
-                };
-                if refused {
-                    return Err(BAD);
+                match policy.reading(decoded) {
+                    None if decoded == 0 => return Err(BAD),
+                    None if is_unreserved(decoded) => buf.push(decoded),
+                    None | Some(Doubtful::Keep) => push_encoded(buf, decoded),
+                    Some(Doubtful::Decode) => segment = close_segment(buf, start, segment, false, policy)?,
+                    Some(Doubtful::Reject) => return Err(BAD),
                 }
-                if is_unreserved(decoded) { buf.push(decoded) } else { push_encoded(buf, decoded) }
             }
-            b'\\' if !policy.allow_backslash => return Err(BAD),
+            b'\\' => match policy.backslash {
+                Doubtful::Reject => return Err(BAD),
+                Doubtful::Keep => push_encoded(buf, byte),
+                Doubtful::Decode => segment = close_segment(buf, start, segment, false, policy)?,
+            },
             byte if is_path_byte(byte) => buf.push(byte),
             byte => push_encoded(buf, byte),
         }
@@ -199,7 +221,7 @@ fn close_segment(
             let cut = parent.iter().rposition(|&byte| byte == b'/').map_or(start, |slash| start + slash);
             buf.truncate(cut + 1);
         }
-        [b'.', b';', ..] | [b'.', b'.', b';', ..] if !policy.allow_dot_parameters => {
+        [b'.', b';', ..] | [b'.', b'.', b';', ..] => {
             return Err(Refusal::new(Reason::BadPathEncoding));
         }
         [] if policy.merge_slashes => {}
@@ -227,21 +249,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const STRICT: PathPolicy = PathPolicy {
-        allow_encoded_slash: false,
-        allow_backslash: false,
-        allow_encoded_nul: false,
-        allow_dot_parameters: false,
-        merge_slashes: false,
-    };
+    const STRICT: PathPolicy =
+        PathPolicy { encoded_slash: Doubtful::Reject, backslash: Doubtful::Reject, merge_slashes: false };
     const MERGING: PathPolicy = PathPolicy { merge_slashes: true, ..STRICT };
-    const LENIENT: PathPolicy = PathPolicy {
-        allow_encoded_slash: true,
-        allow_backslash: true,
-        allow_encoded_nul: true,
-        allow_dot_parameters: true,
-        merge_slashes: false,
-    };
+    const KEEPING: PathPolicy =
+        PathPolicy { encoded_slash: Doubtful::Keep, backslash: Doubtful::Keep, merge_slashes: false };
+    const DECODING: PathPolicy =
+        PathPolicy { encoded_slash: Doubtful::Decode, backslash: Doubtful::Decode, merge_slashes: false };
 
     fn normal(path: &str, policy: &PathPolicy) -> Result<String, Reason> {
         let mut out = b"kept".to_vec();
@@ -296,24 +310,46 @@ mod tests {
     }
 
     #[test]
-    fn doubtful_spellings_are_refused_unless_allowed() {
-        for (path, allowed) in [
-            ("/a%2fb", Some("/a%2Fb")),
-            ("/a%5cb", Some("/a%5Cb")),
-            ("/a\\b", Some("/a%5Cb")),
-            ("/a%00", Some("/a%00")),
-            ("/a/..;x/b", Some("/a/..;x/b")),
-            ("/a/.;/b", Some("/a/.;/b")),
-            ("/a/%2e.;/b", Some("/a/..;/b")),
-            ("/%", None),
-            ("/%4", None),
-            ("/%zz", None),
-            ("/%%41", None),
+    fn doubtful_spellings_are_refused_kept_or_decoded() {
+        for (path, kept, decoded) in [
+            ("/a%2fb", Some("/a%2Fb"), Some("/a/b")),
+            ("/a%5cb", Some("/a%5Cb"), Some("/a/b")),
+            ("/a\\b", Some("/a%5Cb"), Some("/a/b")),
+            // What is a slash ends a segment, so dots beside it are dot segments.
+            ("/a/..%2fb", Some("/a/..%2Fb"), Some("/b")),
+            ("/a%2f..%2fb", Some("/a%2F..%2Fb"), Some("/b")),
+            ("/a/..\\..\\b", Some("/a/..%5C..%5Cb"), Some("/b")),
+            ("/a%2F%2e%2e", Some("/a%2F.."), Some("/")),
+            ("/%2f", Some("/%2F"), Some("//")),
+            ("/%2f..%5C..%2f", Some("/%2F..%5C..%2F"), Some("/")),
+            // Once only: what an encoded percent sign hides stays hidden.
+            ("/%2f%252f", Some("/%2F%252f"), Some("//%252f")),
+            ("/a%00", None, None),
+            ("/a%2f%00", None, None),
+            ("/a/..;x/b", None, None),
+            ("/a/.;/b", None, None),
+            ("/a/%2e.;/b", None, None),
+            ("/a%2f..;/b", Some("/a%2F..;/b"), None),
+            ("/%", None, None),
+            ("/%4", None, None),
+            ("/%zz", None, None),
+            ("/%%41", None, None),
         ] {
             assert_eq!(normal(path, &STRICT), Err(Reason::BadPathEncoding), "{path}");
-            let lenient = normal(path, &LENIENT);
-            assert_eq!(lenient.as_deref().ok(), allowed, "{path}");
+            for (policy, want) in [(KEEPING, kept), (DECODING, decoded)] {
+                let got = normal(path, &policy);
+                assert_eq!(
+                    got.as_deref().map_err(|reason| *reason),
+                    want.ok_or(Reason::BadPathEncoding),
+                    "{path}"
+                );
+            }
         }
+        let mixed = PathPolicy { encoded_slash: Doubtful::Keep, ..STRICT };
+        assert_eq!(normal("/a%2fb", &mixed).as_deref(), Ok("/a%2Fb"));
+        assert_eq!(normal("/a%5cb", &mixed), Err(Reason::BadPathEncoding));
+        let merging = PathPolicy { merge_slashes: true, ..DECODING };
+        assert_eq!(normal("/a/%2f\\b", &merging).as_deref(), Ok("/a/b"));
         for path in ["", "a", "a/b", "/a b", "/a?b", "/a#b", "/a\u{7f}", "/\r\n"] {
             assert_eq!(normal(path, &STRICT), Err(Reason::BadTarget), "{path:?}");
         }
@@ -344,12 +380,9 @@ mod tests {
     }
 
     fn policies() -> impl Strategy<Value = PathPolicy> {
-        any::<[bool; 5]>().prop_map(|[slash, backslash, nul, parameters, merge]| PathPolicy {
-            allow_encoded_slash: slash,
-            allow_backslash: backslash,
-            allow_encoded_nul: nul,
-            allow_dot_parameters: parameters,
-            merge_slashes: merge,
+        let doubtful = || prop::sample::select(vec![Doubtful::Reject, Doubtful::Keep, Doubtful::Decode]);
+        (doubtful(), doubtful(), any::<bool>()).prop_map(|(encoded_slash, backslash, merge_slashes)| {
+            PathPolicy { encoded_slash, backslash, merge_slashes }
         })
     }
 

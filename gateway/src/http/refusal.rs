@@ -53,28 +53,44 @@ pub const fn default_status(reason: Reason) -> u16 {
         | Reason::BadTransferEncoding
         | Reason::BadChunk
         | Reason::BadPathEncoding
+        | Reason::BadGrpcMessage
+        | Reason::ClientCertificateMissing
+        | Reason::ClientCertificateInvalid
+        | Reason::InvalidBody
         | Reason::PlainHttpOnTls => 400,
-        Reason::UnauthorizedMissing | Reason::UnauthorizedInvalid | Reason::UnauthorizedExpired => 401,
-        Reason::Forbidden => 403,
+        Reason::UnauthorizedMissing
+        | Reason::UnauthorizedInvalid
+        | Reason::UnauthorizedExpired
+        | Reason::ReplayedRequest => 401,
+        Reason::Forbidden | Reason::ExternalDenied | Reason::BotDetected => 403,
         Reason::NoRoute => 404,
         Reason::ConnectRefused | Reason::TraceRefused => 405,
-        Reason::RequestTimeout | Reason::BodyTimeout => 408,
+        Reason::RequestTimeout | Reason::BodyTimeout | Reason::SlowRequest => 408,
         Reason::BodyTooLarge => 413,
         Reason::UriTooLong => 414,
         Reason::UnsupportedExpectation => 417,
-        Reason::UnknownSni => 421,
-        Reason::RateLimited | Reason::SourceLimited => 429,
-        Reason::HeaderTooLarge | Reason::TooManyHeaders => 431,
-        Reason::ClientAborted => 499,
+        Reason::UnknownSni | Reason::MisdirectedRequest => 421,
+        Reason::RateLimited | Reason::SourceLimited | Reason::SourceBanned | Reason::ConcurrencyLimited => {
+            429
+        }
+        Reason::HeaderTooLarge | Reason::TooManyHeaders | Reason::H2HeaderList => 431,
+        Reason::ClientAborted | Reason::SlowReader | Reason::H2StreamReset => 499,
         Reason::UnsupportedTransferCoding => 501,
         Reason::ConnectFailed
         | Reason::UpstreamReset
         | Reason::UpstreamBadResponse
         | Reason::UpstreamTruncated
-        | Reason::UpstreamProtocolError => 502,
-        Reason::NoHealthyTarget | Reason::ConnectionLimit | Reason::Draining => 503,
-        Reason::ConnectTimeout | Reason::UpstreamTimeout => 504,
-        Reason::UnsupportedVersion => 505,
+        | Reason::UpstreamProtocolError
+        | Reason::ResponseTooLarge => 502,
+        Reason::NoHealthyTarget
+        | Reason::ConnectionLimit
+        | Reason::Draining
+        | Reason::BreakerOpen
+        | Reason::QueueFull
+        | Reason::QueueTimeout => 503,
+        Reason::ConnectTimeout | Reason::UpstreamTimeout | Reason::TotalTimeout | Reason::GrpcDeadline => 504,
+        Reason::UnsupportedVersion | Reason::H2Preface => 505,
+        Reason::LoopDetected => 508,
         // Verdicts of the kernel and failed handshakes are never answered in HTTP.
         _ => 500,
     }
@@ -96,6 +112,9 @@ pub const fn default_message(reason: Reason) -> &'static str {
         Reason::UnsupportedExpectation => "Expectation failed",
         Reason::UnsupportedTransferCoding => "Transfer coding not supported",
         Reason::UnsupportedVersion => "HTTP version not supported",
+        Reason::H2Preface => "HTTP/2 is not spoken here",
+        Reason::LoopDetected => "The request has been here before",
+        Reason::SlowRequest => "Request is sent too slowly",
         Reason::ConnectRefused | Reason::TraceRefused => "Method not allowed",
         Reason::UnauthorizedMissing | Reason::UnauthorizedInvalid | Reason::UnauthorizedExpired => {
             "Unauthorized"

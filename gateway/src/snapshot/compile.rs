@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
-use super::{Listener, Route, Service, Snapshot, edges, plugins, upstreams};
-use crate::http::PathPolicy;
+use super::{Listener, Route, Service, Snapshot, Times, edges, plugins, upstreams};
 use crate::http::h1::HeadLimits;
+use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
 use crate::limit::{Costs, Enforcement, SourceLimiter, SourceSettings};
 use crate::metrics::Registry;
@@ -63,6 +63,7 @@ pub fn compile(
             path_handling: route.path_handling,
             https_redirect_status: route.https_redirect_status_code,
             body_limit: route.body_limit.unwrap_or(config.limits.body),
+            times: Times::of(route, &config),
             cost: route.cost,
             series: cx.registry.route(&route.name),
         })
@@ -75,7 +76,7 @@ pub fn compile(
         head: limits.head as usize,
         fields: limits.header_count as usize,
         allow_underscores: false,
-        path: PathPolicy::default(),
+        path: path_policy(&config.http),
     };
     let snapshot = Snapshot {
         generation: cx.generation,
@@ -98,6 +99,19 @@ pub fn compile(
         config,
     };
     Ok((snapshot, found.into_sorted()))
+}
+
+fn path_policy(http: &config::Http) -> PathPolicy {
+    let doubtful = |one| match one {
+        config::Doubtful::Reject => Doubtful::Reject,
+        config::Doubtful::Keep => Doubtful::Keep,
+        config::Doubtful::Decode => Doubtful::Decode,
+    };
+    PathPolicy {
+        encoded_slash: doubtful(http.encoded_slash),
+        backslash: doubtful(http.backslash),
+        merge_slashes: http.merge_slashes,
+    }
 }
 
 fn compile_services(

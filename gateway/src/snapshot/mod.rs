@@ -13,6 +13,8 @@ mod compile;
 mod edges;
 mod local;
 mod plugins;
+mod probes;
+mod times;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ use crate::upstream::UpstreamSpec;
 pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use local::{Local, LocalService, PoolTable};
+pub use times::Times;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -70,6 +73,7 @@ pub struct Route {
     pub https_redirect_status: u16,
     /// Bytes of request body; more is 413.
     pub body_limit: u64,
+    pub times: Times,
     /// Tokens that a request takes from the bucket of its source; `None` for the general cost.
     pub cost: Option<u32>,
     /// Its counters on every shard; the same for the same name across reloads.

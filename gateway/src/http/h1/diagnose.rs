@@ -41,7 +41,9 @@ fn request_line(line: &[u8]) -> Reason {
 
 fn version(line: &[u8]) -> Reason {
     match line.splitn(3, |&byte| byte == b' ').nth(2) {
-        // The preface of HTTP/2, and versions yet to come (RFC 9112 section 2.3).
+        // RFC 9113 section 3.4. Where HTTP/2 is spoken, the connection looks for it before anybody parses.
+        Some(b"HTTP/2.0") if line.starts_with(b"PRI * ") => Reason::H2Preface,
+        // Versions yet to come (RFC 9112 section 2.3).
         Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {

@@ -18,18 +18,22 @@
 //! | 1.1 | other codings, then `chunked` | none | 501 `unsupported_transfer_coding` |
 //! | 1.1 | `chunked` not last, twice, or with parameters; no `chunked`; empty or no token | none | 400 `bad_transfer_encoding` |
 //!
-//! Responses. Every refusal is 502 `upstream_bad_response`.
+//! Responses. Every refusal is 502 `upstream_bad_response`. Both fields are judged whatever the request and the status:
+//! what a HEAD is told of a body goes on to the client, who may believe it.
 //!
 //! | request | status | TE | CL | decision |
 //! |---|---|---|---|---|
-//! | HEAD | any | any | any | no body |
-//! | any | 1xx, 204, 304 | any | any | no body |
+//! | any | any | any | any | refused |
+//! | any | any | none | two lines, a list, or no number | refused |
+//! | any | any | anything but `chunked`, or any on 1.0 | none | refused |
+//! | any | 1xx, 204 | `chunked` | none | refused (RFC 9112 section 6.1) |
+//! | any | 1xx, 204 | none | `n` > 0 | refused (RFC 9110 section 8.6: not even 0 is allowed, but many send it) |
+//! | any | 1xx, 204 | none | none or 0 | no body |
+//! | any | 304 | any of the good | any of the good | no body |
+//! | HEAD | other | any of the good | any of the good | no body |
 //! | other | other | none | none | until the connection closes |
 //! | other | other | none | `n` | `n` bytes |
-//! | other | other | none | anything else | refused |
-//! | other | other | any | any | refused |
-//! | other | other | `chunked` (1.1) | none | chunked |
-//! | other | other | anything else, or on 1.0 | none | refused |
+//! | other | other | `chunked` | none | chunked |
 //!
 //! What is relayed, by what came in and who receives it ([`relay_framing`]):
 //!
@@ -73,19 +77,23 @@ pub fn request_framing(request: &RequestHead) -> Result<BodyFraming, Refusal> {
 
 /// Decides the framing of a response to a request with the method `request`.
 pub fn response_framing(response: &ResponseHead, request: Method) -> Result<BodyFraming, Refusal> {
-    let bad = |_| Refusal::new(Reason::UpstreamBadResponse);
-    if request == Method::Head || matches!(response.status(), 100..=199 | 204 | 304) {
-        return Ok(BodyFraming::None);
-    }
+    const BAD: Refusal = Refusal::new(Reason::UpstreamBadResponse);
     let head = &response.head;
     let coded = head.get_known(Known::TransferEncoding).is_some();
     let sized = head.get_known(Known::ContentLength).is_some();
-    match (coded, sized) {
-        (false, false) => Ok(BodyFraming::UntilClose),
-        (false, true) => content_length(head).map(BodyFraming::Length).map_err(bad),
-        (true, true) => Err(bad(Reason::AmbiguousLength)),
-        (true, false) if response.version() == Version::Http10 => Err(bad(Reason::BadTransferEncoding)),
-        (true, false) => transfer_coding(head).map(|()| BodyFraming::Chunked).map_err(bad),
+    let told = match (coded, sized) {
+        (false, false) => BodyFraming::UntilClose,
+        (false, true) => BodyFraming::Length(content_length(head).map_err(|_| BAD)?),
+        (true, true) => return Err(BAD),
+        (true, false) if response.version() == Version::Http10 => return Err(BAD),
+        (true, false) => transfer_coding(head).map(|()| BodyFraming::Chunked).map_err(|_| BAD)?,
+    };
+    match (response.status(), told) {
+        (100..=199 | 204, BodyFraming::UntilClose | BodyFraming::Length(0)) => Ok(BodyFraming::None),
+        (100..=199 | 204, _) => Err(BAD),
+        (304, _) => Ok(BodyFraming::None),
+        _ if request == Method::Head => Ok(BodyFraming::None),
+        (_, told) => Ok(told),
     }
 }
 

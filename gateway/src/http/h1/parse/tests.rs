@@ -141,9 +141,9 @@ fn methods_that_are_refused_get_405() {
 }
 
 #[test]
-fn other_protocols_are_refused_at_their_first_bytes() {
+fn other_protocols_are_refused_at_their_first_bytes_rfc9113_3_4() {
     for (text, want) in [
-        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Reason::UnsupportedVersion),
+        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Reason::H2Preface),
         (b"\x16\x03\x01\x02\x00\x01\x00", Reason::BadMethod),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Reason::BadRequestLine),
         (b"\0\0\0\0", Reason::BadMethod),
@@ -419,4 +419,14 @@ fn responses_in_pieces() {
     let parsed = parse_response(text, &HeadLimits::default(), &mut head);
     assert_eq!(parsed, Ok(Parsed::Complete { head_len: text.len() - 2 }));
     assert_eq!(head.head.get_known(Known::ContentLength), Some(&b"2"[..]));
+}
+
+#[test]
+fn a_response_keeps_underscores_unless_they_pose_as_framing() {
+    let text = b"HTTP/1.1 200 OK\r\nX_A: 1\r\ncontent_LENGTH: 3\r\nTransfer_Encoding: chunked\r\nContent-Length: 0\r\n\r\n";
+    let limits = HeadLimits { allow_underscores: true, ..HeadLimits::default() };
+    let mut head = ResponseHead::new();
+    parse_response(text, &limits, &mut head).unwrap();
+    let names: Vec<_> = head.head.iter().map(|(_, name, _)| utf8(name)).collect();
+    assert_eq!(names, ["X_A", "Content-Length"]);
 }

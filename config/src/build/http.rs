@@ -1,0 +1,23 @@
+//! The section about HTTP.
+
+use crate::fields::Fields;
+use crate::model::{Doubtful, Http, ServerHeader};
+
+pub(super) fn http(fields: &Fields<'_>) -> Http {
+    let doubtful = |key| match fields.word(key) {
+        "keep" => Doubtful::Keep,
+        "decode" => Doubtful::Decode,
+        _ => Doubtful::Reject,
+    };
+    Http {
+        encoded_slash: doubtful("encoded_slash"),
+        backslash: doubtful("backslash"),
+        merge_slashes: fields.bool("merge_slashes"),
+        server_header: match fields.word("server_header") {
+            "remove" => ServerHeader::Remove,
+            "replace" => ServerHeader::Replace,
+            _ => ServerHeader::Pass,
+        },
+        via_limit: fields.integer("via_limit"),
+    }
+}

@@ -1,0 +1,40 @@
+//! How HTTP is read, and what is said in it.
+
+/// What requests are held to (`http`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// `%2F` in a path.
+    pub encoded_slash: Doubtful,
+    /// `%5C` or a backslash in a path.
+    pub backslash: Doubtful,
+    /// Whether several slashes in a path are one.
+    pub merge_slashes: bool,
+    /// The `Server` field of responses.
+    pub server_header: ServerHeader,
+    /// Times that a request may have passed a gateway of this kind before; 0 sets no limit.
+    pub via_limit: u32,
+}
+
+/// What is done with a spelling that some programs read as a slash and others do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Doubtful {
+    /// 400.
+    #[default]
+    Reject,
+    /// It stays, percent-encoded.
+    Keep,
+    /// It is a slash.
+    Decode,
+}
+
+/// The `Server` field of responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ServerHeader {
+    /// What the upstream says.
+    #[default]
+    Pass,
+    /// None.
+    Remove,
+    /// Ours.
+    Replace,
+}
