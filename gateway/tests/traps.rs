@@ -207,7 +207,7 @@ fn of_health_checks() {
         true,
     );
     check(
-        &upstream("{passive: {unhealthy: {timeouts: 3}}}"),
+        &format!("_format_version: '3.0'\n{}", upstream("{passive: {unhealthy: {timeouts: 3}}}")),
         "upstreams[0].healthchecks.passive",
         "without probes a target comes back by a trial request",
         true,

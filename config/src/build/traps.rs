@@ -60,7 +60,7 @@ impl Builder<'_> {
             let name = fields.optional_string("name");
             let found = name.and_then(|name| self.names.upstreams.find("name", &name));
             if let Some(upstream) = found {
-                warn_of_checks(&fields, &self.upstreams[upstream.index()]);
+                warn_of_checks(&fields, &self.upstreams[upstream.index()], kong);
             }
         }
     }
@@ -270,7 +270,7 @@ impl Builder<'_> {
     }
 }
 
-fn warn_of_checks(fields: &Fields<'_>, upstream: &Upstream) {
+fn warn_of_checks(fields: &Fields<'_>, upstream: &Upstream, kong: bool) {
     let checks = fields.section("healthchecks");
     let (active, passive) = (&upstream.healthchecks.active, &upstream.healthchecks.passive);
     if checks.is_set("active") && !active.is_on() {
@@ -289,11 +289,17 @@ fn warn_of_checks(fields: &Fields<'_>, upstream: &Upstream) {
             checks.warning("active", fault.hint("set `http_failures`, `tcp_failures` or `timeouts`"));
         }
     }
-    if checks.is_set("passive") && !active.is_on() {
-        let message = match passive.eject_for.is_zero() {
-                true => "without probes nothing lets a target back in that the traffic has found unhealthy, as in Kong".to_owned(),
-                false => format!("without probes a target comes back by a trial request after {:?}; in Kong never", passive.eject_for),
-            };
+    let stays = passive.eject_for.is_zero();
+    let said = checks.section("passive").is_set("eject_for");
+    if checks.is_set("passive") && !active.is_on() && (stays || (kong && !said)) {
+        let message = match stays {
+            true => "without probes nothing lets a target back in that the traffic has found unhealthy, as in Kong"
+                .to_owned(),
+            false => format!(
+                "without probes a target comes back by a trial request after {:?}; in Kong never",
+                passive.eject_for
+            ),
+        };
         checks
             .warning("passive", Fault::new(message).hint("add `active` checks, or set `passive.eject_for`"));
     }
