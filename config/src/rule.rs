@@ -283,7 +283,7 @@ fn matcher(name: &str, values: &[String]) -> Result<Rule, Fault> {
             Err(Fault::new(format!("{name} is a matcher of TCP routers, not of HTTP ones")))
         }
         _ => {
-            let hint = did_you_mean(name, NAMES.into_iter());
+            let hint = did_you_mean(name, NAMES);
             let all = format!("the matchers are {}", NAMES.join(", "));
             Err(Fault::new(format!("there is no matcher `{name}`")).hint(hint.unwrap_or(all)))
         }
