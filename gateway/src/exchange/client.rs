@@ -15,6 +15,7 @@ use super::refuse;
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
 use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
 use crate::http::{Head, Reason, ResponseHead, grpc};
+use crate::net::deadline::SendLimit;
 use crate::tls::{self, Intake};
 
 /// Time limit of a `100 Continue`.
@@ -130,11 +131,11 @@ impl Reply<'_> {
     }
 
     /// Sends an interim response, already without its hop-by-hop fields. False: the client is gone.
-    pub async fn interim(&mut self, response: &ResponseHead, out: &mut Vec<u8>, limit: Duration) -> bool {
+    pub async fn interim(&mut self, response: &ResponseHead, out: &mut Vec<u8>, limit: SendLimit) -> bool {
         match self {
             Self::Http1(tx) => {
                 write_response(response, Persistence::Implied, out);
-                tx.deadline().arm(limit);
+                tx.deadline().arm_send(limit);
                 tx.send(out).await.is_ok()
             }
             Self::Http2(reply) => reply.interim(response.status(), &response.head).is_ok(),

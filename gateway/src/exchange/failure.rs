@@ -72,6 +72,9 @@ impl Failure {
             Some(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
                 Self::new(retry::Failure::ClientGone, Reason::BodyTimeout, 408)
             }
+            Some(Err(RelayError::SourceTooSlow)) if self.kind != retry::Failure::ResponseTimeout => {
+                Self::new(retry::Failure::ClientGone, Reason::SlowRequest, 408)
+            }
             Some(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
             _ => self,
         }

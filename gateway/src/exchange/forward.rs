@@ -22,6 +22,8 @@ use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
 
+/// What we call ourselves.
+pub const PSEUDONYM: &str = "portcullis";
 /// What `Via` says of us (RFC 9110 section 7.6.3): the version that the message came in, and a pseudonym.
 pub const fn via(received: Version) -> &'static str {
     match received {

@@ -31,6 +31,7 @@ mod expiry;
 mod failure;
 mod finish;
 mod forward;
+mod hops;
 mod http1;
 mod passthrough;
 mod plan;
@@ -47,6 +48,7 @@ mod tunnel;
 use std::rc::Rc;
 
 use portcullis_abi::Reason;
+use portcullis_config::ServerHeader;
 
 use crate::http::Known;
 use crate::http::grpc::Call;
@@ -62,7 +64,7 @@ use finish::{Record, finish};
 use plan::Plan;
 
 pub use connection::serve;
-pub use shard::{OpenConnection, Parts, Shard};
+pub use shard::{Cutters, OpenConnection, Parts, Shard};
 
 /// What becomes of the downstream connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,22 @@ pub enum Next {
     Close,
     /// The response is cut short, and the client must notice.
     Reset,
+}
+
+/// Counts an exchange under way, for as long as it is held: also when a panic ends it.
+struct Active<'a>(&'a Shard);
+
+impl<'a> Active<'a> {
+    fn count(shard: &'a Shard) -> Self {
+        shard.metrics.requests_active.inc();
+        Self(shard)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.requests_active.dec();
+    }
 }
 
 /// Serves the request whose head is in `down.request`.
@@ -96,8 +114,11 @@ async fn exchange(
     cx.https = down.origin.https;
     cx.connection = down.facts();
     cx.response_fields = std::mem::take(&mut down.plugin_fields);
+    if snapshot.config.http.server_header == ServerHeader::Replace {
+        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
+    }
     (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
-    shard.metrics.requests_active.inc();
+    let active = Active::count(shard);
 
     record.call = Call::of(&down.request);
 
@@ -113,7 +134,7 @@ async fn exchange(
     // 8 finish
     down.plugin_fields = std::mem::take(&mut cx.response_fields);
     down.plugin_fields.clear();
-    shard.metrics.requests_active.dec();
+    drop(active);
     finish(shard, local, down, &record);
     downstream::relax(down);
     next
@@ -140,9 +161,10 @@ async fn decide<'a>(
         return Err(response);
     }
     // 3 route
-    let (route, matched_len) = admit::route(local, down)?;
+    let (route, matched_len) = admit::route(local, down, record.client)?;
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
+    record.response_write = chosen.times.response_write;
     (cx.route, cx.route_name) = (route, &chosen.name);
     cx.service = chosen.service;
     cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);
@@ -152,7 +174,6 @@ async fn decide<'a>(
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
     }
-    record.response_write = chosen.times.response_write;
     let Some(plan) = Plan::new(local, down, chosen, cx, matched_len, admitted, record) else {
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };

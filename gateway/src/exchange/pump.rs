@@ -71,7 +71,7 @@ impl<'a> Pump<'a> {
                 && let Poll::Ready(result) = body.as_mut().poll(cx)
             {
                 match &result {
-                    Ok(()) | Err(RelayError::Sink) => over(),
+                    Ok(()) | Err(RelayError::Sink | RelayError::SinkTimedOut) => over(),
                     Err(_) => give_up(),
                 }
                 self.body = Body::Done(result);

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::tunnel;
 use crate::http::h1::{self, BodyFraming, HopByHop, Parsed, parse_response};
 use crate::http::h2::client::Received;
+use crate::http::websocket::Proof;
 use crate::http::{Known, Method, ResponseHead, Version};
 use crate::plugin::Cx;
 use crate::tls::{BODY_ROOM, Intake};
@@ -70,12 +71,15 @@ async fn from_connection(
                 Err(_) => return Err(Failure::bad_response(Reason::UpstreamBadResponse)),
                 Ok(Parsed::Complete { head_len }) => {
                     intake.consume(head_len);
-                    let switches = response.status() == 101 && plan.upgrade && tunnel::is_granted(response);
+                    let granted = |proof: &Proof| tunnel::is_granted(response, proof);
+                    let switches = response.status() == 101 && plan.upgrade.as_ref().is_some_and(granted);
                     if !response.is_interim() || switches {
                         intake.rx.deadline().disarm();
                         let framing = h1::response_framing(response, plan.method);
                         return framing.map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse));
                     }
+                    h1::response_framing(response, plan.method)
+                        .map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse))?;
                     interim.relay(reply, response, out).await?;
                     continue;
                 }
@@ -157,7 +161,7 @@ impl Interim<'_> {
         }
         if response.status() != 100 && self.version != Version::Http10 {
             h1::strip_hop_by_hop(&mut response.head);
-            if !reply.interim(response, out, self.plan.times.response_write).await {
+            if !reply.interim(response, out, self.plan.response_send()).await {
                 return Err(Failure::client_gone());
             }
         }

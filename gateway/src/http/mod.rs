@@ -18,6 +18,7 @@ pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod head;
+pub mod hops;
 pub mod known;
 pub mod method;
 mod name;
