@@ -51,6 +51,8 @@ pub struct Plan<'a> {
     /// The client reads trailer fields.
     pub takes_trailers: bool,
     pub times: &'a Times,
+    /// When the exchange began.
+    started_ns: u64,
     /// What is asked of the client.
     least: LeastRate,
     snapshot: &'a Snapshot,
@@ -87,6 +89,7 @@ impl<'a> Plan<'a> {
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
             times: &route.times,
+            started_ns: record.started_ns,
             least: LeastRate {
                 bytes_per_second: snapshot.config.limits.min_rate,
                 grace: snapshot.config.limits.min_rate_after,
@@ -129,6 +132,11 @@ impl<'a> Plan<'a> {
         if let Some(in_hand) = self.in_hand {
             down.upstream_out.extend_from_slice(&down.intake.unread()[..in_hand]);
         }
+    }
+
+    /// What is left of the time for the whole exchange.
+    pub fn left_of(&self, total: Duration, now_ns: u64) -> Duration {
+        total.saturating_sub(Duration::from_nanos(now_ns.saturating_sub(self.started_ns)))
     }
 
     /// Whether the client waits for leave to send its body. True once.
@@ -282,6 +290,7 @@ impl<'a> Attempts<'a> {
         shard: &Shard,
         target: &Target<'_>,
         record: &mut Record,
+        left: Option<Duration>,
         now_ns: u64,
     ) -> Result<UpstreamConnection, Failure> {
         record.sent_ns = Some(now_ns);
@@ -291,7 +300,8 @@ impl<'a> Attempts<'a> {
             return Ok(connection);
         }
         shard.metrics.upstream_connects.inc();
-        let connection = target.pool.connect(self.connect_timeout).await.map_err(Failure::connect)?;
+        let limit = left.map_or(self.connect_timeout, |left| left.min(self.connect_timeout));
+        let connection = target.pool.connect(limit).await.map_err(Failure::connect)?;
         record.connected_ns = Some(clock::now_ns());
         Ok(connection)
     }
@@ -458,6 +468,15 @@ impl Failure {
         }
     }
 
+    /// What it is when the exchange was ended from outside: no fault of the target's.
+    pub fn ended_by(self, reason: Option<Reason>) -> Self {
+        match reason {
+            Some(Reason::ClientAborted) => Self { body_touched: true, ..Self::client_gone() },
+            Some(reason) => Self::new(retry::Failure::ClientGone, reason, 504),
+            None => self,
+        }
+    }
+
     /// Adds whether the connection was a kept one.
     pub fn on(self, connection: &UpstreamConnection) -> Self {
         Self { reused: connection.requests > 1, ..self }
@@ -569,24 +588,4 @@ pub struct Framings {
 /// Whether the target keeps the connection after this response.
 pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
-}
-
-/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
-/// a response varies by adds up.
-pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
-    for (known, name, _) in cx.response_fields.iter() {
-        match known {
-            Known::Vary => 0,
-            Known::Other => response.head.remove(name),
-            known => response.head.remove_known(known),
-        };
-    }
-    response.head.append_head(&cx.response_fields);
-}
-
-/// Names the exchange to the client, unless the upstream did.
-pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
-    if response.head.get_known(Known::XRequestId).is_none() {
-        response.head.append_known(Known::XRequestId, request_id);
-    }
 }

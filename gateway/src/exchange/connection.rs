@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
+use super::lookout::Lookout;
 use super::shard::{OpenConnection, Shard};
 use super::{Next, exchange, forward, proxy_protocol, refuse};
 use crate::http::h1::{Parsed, parse_request};
@@ -29,6 +30,8 @@ pub struct Downstream {
     /// Fields that plugins add to the response.
     pub plugin_fields: Head,
     pub origin: Origin,
+    /// How the connection is seen from outside.
+    pub lookout: Rc<Lookout>,
     /// Exchanges so far.
     pub exchanges: u32,
 }
@@ -69,6 +72,7 @@ impl Downstream {
         source: SocketAddr,
         speaker: SocketAddr,
         listener: SocketAddr,
+        lookout: Rc<Lookout>,
     ) -> Self {
         let https = stream.with_session(|_| ()).is_some();
         Self {
@@ -89,6 +93,7 @@ impl Downstream {
             request: RequestHead::new(),
             response: ResponseHead::new(),
             plugin_fields: Head::new(),
+            lookout,
             exchanges: 0,
         }
     }
@@ -128,7 +133,7 @@ pub async fn serve(
     // A connection may outlive many generations; hold none while it waits.
     drop(local);
     let Some((stream, received)) = accepted else { return };
-    let mut down = Downstream::new(stream, received, source, speaker, listener);
+    let mut down = Downstream::new(stream, received, source, speaker, listener, open.lookout());
     loop {
         let local = match receive_head(&shard, &mut down).await {
             Received::Head(local) => local,
@@ -139,11 +144,11 @@ pub async fn serve(
             }
         };
         down.exchanges += 1;
-        open.set_busy(true);
+        down.lookout.set_busy(true);
         let next = exchange(&shard, &local, &mut down).await;
         // A drain closes what is idle. Where one began during this exchange, the client may have been promised
         // another request: the connection then ends by its own grace.
-        open.set_busy(shard.draining());
+        down.lookout.set_busy(shard.draining());
         match next {
             Next::KeepAlive => {}
             Next::Close => break,

@@ -22,6 +22,7 @@ mod connection;
 mod finish;
 mod forward;
 mod hops;
+mod lookout;
 mod plugins;
 mod proxy_protocol;
 mod pump;
@@ -49,6 +50,7 @@ use crate::upstream::UpstreamConnection;
 use attempt::{Failure, Plan};
 use connection::Downstream;
 use finish::{Record, finish};
+use lookout::looking_out;
 use pump::Pump;
 use relay::{Coding, Leg, relay};
 
@@ -101,10 +103,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     );
     cx.https = down.origin.https;
     cx.connection = down.facts();
-    cx.response_fields = std::mem::take(&mut down.plugin_fields);
-    if snapshot.config.http.server_header == ServerHeader::Replace {
-        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
-    }
+    cx.response_fields = plugins::first_fields(snapshot, down);
     let active = Active::count(shard);
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
@@ -175,13 +174,17 @@ async fn forward(
         let Some(target) = attempts.pick(now_ns) else {
             return Err(attempts.give_up());
         };
+        let left = plan.times.total.map(|total| plan.left_of(total, now_ns));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(refuse::response(504, Reason::TotalTimeout));
+        }
         record.attempts += 1;
         record.target = target.address();
-        let failure = match attempts.acquire(shard, &target, record, now_ns).await {
+        let failure = match attempts.acquire(shard, &target, record, left, now_ns).await {
             Err(failure) => failure,
             Ok(mut connection) => {
                 plan.write_request(down, &target);
-                match carry(shard, local, down, cx, record, plan, &mut connection).await {
+                match carry_in_time(shard, local, down, cx, record, plan, &mut connection, left).await {
                     Ok(carried) => {
                         down.intake.consume(plan.in_hand.unwrap_or(0));
                         let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
@@ -216,6 +219,35 @@ async fn forward(
     }
 }
 
+/// [`carry`], until the client leaves or the time that is `left` has passed.
+#[expect(clippy::too_many_arguments, reason = "those of `carry`, and its time")]
+async fn carry_in_time(
+    shard: &Rc<Shard>,
+    local: &Rc<Local>,
+    down: &mut Downstream,
+    cx: &mut Cx<'_>,
+    record: &mut Record,
+    plan: &Plan<'_>,
+    connection: &mut UpstreamConnection,
+    left: Option<Duration>,
+) -> Result<Carried, Failure> {
+    let lookout = down.lookout.clone();
+    let (upstream, client) = (connection.tx.deadline().cutter(), down.tx.deadline().cutter());
+    let cut = |_| {
+        upstream.cut();
+        // Before that, there is an answer to be sent.
+        if lookout.is_answering() {
+            client.cut();
+        }
+    };
+    let carried = carry(shard, local, down, cx, record, plan, connection);
+    let (carried, ended) = looking_out(&lookout, left, cut, carried).await;
+    if carried.as_ref().is_ok_and(|carried| carried.next == Next::Reset) && ended.is_some() {
+        record.reason = ended;
+    }
+    carried.map_err(|failure| failure.ended_by(ended))
+}
+
 /// What a carried exchange leaves behind.
 struct Carried {
     next: Next,
@@ -239,7 +271,7 @@ async fn carry(
     if plan.wants_continue() {
         attempt::send_continue(down).await?;
     }
-    let Downstream { intake, tx: down_tx, out, upstream_out, request, response, .. } = down;
+    let Downstream { intake, tx: down_tx, out, upstream_out, request, response, lookout, .. } = down;
     let UpstreamConnection { intake: up_intake, tx: up_tx, .. } = connection;
     let cut_upstream = up_tx.deadline().cutter();
     let cut_downstream = intake.rx.deadline().cutter();
@@ -288,8 +320,8 @@ async fn carry(
             return Err(Failure { body_touched, ..failure });
         }
     };
-    record.upstream_status = response.status();
-    record.status = response.status();
+    (record.upstream_status, record.status) = (response.status(), response.status());
+    lookout.set_answering();
 
     // 6 response plugins
     let hop = edit_response(shard, local, plan, cx, response, &record.request_id);
@@ -376,10 +408,10 @@ fn edit_response(
     if response.head.get_known(Known::Date).is_none() {
         response.head.append_known(Known::Date, shard.date());
     }
-    attempt::merge_fields(response, cx);
+    plugins::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);
-    attempt::add_request_id(response, request_id);
+    plugins::add_request_id(response, request_id);
     hop
 }
 

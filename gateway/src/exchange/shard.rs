@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
+use portcullis_config::HalfClosed;
 
+use super::lookout::Lookout;
 use super::tunnel::Notice;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
@@ -47,7 +49,7 @@ pub struct Shard {
     /// Downstream connections of the whole process, for the limits on them.
     connections: Arc<Connections>,
     /// Downstream connections of this shard, for draining.
-    open: RefCell<HashMap<u64, Visible>>,
+    open: RefCell<HashMap<u64, Rc<Lookout>>>,
     next_connection: Cell<u64>,
     /// Tunnels among them, under numbers of their own.
     tunnels: RefCell<HashMap<u64, Rc<Notice>>>,
@@ -223,19 +225,21 @@ impl Shard {
         }
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
-        let busy = Rc::new(Cell::new(false));
-        self.open.borrow_mut().insert(number, Visible { cutter, busy: busy.clone() });
+        let lookout = Rc::new(Lookout::new(cutter));
+        self.open.borrow_mut().insert(number, lookout.clone());
         self.metrics.connections_active.inc();
-        Some(OpenConnection { shard: self.clone(), number, source, busy })
+        Some(OpenConnection { shard: self.clone(), number, source, lookout })
     }
 
     /// Ends the connections on which nothing is under way.
     pub fn cut_idle(&self) {
-        for connection in self.open.borrow().values() {
-            if !connection.busy.get() {
-                connection.cutter.cut();
-            }
-        }
+        self.open.borrow().values().for_each(|connection| connection.cut_idle());
+    }
+
+    /// Looks whether clients that wait for an answer have left. Called every second.
+    pub fn sweep_clients(&self) {
+        let half_closed = self.local.borrow().snapshot.config.http.half_closed == HalfClosed::Serve;
+        self.open.borrow().values().for_each(|connection| connection.look(half_closed));
     }
 
     /// Counts a tunnel until the guard is dropped.
@@ -322,25 +326,18 @@ fn hex(value: u64, out: &mut [u8]) {
     }
 }
 
-/// A downstream connection as the drain sees it.
-struct Visible {
-    cutter: Cutter,
-    busy: Rc<Cell<bool>>,
-}
-
 /// A downstream connection that is open.
 pub struct OpenConnection {
     shard: Rc<Shard>,
     number: u64,
     source: IpAddr,
-    busy: Rc<Cell<bool>>,
+    lookout: Rc<Lookout>,
 }
 
 impl OpenConnection {
-    /// Says whether an exchange is under way: a drain leaves it alone then.
-    #[inline]
-    pub fn set_busy(&self, busy: bool) {
-        self.busy.set(busy);
+    /// How it is seen from outside.
+    pub fn lookout(&self) -> Rc<Lookout> {
+        self.lookout.clone()
     }
 }
 

@@ -143,6 +143,16 @@ impl Deadline {
     }
 }
 
+/// What the other side has done to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HangUp {
+    No,
+    /// It sends no more, and may receive still.
+    Finished,
+    /// It neither sends nor receives.
+    Gone,
+}
+
 /// Shuts a direction down from elsewhere, while its owner is lent to a future.
 #[derive(Clone)]
 pub struct Cutter(Rc<Entry>);
@@ -153,6 +163,23 @@ impl Cutter {
         if self.0.end.get() == End::NotYet {
             self.0.end.set(End::Cut);
             shut_down(&self.0);
+        }
+    }
+
+    /// Whether the other side has ended the connection, or its half of it.
+    pub fn hang_up(&self) -> HangUp {
+        let fd = self.0.fd.get();
+        if fd < 0 {
+            return HangUp::Gone;
+        }
+        let mut asked = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: `fd` is open, see `shut_down`; the call writes to the one structure that it is given, and does not wait.
+        let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        match asked.revents {
+            _ if ready < 1 => HangUp::No,
+            told if told & (libc::POLLHUP | libc::POLLERR) != 0 => HangUp::Gone,
+            told if told & libc::POLLRDHUP != 0 => HangUp::Finished,
+            _ => HangUp::No,
         }
     }
 
