@@ -121,7 +121,7 @@ pub async fn serve(
     let mut received = Vec::new();
     let mut speaker = source;
     if proxied && local.snapshot.trusted_proxies.contains(source.ip()) {
-        match proxy_header(&shard, &local, &mut stream, &mut received).await {
+        match proxy_header(&shard, &local, &mut stream, &mut received, source).await {
             Some(client) => speaker = client.unwrap_or(source),
             None => return,
         }
@@ -227,6 +227,7 @@ async fn proxy_header(
     local: &Local,
     stream: &mut net::Stream,
     received: &mut Vec<u8>,
+    source: SocketAddr,
 ) -> Option<Option<SocketAddr>> {
     stream.rx.deadline.arm(local.snapshot.config.timeouts.request_head);
     received.reserve_exact(HEAD_ROOM);
@@ -246,7 +247,7 @@ async fn proxy_header(
             }
         }
     }
-    shard.refused(Reason::BadProxyHeader);
+    shard.refused_source(Reason::BadProxyHeader, source.ip());
     None
 }
 
@@ -292,7 +293,7 @@ async fn handshake(
     if shard.draining() && reason == Reason::TlsHandshakeTimeout {
         return None; // it was the drain that cut it
     }
-    shard.refused(reason);
+    shard.refused_source(reason, source.ip());
     shard.metrics.tls_handshake_failed();
     let limiter = &local.snapshot.source_limiter;
     limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());

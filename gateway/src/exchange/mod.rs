@@ -55,7 +55,7 @@ use pump::Pump;
 use relay::{Coding, Leg, relay};
 
 pub use connection::serve;
-pub use shard::{OpenConnection, Parts, Shard};
+pub use shard::{Cutters, OpenConnection, Parts, Shard};
 
 /// How long a failed attempt waits for the client's next bytes, to leave its receiving open: for the next attempt, or
 /// so that the answer is not lost to a reset.
@@ -114,7 +114,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         };
         (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
         // 3 route
-        let (route, matched_len) = match admit::route(local, down) {
+        let (route, matched_len) = match admit::route(local, down, record.client) {
             Ok(found) => found,
             Err(response) => break 'answered Err(response),
         };
