@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use portcullis_abi::Reason;
 use portcullis_config::ServerHeader;
 
 use super::answer::{Answer, Answering};
@@ -95,7 +96,7 @@ pub async fn carry(
             let failure = give_up(failure, &cuts, pump).await;
             let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
             let failure = expiry.passed().map_or(failure, Failure::expired);
-            return Err(Failure { body_touched, ..failure });
+            return Err(Failure { body_touched: body_touched || failure.body_touched, ..failure });
         }
     };
     record.upstream_status = response.status();
@@ -233,10 +234,10 @@ fn edit_response(
     if response.head.get_known(Known::Date).is_none() {
         response.head.append_known(Known::Date, shard.date());
     }
-    receive::merge_fields(response, cx);
+    plugins::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::via(response.version()));
-    receive::add_request_id(response, request_id);
+    plugins::add_request_id(response, request_id);
     hop
 }
 
@@ -267,7 +268,7 @@ fn ended(
     let expired = stage.expiry.passed();
     let reason = expired.unwrap_or(error.of_response());
     record.reason = Some(reason);
-    let gone = expired.is_none() && matches!(error, RelayError::Sink | RelayError::SinkTimedOut);
+    let gone = reason == Reason::ClientAborted || expired.is_none() && matches!(error, RelayError::Sink | RelayError::SinkTimedOut);
     if let Reply::Http2(reply) = reply {
         let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
         match (told, gone) {

@@ -5,12 +5,14 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::cut::{Cut, watched};
+use super::lookout::Lookout;
 use super::refuse;
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
 use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
@@ -25,6 +27,8 @@ const CONTINUE: Duration = Duration::from_secs(10);
 pub struct Http1 {
     pub intake: Intake,
     pub tx: tls::Tx,
+    /// How the connection is seen from outside.
+    pub lookout: Rc<Lookout>,
 }
 
 /// A stream of HTTP/2.
@@ -84,6 +88,14 @@ impl Client<'_> {
     pub fn consume(&mut self, len: usize) {
         if let Client::Http1(client) = self {
             client.intake.consume(len);
+        }
+    }
+
+    /// How its connection is seen from outside, if that says something about it.
+    pub fn lookout(&self) -> Option<Rc<Lookout>> {
+        match self {
+            Client::Http1(client) => Some(client.lookout.clone()),
+            Client::Http2(_) => None,
         }
     }
 

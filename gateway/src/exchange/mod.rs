@@ -33,6 +33,7 @@ mod finish;
 mod forward;
 mod hops;
 mod http1;
+mod lookout;
 mod passthrough;
 mod plan;
 mod plugins;
@@ -48,7 +49,6 @@ mod tunnel;
 use std::rc::Rc;
 
 use portcullis_abi::Reason;
-use portcullis_config::ServerHeader;
 
 use crate::http::Known;
 use crate::http::grpc::Call;
@@ -113,10 +113,7 @@ async fn exchange(
     );
     cx.https = down.origin.https;
     cx.connection = down.facts();
-    cx.response_fields = std::mem::take(&mut down.plugin_fields);
-    if snapshot.config.http.server_header == ServerHeader::Replace {
-        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
-    }
+    cx.response_fields = plugins::first_fields(snapshot, down);
     (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
     let active = Active::count(shard);
 
@@ -193,7 +190,7 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
-    let expiry = Expiry::new(plan.limit, cx.now_ns);
+    let expiry = Expiry::new(plan.limit, client.lookout(), cx.now_ns);
     let stage = Stage { shard, local, plan, expiry: &expiry };
     // One reading of the clock serves until something was waited for.
     let mut now_ns = cx.now_ns;
@@ -213,6 +210,7 @@ async fn forward(
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                     attempts.answered(&target, record.upstream_status, answered_ns);
                     if carried.upgraded {
+                        drop(expiry);
                         // Boxed: connections that never become tunnels need no room for one.
                         let run =
                             tunnel::run(shard, client, down, record, &mut channel, plan.times.tunnel_idle);

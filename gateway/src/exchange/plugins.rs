@@ -1,13 +1,15 @@
 //! Phases 4 and 6: runs the chain of the route.
 
 use portcullis_abi::Reason;
+use portcullis_config::ServerHeader;
 
+use super::downstream::Downstream;
 use super::refuse;
 use super::shard::Shard;
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{Head, Known, RequestHead, ResponseHead};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
-use crate::snapshot::Local;
+use crate::snapshot::{Local, Snapshot};
 
 /// Turns that one plugin may wait before it must answer: a bound, not a feature.
 const WAITS_MAX: usize = 4;
@@ -53,4 +55,33 @@ pub fn on_response(local: &Local, chain: &Chain, cx: &mut Cx<'_>, response: &mut
             local.plugins[index.0 as usize].on_response(cx, response);
         }
     }
+}
+
+/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
+/// a response varies by adds up.
+pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
+    for (known, name, _) in cx.response_fields.iter() {
+        match known {
+            Known::Vary => 0,
+            Known::Other => response.head.remove(name),
+            known => response.head.remove_known(known),
+        };
+    }
+    response.head.append_head(&cx.response_fields);
+}
+
+/// Names the exchange to the client, unless the upstream did.
+pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
+    if response.head.get_known(Known::XRequestId).is_none() {
+        response.head.append_known(Known::XRequestId, request_id);
+    }
+}
+
+/// The fields that every response has for the gateway's own reasons.
+pub fn first_fields(snapshot: &Snapshot, down: &mut Downstream) -> Head {
+    let mut fields = std::mem::take(&mut down.plugin_fields);
+    if snapshot.config.http.server_header == ServerHeader::Replace {
+        fields.set_known(Known::Server, super::forward::PSEUDONYM);
+    }
+    fields
 }

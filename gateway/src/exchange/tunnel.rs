@@ -127,7 +127,7 @@ pub async fn run(
     channel: &mut Channel,
     idle: Duration,
 ) -> Next {
-    let (Client::Http1(Http1 { intake, tx }), Channel::Http1(connection)) = (client, channel) else {
+    let (Client::Http1(Http1 { intake, tx, .. }), Channel::Http1(connection)) = (client, channel) else {
         record.reason = Some(Reason::InternalError);
         return Next::Reset;
     };
