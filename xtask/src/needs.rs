@@ -34,7 +34,7 @@ pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "util-linux"];
 pub const XDP_BENCH: &[&str] = &["xdp-tools"];
 
 /// Packages of the Python clients.
-const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets"];
+const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets", "sslyze"];
 
 /// Package lists are fetched once a run, and only when something is missing.
 static LISTS_FETCHED: AtomicBool = AtomicBool::new(false);
