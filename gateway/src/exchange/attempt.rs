@@ -7,32 +7,32 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
-use portcullis_config::{HashKey, PathHandling, ProxyHeader};
+use portcullis_config::{HashKey, PathHandling};
 
 use super::admit::Admitted;
 use super::connection::Downstream;
 use super::finish::Record;
 use super::pump::Pump;
-use super::refuse;
 use super::relay::{Coding, Leg, RelayError};
 use super::shard::Shard;
-use super::tunnel;
+use super::{forward, refuse, tunnel};
 use crate::http::h1::{
     self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response,
     write_continue, write_request, write_response,
 };
+use crate::http::websocket::Proof;
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
+use crate::limit::LeastRate;
+use crate::net::deadline::SendLimit;
 use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
-use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
+use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
 use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
 use crate::upstream::retry::{self, RetryDecision, Where};
-use crate::upstream::{
-    AcquireError, Load, LocalUpstream, Pool, Preamble, TargetSpec, UpstreamConnection, proxy_header,
-};
+use crate::upstream::{AcquireError, Load, LocalUpstream, Pool, Preamble, TargetSpec, UpstreamConnection};
 
 /// Interim responses that are relayed before one exchange's final response; more is a fault of the target.
 const INTERIM_MAX: u32 = 16;
@@ -49,7 +49,9 @@ pub struct Plan<'a> {
     pub keep_alive: bool,
     /// The client reads trailer fields.
     pub takes_trailers: bool,
-    pub response_write: Duration,
+    pub times: &'a Times,
+    /// What is asked of the client.
+    least: LeastRate,
     snapshot: &'a Snapshot,
     local_service: &'a LocalService,
     framing: BodyFraming,
@@ -58,10 +60,8 @@ pub struct Plan<'a> {
     expects_continue: Cell<bool>,
     body_limit: u64,
     preserve_host: bool,
-    /// The connection is to become a tunnel.
-    upgrade: bool,
-    /// How long a tunnel may be silent.
-    pub tunnel_idle: Duration,
+    /// The connection is to become a tunnel, for this proof.
+    upgrade: Option<Proof>,
     /// What connections to targets begin with.
     preamble: Preamble,
 }
@@ -87,7 +87,11 @@ impl<'a> Plan<'a> {
             head_only: down.request.method() == Method::Head,
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
-            response_write: record.response_write,
+            times: &route.times,
+            least: LeastRate {
+                bytes_per_second: snapshot.config.limits.min_rate,
+                grace: snapshot.config.limits.min_rate_after,
+            },
             snapshot,
             local_service: local.service(service),
             framing: admitted.framing,
@@ -95,11 +99,14 @@ impl<'a> Plan<'a> {
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
-            upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
-            tunnel_idle: snapshot.config.timeouts.tunnel_idle,
-            preamble: preamble(&snapshot.services[service.index()], down, cx),
+            upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
+            preamble: forward::preamble(
+                snapshot.services[service.index()].proxy_protocol,
+                &down.origin,
+                cx.client,
+            ),
         };
-        if plan.upgrade {
+        if plan.upgrade.is_some() {
             tunnel::ask(&mut down.request.head);
         }
         if !cx.rewritten.path {
@@ -119,7 +126,11 @@ impl<'a> Plan<'a> {
             down.request.head.set_known(Known::Host, host);
         }
         down.upstream_out.clear();
-        let persistence = if self.upgrade { Persistence::Upgrade } else { Persistence::Implied };
+        let persistence = match self.upgrade {
+            Some(_) => Persistence::Upgrade,
+            None if self.takes_trailers => Persistence::TakesTrailers,
+            None => Persistence::Implied,
+        };
         write_request(&down.request, persistence, &mut down.upstream_out);
         if let Some(in_hand) = self.in_hand {
             down.upstream_out.extend_from_slice(&down.intake.unread()[..in_hand]);
@@ -140,28 +151,21 @@ impl<'a> Plan<'a> {
         BodyDecoder::request(self.framing, limits).map(Some).map_err(Failure::client)
     }
 
-    /// How the request body travels. Its trailers are dropped: nothing says that the target wants them.
+    /// How the request body travels.
     pub fn request_leg(&self) -> Leg {
         Leg {
             coding: if self.framing == BodyFraming::Chunked { Coding::Chunked } else { Coding::Identity },
-            trailers: false,
-            receive_idle: self.snapshot.config.timeouts.request_body_idle,
-            send: self.service.write_timeout,
+            trailers: self.service.request_trailers,
+            receive_idle: self.times.request_body_idle,
+            least: self.least,
+            send: SendLimit::whole(self.times.upstream_write),
         }
     }
-}
 
-/// The PROXY header of connections to the targets of `service`, and whose they are then.
-fn preamble(service: &Service, down: &Downstream, cx: &Cx<'_>) -> Preamble {
-    if service.proxy_protocol == ProxyHeader::Off {
-        return Preamble::default();
+    /// How long the client may take to receive.
+    pub fn response_send(&self) -> SendLimit {
+        SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
     }
-    let origin = &down.origin;
-    // Of a client that a field names, no port is known.
-    let port = if cx.client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
-    let client = SocketAddr::new(cx.client, port);
-    let header = proxy_header(service.proxy_protocol, client, origin.destination, origin.sni.as_deref());
-    Preamble { header, owner: Some(client) }
 }
 
 /// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.
@@ -236,7 +240,7 @@ impl<'a> Attempts<'a> {
             upstream,
             service,
             policy: retry::Policy { retries: plan.service.retries, ..retry::Policy::default() },
-            connect_timeout: plan.service.connect_timeout,
+            connect_timeout: plan.times.connect,
             preamble: plan.preamble.clone(),
             idempotent: plan.method.is_idempotent(),
             replayable: plan.in_hand.is_some(),
@@ -295,10 +299,9 @@ impl<'a> Attempts<'a> {
             return Ok(connection);
         }
         shard.metrics.upstream_connects.inc();
-        let connection = target.pool.connect(self.connect_timeout, self.preamble.clone());
-        let connection = connection.await.map_err(Failure::connect)?;
-        record.connected_ns = Some(clock::now_ns());
-        Ok(connection)
+        let connect = target.pool.connect(self.connect_timeout, self.preamble.clone());
+        let connected = connect.await.map_err(Failure::connect);
+        connected.inspect(|_| record.connected_ns = Some(clock::now_ns()))
     }
 
     /// Takes note of a response whose connection is in use for long.
@@ -455,6 +458,9 @@ impl Failure {
             Pump::Done(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
                 Self::new(retry::Failure::ClientGone, Reason::BodyTimeout, 408)
             }
+            Pump::Done(Err(RelayError::SourceTooSlow)) if self.kind != retry::Failure::ResponseTimeout => {
+                Self::new(retry::Failure::ClientGone, Reason::SlowRequest, 408)
+            }
             Pump::Done(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
             _ => self,
         }
@@ -493,7 +499,8 @@ pub async fn receive_response(
                 Err(_) => return Err(Failure::bad_response(Reason::UpstreamBadResponse)),
                 Ok(Parsed::Complete { head_len }) => {
                     intake.consume(head_len);
-                    let switches = response.status() == 101 && plan.upgrade && tunnel::is_granted(response);
+                    let granted = |proof: &Proof| tunnel::is_granted(response, proof);
+                    let switches = response.status() == 101 && plan.upgrade.as_ref().is_some_and(granted);
                     if !response.is_interim() || switches {
                         intake.rx.deadline().disarm();
                         let framing = h1::response_framing(response, plan.method);
@@ -503,6 +510,8 @@ pub async fn receive_response(
                     if interim > INTERIM_MAX || response.status() == 101 {
                         return Err(Failure::bad_response(Reason::UpstreamProtocolError));
                     }
+                    h1::response_framing(response, plan.method)
+                        .map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse))?;
                     relay_interim(response, plan, version, down_tx, out).await?;
                     response.clear();
                     continue;
@@ -533,7 +542,7 @@ async fn relay_interim(
     }
     h1::strip_hop_by_hop(&mut response.head);
     write_response(response, Persistence::Implied, out);
-    down_tx.deadline().arm(plan.response_write);
+    down_tx.deadline().arm_send(plan.response_send());
     down_tx.send(out).await.map_err(|_| Failure::client_gone())
 }
 

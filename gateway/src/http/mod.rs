@@ -15,6 +15,7 @@ pub mod date;
 pub mod forwarded;
 pub mod h1;
 pub mod head;
+pub mod hops;
 pub mod known;
 pub mod method;
 mod name;

@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +51,8 @@ enum Order {
     Listen(SocketAddr, TcpListener),
     /// Stop accepting on the socket of this address.
     Close(SocketAddr),
+    /// Tell clients that their connections end, and go on.
+    Retire,
     /// Stop accepting everywhere, finish what is in flight, end when nothing is left.
     Drain,
     /// End now.
@@ -84,6 +87,8 @@ pub enum ShardsError {
 /// The running shards, as the control thread holds them.
 pub struct Shards {
     threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
+    /// Shards that have carried out their first order.
+    running: Arc<AtomicUsize>,
 }
 
 /// Starts a thread for each core. They accept nothing until they are given sockets.
@@ -92,6 +97,7 @@ pub struct Shards {
 /// A thread could not be started; those that were end by themselves.
 pub fn start(start: Start) -> Result<Shards, ShardsError> {
     let connections = Arc::new(Connections::default());
+    let running = Arc::new(AtomicUsize::new(0));
     let mut outboxes = start.outboxes.into_iter();
     let mut threads = Vec::with_capacity(start.cores.len());
     for (number, core) in start.cores.iter().copied().enumerate() {
@@ -110,6 +116,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             outbox: outboxes.next(),
             own: sender.try_clone().map_err(failed)?,
             connections: connections.clone(),
+            running: running.clone(),
             shards: start.cores.len() as u32,
         };
         let thread = std::thread::Builder::new()
@@ -118,7 +125,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             .map_err(failed)?;
         threads.push((sender, thread));
     }
-    Ok(Shards { threads })
+    Ok(Shards { threads, running })
 }
 
 impl Shards {
@@ -157,6 +164,19 @@ impl Shards {
     /// A shard is stuck.
     pub fn close(&self, address: SocketAddr) -> Result<(), ShardsError> {
         self.tell_all(|| Order::Close(address))
+    }
+
+    /// Whether every shard obeys: its first order, a socket to listen on, is carried out.
+    pub fn are_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) >= self.threads.len()
+    }
+
+    /// Lets every shard tell its clients that their connections end.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn retire(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Retire)
     }
 
     /// Lets every shard finish what is in flight.
@@ -210,6 +230,7 @@ struct Seed {
     /// Into its own mailbox.
     own: MailSender<Order>,
     connections: Arc<Connections>,
+    running: Arc<AtomicUsize>,
     /// How many there are in all.
     shards: u32,
 }
@@ -231,6 +252,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
         Driver::IoUring => metrics::Driver::IoUring,
         Driver::Epoll => metrics::Driver::Epoll,
     });
+    let running = seed.running;
     let shard = Shard::new(Parts {
         id: seed.id,
         metrics,
@@ -244,7 +266,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
     });
     net::spawn(async { deadline::turn_wheel().await });
     net::spawn(keep_house(shard.clone()));
-    obey(shard, receiver, seed.own).await;
+    obey(shard, receiver, seed.own, &running).await;
 }
 
 async fn keep_house(shard: Rc<Shard>) {
@@ -261,7 +283,13 @@ async fn keep_house(shard: Rc<Shard>) {
 }
 
 /// Carries out orders until the last one.
-async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<Order>) {
+async fn obey(
+    shard: Rc<Shard>,
+    receiver: MailReceiver<Order>,
+    own: MailSender<Order>,
+    running: &AtomicUsize,
+) {
+    let mut first = true;
     let mut own = Some(own);
     let mut mailbox = match receiver.attach() {
         Ok(mailbox) => mailbox,
@@ -284,12 +312,16 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
                     net::spawn(close(shard.clone(), vec![(address, listener)]));
                 }
             }
+            Order::Retire => shard.retire(),
             Order::Drain => {
                 shard.begin_drain();
                 let closing = close(shard.clone(), listeners.drain().collect());
                 net::spawn(end_when_idle(shard.clone(), closing, own.take()));
             }
             Order::Stop => break,
+        }
+        if std::mem::take(&mut first) {
+            running.fetch_add(1, Ordering::Release);
         }
     }
     shard.flush_log();
