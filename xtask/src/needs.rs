@@ -33,6 +33,9 @@ pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "util-linux"];
 /// What the XDP program is measured beside.
 pub const XDP_BENCH: &[&str] = &["xdp-tools"];
 
+/// Namespaces, the flood, and the meter that it is measured beside.
+pub const FLOOD_BENCH: &[&str] = &["iproute2", "netsniff-ng", "nftables", "util-linux"];
+
 /// Packages of the Python clients.
 const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets", "sslyze"];
 

@@ -14,9 +14,10 @@ use portcullis_config::Diagnostic;
 use serde_json::{Value, json};
 
 use super::cli::Format;
-use super::client;
+use super::interfaces::Network;
 use super::reload::{Load, Loaded};
 use super::status::{ReloadReport, Tally};
+use super::{advice, client, gateway};
 use crate::id::Generation;
 use crate::kernel;
 use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Registry};
@@ -47,7 +48,11 @@ pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode
                     ticketer: &ticketer,
                 };
                 remarks.extend(match snapshot::compile(config, &cx) {
-                    Ok((_, warnings)) => warnings,
+                    Ok((snapshot, mut warnings)) => {
+                        let targets = gateway::targets(&snapshot);
+                        warnings.extend(advice::of_config(&snapshot.config, &targets, &Network::read()));
+                        warnings
+                    }
                     Err(errors) => errors,
                 });
                 remarks
@@ -226,7 +231,7 @@ fn print_check(checked: &[Checked<'_>], strict: bool, format: Format) -> ExitCod
 }
 
 /// As `print!`, but a reader that has seen enough (`| head`) is no reason to panic.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 

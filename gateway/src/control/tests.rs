@@ -86,6 +86,20 @@ impl Plane for FakePlane {
         self.script.borrow_mut().calls.push(format!("reloaded {ok} {generation}"));
     }
 
+    fn answer(&mut self, _: ledger::Ask) {}
+
+    fn hand_over(&self) -> std::io::Result<Handover> {
+        Ok(Handover::default())
+    }
+
+    fn take_over(&mut self, handover: Handover) {
+        self.script.borrow_mut().calls.push(format!("take over {}", handover.listeners.len()));
+    }
+
+    fn leave(&mut self) {
+        self.script.borrow_mut().calls.push("leave".into());
+    }
+
     fn status(&self) -> PlaneStatus {
         PlaneStatus { connections: 3, ..PlaneStatus::default() }
     }
@@ -127,6 +141,7 @@ impl Scene {
         let plane = FakePlane { script: script.clone(), panic_in_compiler: panic_in_compiler.clone() };
         let seen = script.clone();
         let inputs = Inputs {
+            upgrade: false,
             config_path: folder.path().join("gateway.yaml"),
             load: loader(folder.path().join("gateway.yaml")),
             begin: Box::new(move |_, outboxes: Vec<Outbox>| {
@@ -145,7 +160,7 @@ impl Scene {
         };
         let exit = tokio::task::spawn_local(async move {
             let ending = running.control.serve(receiver).await;
-            end(running.control, running.socket, ending).await
+            end(running.control, running.sockets, ending).await
         });
         Self { folder, script, panic_in_compiler, events, exit }
     }

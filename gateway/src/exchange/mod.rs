@@ -53,7 +53,7 @@ use pump::Pump;
 use relay::{Coding, Leg, relay};
 
 pub use connection::serve;
-pub use shard::{OpenConnection, Parts, Shard};
+pub use shard::{Cutters, OpenConnection, Parts, Shard};
 
 /// How long a failed attempt waits for the client's next bytes, to leave its receiving open: for the next attempt, or
 /// so that the answer is not lost to a reset.

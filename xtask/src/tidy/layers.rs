@@ -24,6 +24,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
     (&["tokio_uring", "tokio", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
     (&["saphyr_parser"], &["config/"]),
+    (&["ratatui"], &["gateway/src/control/top/"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),
     (&["anyhow"], &["gateway/src/main.rs", "gateway/src/control/", "gateway/build.rs", "xtask/"]),
 ];
