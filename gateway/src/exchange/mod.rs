@@ -111,12 +111,7 @@ async fn exchange(
         &shard.table,
         &shard.limit_table,
     );
-    cx.https = down.origin.https;
-    cx.connection = down.facts();
-    cx.response_fields = plugins::first_fields(snapshot, down);
-    (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
     let active = Active::count(shard);
-
     record.call = Call::of(&down.request);
 
     let next = match decide(shard, local, client, down, &mut cx, &mut record).await {
@@ -147,18 +142,12 @@ async fn decide<'a>(
     record: &mut Record,
 ) -> Result<Plan<'a>, Box<Response>> {
     let snapshot = &*local.snapshot;
-    let listener = snapshot.listener(down.origin.listener);
-    if let Some(hsts) = listener.and_then(|listener| listener.hsts.as_deref()) {
-        cx.response_fields.append_known(Known::StrictTransportSecurity, hsts);
-    }
+    let listener = admit::greet(local, down, cx);
     // 2 admit
     let admitted = admit::admit(shard, local, client, down, record)?;
     (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
-    if let Some(response) = listener.and_then(|listener| admit::at_listener(local, listener, down)) {
-        return Err(response);
-    }
     // 3 route
-    let (route, matched_len) = admit::route(local, down, record.client)?;
+    let (route, matched_len) = admit::route(local, listener, down, record.client)?;
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
     record.response_write = chosen.times.response_write;
@@ -174,8 +163,7 @@ async fn decide<'a>(
     let Some(plan) = Plan::new(local, down, chosen, cx, matched_len, admitted, record) else {
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
-    let config = &snapshot.config;
-    forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id, config);
+    forward::add_provenance(down, cx.client, &record.request_id, &snapshot.config);
     Ok(plan)
 }
 

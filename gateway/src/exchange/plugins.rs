@@ -1,15 +1,13 @@
 //! Phases 4 and 6: runs the chain of the route.
 
 use portcullis_abi::Reason;
-use portcullis_config::ServerHeader;
 
-use super::downstream::Downstream;
 use super::refuse;
 use super::shard::Shard;
-use crate::http::{Head, Known, RequestHead, ResponseHead};
+use crate::http::{Known, RequestHead, ResponseHead};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
-use crate::snapshot::{Local, Snapshot};
+use crate::snapshot::Local;
 
 /// Turns that one plugin may wait before it must answer: a bound, not a feature.
 const WAITS_MAX: usize = 4;
@@ -75,13 +73,4 @@ pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
     if response.head.get_known(Known::XRequestId).is_none() {
         response.head.append_known(Known::XRequestId, request_id);
     }
-}
-
-/// The fields that every response has for the gateway's own reasons.
-pub fn first_fields(snapshot: &Snapshot, down: &mut Downstream) -> Head {
-    let mut fields = std::mem::take(&mut down.plugin_fields);
-    if snapshot.config.http.server_header == ServerHeader::Replace {
-        fields.set_known(Known::Server, super::forward::PSEUDONYM);
-    }
-    fields
 }
