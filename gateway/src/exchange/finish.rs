@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::connection::Downstream;
+use super::downstream::Downstream;
 use super::shard::Shard;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
@@ -82,13 +82,6 @@ impl Record {
         }
     }
 
-    /// Counts the bytes of an answer of ours.
-    pub fn count_answer(&mut self, answer: &[u8]) {
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
-        self.head_bytes = end as u64;
-        self.response_bytes = (answer.len() - end) as u64;
-    }
-
     /// From the request to the last byte of its answer. How long a tunnel was open says nothing about latency.
     fn answered_after_ns(&self, now_ns: u64) -> u64 {
         self.tunnel_ns.unwrap_or(now_ns).saturating_sub(self.started_ns)
@@ -153,6 +146,7 @@ pub fn health_changed(upstream: &UpstreamSpec, target: &TargetSpec, change: heal
             tracing::warn!(upstream, target, "target fails, but too many are ejected already");
         }
         health::Change::Restored => tracing::info!(upstream, target, "target is healthy again"),
+        health::Change::ProbedDown => tracing::warn!(upstream, target, "target is down, say its probes"),
     }
 }
 

@@ -23,6 +23,11 @@ impl Pump<'_> {
         matches!(self, Self::Done(Ok(())))
     }
 
+    /// Whether it has ended, one way or the other.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+
     /// Runs `other` to its end, and the pump beside it.
     ///
     /// When the body cannot be completed for the sender's fault, `give_up` is called so that `other` ends too (it shuts

@@ -30,6 +30,8 @@ pub struct Leg {
     pub receive_idle: Duration,
     /// Time limit of one send.
     pub send: Duration,
+    /// Whether a receiver that gives up ends the sender's part at once.
+    pub watch: bool,
 }
 
 /// Why a body did not get across whole.
@@ -119,7 +121,8 @@ pub async fn relay(
     }
 }
 
-fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
+/// Appends payload in its framing.
+pub fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
     if coding == Coding::Chunked {
         write_chunk_header(payload.len(), out);
     }

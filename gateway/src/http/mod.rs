@@ -12,6 +12,7 @@
 
 mod authority;
 pub mod date;
+pub mod forwarded;
 pub mod h1;
 pub mod h2;
 pub mod head;
@@ -19,6 +20,7 @@ pub mod known;
 pub mod method;
 mod name;
 pub mod path;
+pub mod proxy_protocol;
 pub mod query;
 pub mod refusal;
 pub mod request;

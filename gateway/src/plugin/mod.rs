@@ -44,10 +44,12 @@ use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics};
 
 use crate::http::h1::BodyFraming;
+use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
 use crate::metrics::LimiterDecision;
+use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -146,6 +148,10 @@ pub struct Cx<'a> {
     pub client: IpAddr,
     pub https: bool,
     pub connection: Connection,
+    /// The client's certificate, which verified.
+    pub peer: Option<Arc<Peer>>,
+    /// What a trusted balancer's PROXY header says beside addresses.
+    pub proxied: Option<Rc<Tlvs>>,
     /// How the request's body is framed.
     pub body: BodyFraming,
     /// The client waits for leave to send the body. The field that said so is gone from the request.
@@ -207,6 +213,8 @@ impl<'a> Cx<'a> {
             client,
             https: false,
             connection: Connection::default(),
+            peer: None,
+            proxied: None,
             body: BodyFraming::None,
             expects_continue: false,
             body_limit: None,

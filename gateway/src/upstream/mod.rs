@@ -5,11 +5,13 @@
 //! **Invariant.** Health and addresses are shared and immutable or atomic; balancers, budgets and pools belong to one
 //! shard.
 //!
-//! Read next: `balance`, `health`, `retry` (pure), then `pool`.
+//! Read next: `balance`, `health`, `retry` (pure), then `pool` and `probe`.
 
 pub mod balance;
 pub mod health;
 mod pool;
+mod preamble;
+pub mod probe;
 pub mod retry;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +25,7 @@ use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 pub use pool::{
     AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
 };
+pub use preamble::{Preamble, proxy_header};
 
 /// An upstream as all shards see it.
 pub struct UpstreamSpec {
@@ -41,6 +44,8 @@ pub struct UpstreamSpec {
     pub health_policy: health::Policy,
     /// Retries as a share of requests, in percent.
     pub retry_budget_percent: u32,
+    /// `None` where nothing probes.
+    pub probe: Option<probe::ProbeSpec>,
 }
 
 /// One target.
@@ -72,7 +77,7 @@ impl UpstreamSpec {
     pub fn is_same(&self, other: &Self) -> bool {
         let facts = |spec: &Self| {
             format!(
-                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {:?}",
                 spec.targets,
                 spec.algorithm,
                 spec.hash_on,
@@ -80,7 +85,8 @@ impl UpstreamSpec {
                 spec.host_header,
                 spec.health_policy,
                 spec.threshold_percent,
-                spec.retry_budget_percent
+                spec.retry_budget_percent,
+                spec.probe.as_ref().map(|probe| &probe.fingerprint)
             )
         };
         facts(self) == facts(other)

@@ -101,16 +101,28 @@ impl RecvBody {
     /// # Errors
     /// See [`BodyError`]; `TimedOut` when nothing came for `idle`.
     pub async fn data(&mut self, idle: Duration) -> Result<Option<Bytes>, BodyError> {
-        within(idle, |cx| {
-            loop {
-                match ready!(self.stream.poll_data(cx)) {
-                    None => return Poll::Ready(Ok(None)),
-                    Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                    // Padding alone, or nothing at all: the guard counts these.
-                    Some(Ok(data)) if data.is_empty() => {}
-                    Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
-                }
+        within(idle, |cx| self.poll_data(cx)).await
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        loop {
+            match ready!(self.stream.poll_data(cx)) {
+                None => return Poll::Ready(Ok(None)),
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                // Padding alone, or nothing at all: the guard counts these.
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
             }
+        }
+    }
+
+    /// [`RecvBody::data`] of what is there already; `None` where that is nothing.
+    pub async fn data_now(&mut self) -> Option<Result<Option<Bytes>, BodyError>> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll_data(cx) {
+                Poll::Ready(data) => Some(data),
+                Poll::Pending => None,
+            })
         })
         .await
     }
@@ -265,15 +277,12 @@ impl SendBody {
         self.ended = true;
     }
 
-    /// Waits for the other side to break the stream off, or for the connection to end.
-    pub async fn closed(&mut self) -> BodyError {
-        poll_fn(|cx| {
-            Poll::Ready(match ready!(self.stream.poll_reset(cx)) {
-                Ok(code) => BodyError::Reset(code.into()),
-                Err(error) => error.into(),
-            })
+    /// Ready when the other side has broken the stream off, or the connection has ended.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        Poll::Ready(match ready!(self.stream.poll_reset(cx)) {
+            Ok(code) => BodyError::Reset(code.into()),
+            Err(error) => error.into(),
         })
-        .await
     }
 }
 

@@ -198,7 +198,8 @@ impl Shared {
     }
 }
 
-struct Place(Rc<Shared>);
+/// A place for one stream on a connection; given back by dropping it.
+pub struct Place(Rc<Shared>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -302,15 +303,9 @@ impl Response {
         Ok(Received::Final(framing))
     }
 
-    /// The body, after the final head. The place on the connection is given back with it.
-    pub fn into_body(self) -> Option<ResponseBody> {
+    /// The body, after the final head. The place on the connection is kept for as long as it is received.
+    pub fn into_body(self) -> Option<(RecvBody, Place)> {
         let Response { body, place, .. } = self;
-        body.map(|body| ResponseBody { body: RecvBody::new(body), _place: place })
+        body.map(|body| (RecvBody::new(body), place))
     }
-}
-
-/// The body of a response.
-pub struct ResponseBody {
-    pub body: RecvBody,
-    _place: Place,
 }

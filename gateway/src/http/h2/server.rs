@@ -451,14 +451,18 @@ impl Responder {
 
     /// Waits for the client to give up, or for the connection to end.
     pub async fn closed(&mut self) -> BodyError {
-        std::future::poll_fn(|cx| match &mut self.respond {
+        std::future::poll_fn(|cx| self.poll_closed(cx)).await
+    }
+
+    /// [`Responder::closed`], once.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        match &mut self.respond {
             None => Poll::Ready(BodyError::Closed),
             Some(respond) => respond.poll_reset(cx).map(|reset| match reset {
                 Ok(code) => BodyError::Reset(code.into()),
                 Err(error) => error.into(),
             }),
-        })
-        .await
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::preamble::Preamble;
 use crate::http::h2;
 use crate::http::h2::client::Lease;
 use crate::net::{self, ConnectError};
@@ -68,6 +69,8 @@ pub struct UpstreamConnection {
     pub tx: tls::Tx,
     /// Requests sent on it, this one included.
     pub requests: u32,
+    /// The client that its PROXY header names: nobody else's requests may be sent on it.
+    pub owner: Option<SocketAddr>,
 }
 
 /// Longest time limit of a send on a shared connection.
@@ -134,24 +137,26 @@ impl Pool {
         *self.limits.borrow_mut() = limits;
     }
 
-    /// A connection that is there, if there is a good one.
-    pub fn reuse(&self, now_ns: u64) -> Option<Connected> {
+    /// A connection that is there, if there is a good one: of the same `owner`, which no shared one has.
+    pub fn reuse(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<Connected> {
         match self.connector.version {
-            HttpVersion::One => self.reuse_http1(now_ns).map(Connected::Http1),
+            HttpVersion::One => self.reuse_http1(now_ns, owner).map(Connected::Http1),
+            _ if owner.is_some() => None,
             HttpVersion::Two => self.multiplexed.reserve().map(Connected::Http2),
             HttpVersion::Auto => {
                 let shared = self.multiplexed.reserve().map(Connected::Http2);
-                shared.or_else(|| self.reuse_http1(now_ns).map(Connected::Http1))
+                shared.or_else(|| self.reuse_http1(now_ns, None).map(Connected::Http1))
             }
         }
     }
 
     /// A kept connection: still open, and quiet. The look at the socket costs a system call and is always taken: bytes that
     /// arrived on an idle connection would be the next client's response.
-    fn reuse_http1(&self, now_ns: u64) -> Option<UpstreamConnection> {
+    fn reuse_http1(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<UpstreamConnection> {
         let idle_ns = self.limits.borrow().idle_time.as_nanos() as u64;
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut connection, since_ns }) = idle.pop() {
+        while let Some(at) = idle.iter().rposition(|idle| idle.connection.owner == owner) {
+            let Idle { mut connection, since_ns } = idle.remove(at);
             // The older ones below it go one by one, or with the sweep.
             if now_ns.saturating_sub(since_ns) <= idle_ns && connection.intake.rx.is_quiet() {
                 connection.requests += 1;
@@ -166,20 +171,29 @@ impl Pool {
     ///
     /// # Errors
     /// See [`AcquireError`]; nothing of the request was sent.
-    pub async fn connect(&self, limit: Duration) -> Result<Connected, AcquireError> {
+    pub async fn connect(&self, limit: Duration, preamble: Preamble) -> Result<Connected, AcquireError> {
+        let owner = preamble.owner;
         let http2 = match self.connector.version {
             HttpVersion::One => false,
             HttpVersion::Two => true,
             HttpVersion::Auto => self.connector.tls.is_some() && !self.chose_http1.get(),
         };
         if !http2 {
-            let stream = self.open(limit).await?;
+            let stream = self.open(limit, preamble).await?;
             return match stream.with_session(tls::Session::alpn).flatten() {
                 Some(tls::Alpn::H2) => {
                     self.chose_http1.set(false);
-                    self.share(stream, limit)
+                    self.share(stream, limit, owner)
                 }
-                _ => Ok(Connected::Http1(self.own(stream))),
+                _ => Ok(Connected::Http1(self.own(stream, owner))),
+            };
+        }
+        if owner.is_some() {
+            let stream = self.open(limit, preamble).await?;
+            return match (self.connector.version, stream.with_session(tls::Session::alpn)) {
+                (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
+                (HttpVersion::Auto, Some(_)) => Ok(Connected::Http1(self.own(stream, owner))),
+                _ => Err(AcquireError::NoHttp2),
             };
         }
         let max = self.limits.borrow().multiplexed_max;
@@ -189,17 +203,17 @@ impl Pool {
             Turn::Failed => return Err(AcquireError::Shared),
             Turn::Connect(connecting) => connecting,
         };
-        let opened = self.open(limit).await;
+        let opened = self.open(limit, preamble).await;
         if opened.is_err() {
             self.multiplexed.failed();
         }
         let stream = opened?;
         let chosen = stream.with_session(tls::Session::alpn);
         let connected = match (self.connector.version, chosen) {
-            (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit),
+            (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
             (HttpVersion::Auto, Some(_)) => {
                 self.chose_http1.set(true);
-                Ok(Connected::Http1(self.own(stream)))
+                Ok(Connected::Http1(self.own(stream, owner)))
             }
             _ => Err(AcquireError::NoHttp2),
         };
@@ -207,20 +221,35 @@ impl Pool {
         connected
     }
 
-    fn share(&self, stream: tls::Stream, limit: Duration) -> Result<Connected, AcquireError> {
+    /// A place on a new connection; others may take places beside it unless it has an `owner`.
+    fn share(
+        &self,
+        stream: tls::Stream,
+        limit: Duration,
+        owner: Option<SocketAddr>,
+    ) -> Result<Connected, AcquireError> {
         let settings = self.limits.borrow().h2.clone();
         // A send that does not move for as long as a connect may take, and longer, has nobody at its other end.
         let send_limit = limit.max(SHARED_SEND);
-        self.multiplexed.add(stream, &settings, send_limit).map(Connected::Http2).ok_or(AcquireError::NoHttp2)
+        self.multiplexed
+            .add(stream, &settings, send_limit, owner.is_none())
+            .map(Connected::Http2)
+            .ok_or(AcquireError::NoHttp2)
     }
 
-    fn own(&self, stream: tls::Stream) -> UpstreamConnection {
+    fn own(&self, stream: tls::Stream, owner: Option<SocketAddr>) -> UpstreamConnection {
         self.active.set(self.active.get() + 1);
-        UpstreamConnection { intake: Intake::new(stream.rx, RESPONSE_HEADROOM), tx: stream.tx, requests: 1 }
+        let intake = Intake::new(stream.rx, RESPONSE_HEADROOM);
+        UpstreamConnection { intake, tx: stream.tx, requests: 1, owner }
     }
 
-    async fn open(&self, limit: Duration) -> Result<tls::Stream, AcquireError> {
-        let stream = net::connect(self.connector.address, limit).await?;
+    async fn open(&self, limit: Duration, mut preamble: Preamble) -> Result<tls::Stream, AcquireError> {
+        let mut stream = net::connect(self.connector.address, limit).await?;
+        if !preamble.header.is_empty() {
+            stream.tx.deadline.arm(limit);
+            stream.tx.send(&mut preamble.header).await.map_err(ConnectError::Failed)?;
+            stream.tx.deadline.disarm();
+        }
         let Some((config, name)) = &self.connector.tls else { return Ok(tls::Stream::plain(stream)) };
         stream.rx.deadline.arm(limit);
         let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;

@@ -94,15 +94,23 @@ impl Multiplexed {
         self.failures.set(self.failures.get() + 1);
     }
 
-    /// Takes a connection that was just made, and a place on it.
-    pub fn add(&self, stream: tls::Stream, settings: &Settings, send_limit: Duration) -> Option<Lease> {
+    /// Takes a connection that was just made, and a place on it. One that is not `shared` ends with that place.
+    pub fn add(
+        &self,
+        stream: tls::Stream,
+        settings: &Settings,
+        send_limit: Duration,
+        shared: bool,
+    ) -> Option<Lease> {
         let (client, run) = client::connect(stream, settings, send_limit, self.waiters.clone())?;
         net::spawn(run);
         let mut lease = client.reserve();
         if let Some(lease) = &mut lease {
             lease.first = true;
         }
-        self.clients.borrow_mut().push(client);
+        if shared {
+            self.clients.borrow_mut().push(client);
+        }
         lease
     }
 

@@ -1,0 +1,312 @@
+//! One attempt on an open channel: phases 5 to 7 from the request's head to the last byte of the response.
+//!
+//! Owns the order in which the two bodies and the response's head move beside each other, and who is cut when one of them
+//! breaks off. Never decides about another attempt: an error means that nothing was sent to the client.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::attempt::SETTLE;
+use super::channel::{Channel, Inlet};
+use super::client::{Client, Reply};
+use super::cut::Cut;
+use super::downstream::Downstream;
+use super::failure::Failure;
+use super::finish::Record;
+use super::plan::Plan;
+use super::pump::Pump;
+use super::receive::{self, Framings, Halts};
+use super::relay::{Coding, Leg, RelayError};
+use super::shard::Shard;
+use super::transfer::{Sink, Source, Stream, transfer};
+use super::{Next, forward, plugins, refuse, tunnel};
+use crate::http::ResponseHead;
+use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop, Persistence, write_response};
+use crate::http::{Known, Version, h2};
+use crate::net::clock;
+use crate::plugin::Cx;
+use crate::snapshot::Local;
+
+/// What an exchange is carried by, the same for each attempt.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    pub shard: &'a Rc<Shard>,
+    pub local: &'a Rc<Local>,
+    pub plan: &'a Plan<'a>,
+}
+
+/// What a carried exchange leaves behind.
+pub struct Carried {
+    pub next: Next,
+    /// Whether the upstream connection may serve another request.
+    pub reusable: bool,
+    /// The head of a 101 waits to be sent: what follows is a tunnel.
+    pub upgraded: bool,
+}
+
+/// Sends the request, receives the response head, runs the response plugins and relays the response.
+pub async fn carry(
+    stage: Stage<'_>,
+    client: &mut Client<'_>,
+    down: &mut Downstream,
+    cx: &mut Cx<'_>,
+    record: &mut Record,
+    channel: &mut Channel,
+) -> Result<Carried, Failure> {
+    let Stage { plan, .. } = stage;
+    if plan.wants_continue() && !client.send_continue(&mut down.out).await {
+        return Err(Failure { sent: false, ..Failure::client_gone() });
+    }
+    let halts = Halts::default();
+    let request_bytes = Cell::new(0);
+    let cuts = Cuts { client: client.cut(&halts.client), upstream: channel.cut(&halts.upstream) };
+    let limit = channel.limit(&halts.begun);
+    let mut decoder = plan.request_decoder(client)?;
+    let Downstream { out, upstream_out, request, response, .. } = down;
+    let (source, mut reply) = split(client, decoder.as_mut(), plan, &halts);
+    let (sink, mut inlet) = channel.split(upstream_out, &halts.upstream);
+
+    // 5 send, with the body beside what follows unless it goes with the head
+    let mut pump = begin_request(plan, source, sink, &request_bytes).await?;
+    let version = request.version();
+    // The target has its time to answer from when it has the request; what comes before has limits of its own.
+    let over = || limit.cut_after(plan.service.first_byte_timeout);
+    if pump.is_complete() {
+        over();
+    }
+    let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
+    let head = pump.beside(head, || cuts.upstream.cut(), over).await;
+    record.first_byte_ns = Some(clock::now_ns());
+    let framing = match head {
+        Ok(framing) => framing,
+        Err(failure) => {
+            let failure = give_up(failure, &cuts, pump).await;
+            let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
+            return Err(Failure { body_touched, ..failure });
+        }
+    };
+    record.upstream_status = response.status();
+    record.status = response.status();
+
+    // 6 response plugins
+    let hop = edit_response(stage.local, plan, cx, response, &record.request_id);
+    if response.status() == 101 {
+        record.head_bytes = tunnel::write_head(response, out);
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
+    }
+
+    // 7 relay
+    let framings = receive::response_framings(plan, response.status(), framing, version);
+    let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.draining();
+    let keep = may_keep && framings.relayed != BodyFraming::UntilClose;
+    let response_bytes = Cell::new(0);
+    let sent = {
+        let begun = begin_response(&mut reply, plan, response, out, &framings, keep, &halts);
+        let mut decoder = BodyDecoder::response(framings.read);
+        match begun {
+            Err(error) => Err(error),
+            Ok((sink, head_bytes)) => {
+                record.head_bytes = head_bytes;
+                let source = body_of(inlet, &framings, &mut decoder, &halts);
+                let relaying = transfer(source, sink, response_leg(plan, &framings), &response_bytes);
+                pump.beside(relaying, || cuts.upstream.cut(), || {}).await
+            }
+        }
+    };
+    let body_whole = pump.is_complete();
+    if !body_whole {
+        cuts.upstream.cut();
+        leave(&mut reply, &cuts.client, sent.is_ok()).await;
+        pump.settle().await;
+    }
+    record.request_bytes = request_bytes.get();
+    record.response_bytes = response_bytes.get();
+    drop(pump);
+    let next = ended(&mut reply, record, sent, keep && body_whole);
+    let whole = body_whole && !framings.unread && framings.read != BodyFraming::UntilClose;
+    let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
+    Ok(Carried { next, reusable, upgraded: false })
+}
+
+/// Ends one direction each from within the task.
+struct Cuts<'a> {
+    client: Cut<'a>,
+    upstream: Cut<'a>,
+}
+
+/// The two directions of the client: where the body comes from, unless there is none to wait for, and where the answer goes.
+fn split<'a>(
+    client: &'a mut Client<'_>,
+    decoder: Option<&'a mut BodyDecoder>,
+    plan: &Plan<'_>,
+    halts: &'a Halts,
+) -> (Option<Source<'a>>, Reply<'a>) {
+    match client {
+        Client::Http1(client) => {
+            let source = match (decoder, plan.in_hand) {
+                (Some(decoder), _) => Some(Source::Http1 { intake: &mut client.intake, decoder }),
+                (None, Some(1..)) => Some(Source::Whole(plan.whole(client.intake.unread()))),
+                _ => None,
+            };
+            (source, Reply::Http1(&mut client.tx))
+        }
+        Client::Http2(client) => {
+            let source = (plan.in_hand != Some(0))
+                .then(|| Source::Http2(Stream::new(&mut client.body, plan.body_limit, &halts.client)));
+            (source, Reply::Http2(&mut client.reply))
+        }
+    }
+}
+
+/// Begins to send the request. What goes with its head is sent at once.
+async fn begin_request<'a>(
+    plan: &Plan<'_>,
+    source: Option<Source<'a>>,
+    sink: Sink<'a>,
+    payload: &'a Cell<u64>,
+) -> Result<Pump<'a>, Failure> {
+    match (source, sink) {
+        (_, Sink::Http1 { tx, out }) if plan.in_hand.is_some() => {
+            payload.set(plan.in_hand.unwrap_or(0) as u64);
+            tx.deadline().arm(plan.service.write_timeout);
+            tx.send(out).await.map_err(Failure::send)?;
+            Ok(Pump::Done(Ok(())))
+        }
+        (None, _) => Ok(Pump::Done(Ok(()))),
+        (Some(source), sink) => {
+            let leg = plan.request_leg(&sink);
+            Ok(Pump::Running(Box::pin(transfer(source, sink, leg, payload))))
+        }
+    }
+}
+
+/// Ends an attempt that has no response.
+async fn give_up(failure: Failure, cuts: &Cuts<'_>, mut pump: Pump<'_>) -> Failure {
+    cuts.upstream.cut();
+    // A pump that only ends now says nothing about the client.
+    let failure = failure.with_pump(&pump);
+    if !pump.is_over() {
+        cuts.client.cut_after(SETTLE);
+        pump.settle().await;
+    }
+    failure
+}
+
+/// Whether some of the request body was taken from the client and is gone.
+fn is_touched(client: &Client<'_>, decoder: Option<&BodyDecoder>, payload: u64) -> bool {
+    match client {
+        Client::Http1(client) => {
+            let deadline = client.intake.rx.deadline();
+            deadline.disarm();
+            decoder.is_some_and(|decoder| payload > 0 || decoder.has_begun()) || deadline.expired()
+        }
+        Client::Http2(client) => client.body.is_lost(),
+    }
+}
+
+/// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
+fn edit_response(
+    local: &Rc<Local>,
+    plan: &Plan<'_>,
+    cx: &mut Cx<'_>,
+    response: &mut ResponseHead,
+    request_id: &[u8],
+) -> HopByHop {
+    let hop = h1::strip_hop_by_hop(&mut response.head);
+    receive::merge_fields(response, cx);
+    plugins::on_response(local, plan.chain, cx, response);
+    response.head.append_item(Known::Via, forward::via(response.version()));
+    receive::add_request_id(response, request_id);
+    hop
+}
+
+/// Begins the answer to the client. Gives where its body goes and the length of its head.
+fn begin_response<'a>(
+    reply: &'a mut Reply<'_>,
+    plan: &Plan<'_>,
+    response: &mut ResponseHead,
+    out: &'a mut Vec<u8>,
+    framings: &Framings,
+    keep: bool,
+    halts: &'a Halts,
+) -> Result<(Sink<'a>, u64), RelayError> {
+    // Of an answer to HEAD, and of a 304, the length is that of a body which is not sent.
+    let tells = !plan.head_only && response.status() != 304;
+    match reply {
+        Reply::Http1(tx) => {
+            if tells {
+                h1::set_framing(&mut response.head, framings.relayed);
+            }
+            write_response(response, Persistence::to(plan.version, keep), out);
+            let head_bytes = out.len() as u64;
+            Ok((Sink::Http1 { tx, out }, head_bytes))
+        }
+        Reply::Http2(reply) => {
+            if tells {
+                h1::set_framing(
+                    &mut response.head,
+                    match framings.relayed {
+                        BodyFraming::Chunked => BodyFraming::UntilClose,
+                        framing => framing,
+                    },
+                );
+            }
+            let end = matches!(framings.relayed, BodyFraming::None | BodyFraming::Length(0));
+            let head_bytes =
+                response.head.iter().map(|(_, name, value)| name.len() + value.len()).sum::<usize>();
+            let body = reply.respond(response, end).map_err(|_| RelayError::Sink)?;
+            Ok((Sink::Http2 { body, halt: &halts.client }, head_bytes as u64))
+        }
+    }
+}
+
+/// The body of the response, or none where none is read.
+fn body_of<'a>(
+    inlet: Inlet<'a>,
+    framings: &Framings,
+    decoder: &'a mut BodyDecoder,
+    halts: &'a Halts,
+) -> Source<'a> {
+    match inlet {
+        Inlet::Http2 { .. } if framings.read == BodyFraming::None => Source::Whole(bytes::Bytes::new()),
+        inlet => inlet.body(decoder, &halts.upstream),
+    }
+}
+
+/// How the response's body travels.
+fn response_leg(plan: &Plan<'_>, framings: &Framings) -> Leg {
+    let chunked = framings.relayed == BodyFraming::Chunked && plan.version != Version::Http2;
+    Leg {
+        coding: if chunked { Coding::Chunked } else { Coding::Identity },
+        trailers: plan.takes_trailers || plan.version == Version::Http2,
+        receive_idle: plan.service.body_idle_timeout,
+        send: plan.response_write,
+        watch: true,
+    }
+}
+
+/// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,
+/// answer and all, if its bytes met a socket that no longer receives.
+async fn leave(reply: &mut Reply<'_>, client: &Cut<'_>, answered: bool) {
+    match reply {
+        Reply::Http1(tx) if answered => {
+            refuse::finish_sending(tx).await;
+            client.cut_after(refuse::LINGER);
+        }
+        _ => client.cut(),
+    }
+}
+
+/// What becomes of the downstream connection or stream. Without a length the client could take what it has for the whole,
+/// so what is not whole is broken off.
+fn ended(reply: &mut Reply<'_>, record: &mut Record, sent: Result<(), RelayError>, keep: bool) -> Next {
+    let Err(error) = sent else {
+        return if keep { Next::KeepAlive } else { Next::Close };
+    };
+    record.reason = Some(error.of_response());
+    if let Reply::Http2(reply) = reply {
+        let ours = !matches!(error, RelayError::Sink);
+        reply.reset(if ours { h2::Code::InternalError } else { h2::Code::Cancel });
+    }
+    Next::Reset
+}
