@@ -305,7 +305,7 @@ fn ended(reply: &mut Reply<'_>, record: &mut Record, sent: Result<(), RelayError
     };
     record.reason = Some(error.of_response());
     if let Reply::Http2(reply) = reply {
-        let ours = !matches!(error, RelayError::Sink);
+        let ours = !matches!(error, RelayError::Sink | RelayError::Stalled);
         reply.reset(if ours { h2::Code::InternalError } else { h2::Code::Cancel });
     }
     Next::Reset

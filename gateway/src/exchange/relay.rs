@@ -45,6 +45,8 @@ pub enum RelayError {
     Refused(Refusal),
     /// The receiver is gone, or did not read in time.
     Sink,
+    /// The receiver kept the window of its stream shut for too long.
+    Stalled,
 }
 
 impl RelayError {
@@ -52,6 +54,7 @@ impl RelayError {
     pub fn of_response(&self) -> Reason {
         match self {
             Self::Sink => Reason::ClientAborted,
+            Self::Stalled => Reason::H2StalledWindow,
             Self::SourceTimedOut => Reason::UpstreamTimeout,
             Self::SourceClosed => Reason::UpstreamTruncated,
             Self::Refused(refusal) => refusal.reason,
