@@ -25,6 +25,7 @@ pub const TESTS: &[&str] = &[
     "ethtool",
     "strace",
     "procps",
+    "nghttp2-client",
 ];
 /// A compiler with the sources of its core library, for the BPF target that has no prebuilt one.
 pub const EBPF: &[&str] = &["rustc-web", "rust-web-src"];
@@ -35,7 +36,15 @@ pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "nghttp2-client", "util-
 pub const XDP_BENCH: &[&str] = &["xdp-tools"];
 
 /// Packages of the Python clients.
-const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets"];
+const PYTHON: &[&str] = &[
+    "requests",
+    "httpx[http2]",
+    "h2",
+    "websockets",
+    "grpcio",
+    "grpcio-health-checking",
+    "grpcio-reflection",
+];
 
 /// Package lists are fetched once a run, and only when something is missing.
 static LISTS_FETCHED: AtomicBool = AtomicBool::new(false);

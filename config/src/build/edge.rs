@@ -64,6 +64,7 @@ impl<'a> Builder<'a> {
             self.names.ca_certificates.add(Entity::CaCertificate, "id", &fields, reference);
             self.ca_certificates.push(CaCertificate {
                 id: identity(&fields),
+                uuid: fields.optional_string("id"),
                 cert: pem(document, &fields, "cert", "cert_file"),
                 tags: fields.strings("tags"),
                 origin: fields.origin(),

@@ -101,7 +101,8 @@ fn is_evaluable(fields: &Fields<'_>, protocols: &[Protocol]) -> bool {
     if protocols.contains(&Protocol::TlsPassthrough) {
         return is_passthrough(fields, protocols);
     }
-    let later = protocols.iter().filter(|one| !matches!(one, Protocol::Http | Protocol::Https));
+    let now = [Protocol::Http, Protocol::Https, Protocol::Grpc, Protocol::Grpcs];
+    let later = protocols.iter().filter(|one| !now.contains(one));
     let later: Vec<_> = later.map(|one| one.as_str()).collect();
     if !later.is_empty() {
         fields.warning("protocols", format!("{} is accepted, not acted on yet", later.join(", ")));

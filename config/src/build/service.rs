@@ -53,7 +53,12 @@ impl<'a> Builder<'a> {
         let destination = self.destination(&location, fields);
         if !matches!(
             location.protocol,
-            Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough
+            Protocol::Http
+                | Protocol::Https
+                | Protocol::Grpc
+                | Protocol::Grpcs
+                | Protocol::Tcp
+                | Protocol::TlsPassthrough
         ) {
             let key = if fields.is_set("url") { "url" } else { "protocol" };
             fields.warning(

@@ -15,7 +15,7 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
-    /// Whether HTTP/2 without TLS is accepted (prior knowledge). Kept; not acted on yet.
+    /// Whether HTTP/2 without TLS is accepted (prior knowledge).
     pub h2c: bool,
     /// Whether a trusted balancer begins each connection with a PROXY protocol header (versions 1 and 2).
     pub proxy_protocol: bool,
@@ -243,6 +243,8 @@ pub struct Certificate {
 pub struct CaCertificate {
     /// Kong's id, or the name that references use. Unique.
     pub id: String,
+    /// Kong's id beside a name; references may use it too.
+    pub uuid: Option<String>,
     /// The certificate in PEM.
     pub cert: Pem,
     /// Free labels.

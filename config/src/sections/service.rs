@@ -20,7 +20,7 @@ const SERVICE_KEYS: &[Key] = &[
     Key::new(
         "protocol",
         PROTOCOL,
-        "How to speak to the targets. Others than http, https and tls_passthrough are kept for later.",
+        "How to speak to the targets. Others than http, https, grpc, grpcs and tls_passthrough are kept for later.",
     )
     .default("http"),
     Key::new(

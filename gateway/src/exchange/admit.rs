@@ -44,8 +44,13 @@ pub fn admit(
         Client::Http2(client) if client.protocol.is_some() => {
             return Err(refuse::response(501, Reason::ConnectRefused));
         }
+        // A call is a stream, whatever is known of its length.
+        Client::Http2(client) if record.call.is_some() => client.framing,
         Client::Http2(client) => client.known_framing(),
     };
+    if record.call.is_some_and(|call| call.bad_timeout) {
+        return Err(refuse::response(400, Reason::BadGrpcMessage));
+    }
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     let hop = h1::strip_hop_by_hop(&mut down.request.head);

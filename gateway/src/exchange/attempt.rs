@@ -9,6 +9,7 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 use portcullis_config::HashKey;
 
+use super::expiry::Limit;
 use super::failure::Failure;
 use super::finish::Record;
 use super::plan::Plan;
@@ -58,6 +59,8 @@ pub struct Attempts<'a> {
     service: &'a LocalService,
     policy: retry::Policy,
     connect_timeout: Duration,
+    /// When the exchange is to be over.
+    limit: Option<Limit>,
     preamble: Preamble,
     idempotent: bool,
     replayable: bool,
@@ -83,7 +86,8 @@ impl<'a> Attempts<'a> {
             upstream,
             service,
             policy: retry::Policy { retries: plan.service.retries, ..retry::Policy::default() },
-            connect_timeout: plan.service.connect_timeout,
+            connect_timeout: plan.times.connect,
+            limit: plan.limit,
             preamble: plan.preamble.clone(),
             idempotent: plan.method.is_idempotent(),
             replayable: plan.in_hand.is_some(),
@@ -143,7 +147,11 @@ impl<'a> Attempts<'a> {
             return Ok(connection);
         }
         shard.metrics.upstream_connects.inc();
-        let connection = target.pool.connect(self.connect_timeout, self.preamble.clone());
+        let left = self.limit.map_or(Duration::MAX, |limit| limit.left(now_ns));
+        if left.is_zero() {
+            return Err(self.limit.map_or(Failure::client_gone(), |limit| Failure::expired(limit.reason)));
+        }
+        let connection = target.pool.connect(self.connect_timeout.min(left), self.preamble.clone());
         let connection = connection.await.map_err(Failure::connect)?;
         record.connected_ns = Some(clock::now_ns());
         Ok(connection)

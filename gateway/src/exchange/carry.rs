@@ -6,23 +6,27 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::answer::{Answer, Answering};
 use super::attempt::SETTLE;
-use super::channel::{Channel, Inlet};
+use super::channel::Channel;
 use super::client::{Client, Reply};
 use super::cut::Cut;
 use super::downstream::Downstream;
+use super::expiry::Expiry;
 use super::failure::Failure;
 use super::finish::Record;
 use super::plan::Plan;
-use super::pump::Pump;
-use super::receive::{self, Framings, Halts};
-use super::relay::{Coding, Leg, RelayError};
+use super::pump::{Body, Pump};
+use super::receive::{self, Halts};
+use super::relay::RelayError;
 use super::shard::Shard;
 use super::transfer::{Sink, Source, Stream, transfer};
 use super::{Next, forward, plugins, refuse, tunnel};
+use crate::http::Known;
 use crate::http::ResponseHead;
-use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop, Persistence, write_response};
-use crate::http::{Known, Version, h2};
+use crate::http::grpc::Wire;
+use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop};
+use crate::http::h2::Code;
 use crate::net::clock;
 use crate::plugin::Cx;
 use crate::snapshot::Local;
@@ -33,6 +37,7 @@ pub struct Stage<'a> {
     pub shard: &'a Rc<Shard>,
     pub local: &'a Rc<Local>,
     pub plan: &'a Plan<'a>,
+    pub expiry: &'a Expiry,
 }
 
 /// What a carried exchange leaves behind.
@@ -53,13 +58,17 @@ pub async fn carry(
     record: &mut Record,
     channel: &mut Channel,
 ) -> Result<Carried, Failure> {
-    let Stage { plan, .. } = stage;
+    let Stage { plan, expiry, .. } = stage;
     if plan.wants_continue() && !client.send_continue(&mut down.out).await {
         return Err(Failure { sent: false, ..Failure::client_gone() });
     }
     let halts = Halts::default();
     let request_bytes = Cell::new(0);
-    let cuts = Cuts { client: client.cut(&halts.client), upstream: channel.cut(&halts.upstream) };
+    let cuts = Cuts {
+        client: client.cut(&halts.client),
+        reply: client.cut_reply(&halts.reply),
+        upstream: channel.cut(&halts.upstream),
+    };
     let limit = channel.limit(&halts.begun);
     let mut decoder = plan.request_decoder(client)?;
     let Downstream { out, upstream_out, request, response, .. } = down;
@@ -67,10 +76,11 @@ pub async fn carry(
     let (sink, mut inlet) = channel.split(upstream_out, &halts.upstream);
 
     // 5 send, with the body beside what follows unless it goes with the head
-    let mut pump = begin_request(plan, source, sink, &request_bytes).await?;
+    let body = begin_request(plan, source, sink, &request_bytes).await?;
+    let mut pump = Pump::new(body, expiry);
     let version = request.version();
     // The target has its time to answer from when it has the request; what comes before has limits of its own.
-    let over = || limit.cut_after(plan.service.first_byte_timeout);
+    let over = || limit.cut_after(plan.first_byte());
     if pump.is_complete() {
         over();
     }
@@ -82,6 +92,7 @@ pub async fn carry(
         Err(failure) => {
             let failure = give_up(failure, &cuts, pump).await;
             let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
+            let failure = expiry.passed().map_or(failure, Failure::expired);
             return Err(Failure { body_touched, ..failure });
         }
     };
@@ -96,23 +107,19 @@ pub async fn carry(
     }
 
     // 7 relay
-    let framings = receive::response_framings(plan, response.status(), framing, version);
+    let answer = Answer::new(plan, response, framing);
     let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.draining();
-    let keep = may_keep && framings.relayed != BodyFraming::UntilClose;
-    let response_bytes = Cell::new(0);
-    let sent = {
-        let begun = begin_response(&mut reply, plan, response, out, &framings, keep, &halts);
-        let mut decoder = BodyDecoder::response(framings.read);
-        match begun {
-            Err(error) => Err(error),
-            Ok((sink, head_bytes)) => {
-                record.head_bytes = head_bytes;
-                let source = body_of(inlet, &framings, &mut decoder, &halts);
-                let relaying = transfer(source, sink, response_leg(plan, &framings), &response_bytes);
-                pump.beside(relaying, || cuts.upstream.cut(), || {}).await
-            }
-        }
+    let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
+    let by = Answering {
+        reply: &mut reply,
+        response,
+        out,
+        pump: &mut pump,
+        cut_reply: &cuts.reply,
+        cut_upstream: &cuts.upstream,
+        halts: &halts,
     };
+    let sent = answer.relay(plan, by, inlet, keep, record).await;
     let body_whole = pump.is_complete();
     if !body_whole {
         cuts.upstream.cut();
@@ -120,17 +127,19 @@ pub async fn carry(
         pump.settle().await;
     }
     record.request_bytes = request_bytes.get();
-    record.response_bytes = response_bytes.get();
     drop(pump);
-    let next = ended(&mut reply, record, sent, keep && body_whole);
-    let whole = body_whole && !framings.unread && framings.read != BodyFraming::UntilClose;
+    let next = ended(stage, &mut reply, record, sent, keep && body_whole);
+    let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
     Ok(Carried { next, reusable, upgraded: false })
 }
 
 /// Ends one direction each from within the task.
 struct Cuts<'a> {
+    /// What the client sends.
     client: Cut<'a>,
+    /// What the client is sent.
+    reply: Cut<'a>,
     upstream: Cut<'a>,
 }
 
@@ -151,9 +160,11 @@ fn split<'a>(
             (source, Reply::Http1(&mut client.tx))
         }
         Client::Http2(client) => {
-            let source = (plan.in_hand != Some(0))
-                .then(|| Source::Http2(Stream::new(&mut client.body, plan.body_limit, &halts.client)));
-            (source, Reply::Http2(&mut client.reply))
+            let mut stream = Stream::new(&mut client.body, plan.body_limit, &halts.client);
+            if plan.wire == Some(Wire::Grpc) {
+                stream = stream.of_messages();
+            }
+            ((plan.in_hand != Some(0)).then_some(Source::Http2(stream)), Reply::Http2(&mut client.reply))
         }
     }
 }
@@ -164,18 +175,18 @@ async fn begin_request<'a>(
     source: Option<Source<'a>>,
     sink: Sink<'a>,
     payload: &'a Cell<u64>,
-) -> Result<Pump<'a>, Failure> {
+) -> Result<Body<'a>, Failure> {
     match (source, sink) {
         (_, Sink::Http1 { tx, out }) if plan.in_hand.is_some() => {
             payload.set(plan.in_hand.unwrap_or(0) as u64);
-            tx.deadline().arm(plan.service.write_timeout);
+            tx.deadline().arm(plan.times.upstream_write);
             tx.send(out).await.map_err(Failure::send)?;
-            Ok(Pump::Done(Ok(())))
+            Ok(Body::Done(Ok(())))
         }
-        (None, _) => Ok(Pump::Done(Ok(()))),
+        (None, _) => Ok(Body::Done(Ok(()))),
         (Some(source), sink) => {
             let leg = plan.request_leg(&sink);
-            Ok(Pump::Running(Box::pin(transfer(source, sink, leg, payload))))
+            Ok(Body::Running(Box::pin(transfer(source, sink, leg, plan.request_recode(), payload))))
         }
     }
 }
@@ -184,8 +195,8 @@ async fn begin_request<'a>(
 async fn give_up(failure: Failure, cuts: &Cuts<'_>, mut pump: Pump<'_>) -> Failure {
     cuts.upstream.cut();
     // A pump that only ends now says nothing about the client.
-    let failure = failure.with_pump(&pump);
-    if !pump.is_over() {
+    let failure = failure.with_body(pump.result());
+    if pump.result().is_none() {
         cuts.client.cut_after(SETTLE);
         pump.settle().await;
     }
@@ -220,71 +231,6 @@ fn edit_response(
     hop
 }
 
-/// Begins the answer to the client. Gives where its body goes and the length of its head.
-fn begin_response<'a>(
-    reply: &'a mut Reply<'_>,
-    plan: &Plan<'_>,
-    response: &mut ResponseHead,
-    out: &'a mut Vec<u8>,
-    framings: &Framings,
-    keep: bool,
-    halts: &'a Halts,
-) -> Result<(Sink<'a>, u64), RelayError> {
-    // Of an answer to HEAD, and of a 304, the length is that of a body which is not sent.
-    let tells = !plan.head_only && response.status() != 304;
-    match reply {
-        Reply::Http1(tx) => {
-            if tells {
-                h1::set_framing(&mut response.head, framings.relayed);
-            }
-            write_response(response, Persistence::to(plan.version, keep), out);
-            let head_bytes = out.len() as u64;
-            Ok((Sink::Http1 { tx, out }, head_bytes))
-        }
-        Reply::Http2(reply) => {
-            if tells {
-                h1::set_framing(
-                    &mut response.head,
-                    match framings.relayed {
-                        BodyFraming::Chunked => BodyFraming::UntilClose,
-                        framing => framing,
-                    },
-                );
-            }
-            let end = matches!(framings.relayed, BodyFraming::None | BodyFraming::Length(0));
-            let head_bytes =
-                response.head.iter().map(|(_, name, value)| name.len() + value.len()).sum::<usize>();
-            let body = reply.respond(response, end).map_err(|_| RelayError::Sink)?;
-            Ok((Sink::Http2 { body, halt: &halts.client }, head_bytes as u64))
-        }
-    }
-}
-
-/// The body of the response, or none where none is read.
-fn body_of<'a>(
-    inlet: Inlet<'a>,
-    framings: &Framings,
-    decoder: &'a mut BodyDecoder,
-    halts: &'a Halts,
-) -> Source<'a> {
-    match inlet {
-        Inlet::Http2 { .. } if framings.read == BodyFraming::None => Source::Whole(bytes::Bytes::new()),
-        inlet => inlet.body(decoder, &halts.upstream),
-    }
-}
-
-/// How the response's body travels.
-fn response_leg(plan: &Plan<'_>, framings: &Framings) -> Leg {
-    let chunked = framings.relayed == BodyFraming::Chunked && plan.version != Version::Http2;
-    Leg {
-        coding: if chunked { Coding::Chunked } else { Coding::Identity },
-        trailers: plan.takes_trailers || plan.version == Version::Http2,
-        receive_idle: plan.service.body_idle_timeout,
-        send: plan.response_write,
-        watch: true,
-    }
-}
-
 /// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,
 /// answer and all, if its bytes met a socket that no longer receives.
 async fn leave(reply: &mut Reply<'_>, client: &Cut<'_>, answered: bool) {
@@ -298,15 +244,28 @@ async fn leave(reply: &mut Reply<'_>, client: &Cut<'_>, answered: bool) {
 }
 
 /// What becomes of the downstream connection or stream. Without a length the client could take what it has for the whole,
-/// so what is not whole is broken off.
-fn ended(reply: &mut Reply<'_>, record: &mut Record, sent: Result<(), RelayError>, keep: bool) -> Next {
+/// so what is not whole is broken off; a call can be told why.
+fn ended(
+    stage: Stage<'_>,
+    reply: &mut Reply<'_>,
+    record: &mut Record,
+    sent: Result<(), RelayError>,
+    keep: bool,
+) -> Next {
     let Err(error) = sent else {
         return if keep { Next::KeepAlive } else { Next::Close };
     };
-    record.reason = Some(error.of_response());
+    let expired = stage.expiry.passed();
+    let reason = expired.unwrap_or(error.of_response());
+    record.reason = Some(reason);
+    let gone = expired.is_none() && matches!(error, RelayError::Sink | RelayError::Stalled);
     if let Reply::Http2(reply) = reply {
-        let ours = !matches!(error, RelayError::Sink | RelayError::Stalled);
-        reply.reset(if ours { h2::Code::InternalError } else { h2::Code::Cancel });
+        let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
+        match (told, gone) {
+            (true, _) => return Next::Close,
+            (false, true) => reply.reset(Code::Cancel),
+            (false, false) => reply.reset(Code::InternalError),
+        }
     }
     Next::Reset
 }

@@ -63,6 +63,7 @@ impl Channel {
             }
             Connected::Http2(lease) => {
                 let kept = !lease.first;
+                plan.tell_time(&mut down.request);
                 let asked = lease.request(&down.request, plan.outgoing());
                 let (send, response) = asked.map_err(|error| Failure::stream(error, kept))?;
                 Ok(Self::Http2(Box::new(UpstreamStream { send, receive: Receive::Head(response), kept })))

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cut::{Cut, watched};
+use super::refuse;
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
-use crate::http::h2::{self, BodyError, RecvBody, Responder, SendBody};
-use crate::http::{Head, ResponseHead};
+use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
+use crate::http::{Head, Reason, ResponseHead, grpc};
 use crate::tls::{self, Intake};
 
 /// Time limit of a `100 Continue`.
@@ -32,7 +33,7 @@ pub struct Http2 {
     /// How long the request body is, as the head has it.
     pub framing: BodyFraming,
     /// The stream is to become a tunnel.
-    pub protocol: Option<h2::Protocol>,
+    pub protocol: Option<Protocol>,
 }
 
 impl Http2 {
@@ -94,6 +95,14 @@ impl Client<'_> {
                 client.tx.send(out).await.is_ok()
             }
             Client::Http2(client) => client.reply.interim(100, &Head::new()).is_ok(),
+        }
+    }
+
+    /// Ends sending to the client. `halt` does so on a stream.
+    pub fn cut_reply<'h>(&self, halt: &'h Cell<bool>) -> Cut<'h> {
+        match self {
+            Client::Http1(client) => Cut::Socket(client.tx.deadline().cutter()),
+            Client::Http2(_) => Cut::Stream(halt),
         }
     }
 
@@ -174,13 +183,26 @@ impl StreamReply {
     }
 
     /// Breaks the stream off.
-    pub fn reset(&mut self, code: h2::Code) {
+    pub fn reset(&mut self, code: Code) {
         if let Some(responder) = self.responder.take() {
             responder.reset(code);
         }
         if let Some(body) = &mut self.body {
             body.reset(code);
         }
+    }
+
+    /// Ends a call whose response has begun, and says why. False: it cannot be said any more.
+    pub fn end_call(&mut self, reason: Reason) -> bool {
+        let Some(body) = &mut self.body else { return false };
+        let status = match reason {
+            Reason::GrpcDeadline | Reason::TotalTimeout => grpc::DEADLINE_EXCEEDED,
+            _ => grpc::UNAVAILABLE,
+        };
+        let mut trailers = Head::new();
+        trailers.append_number("grpc-status", status.into());
+        trailers.append("grpc-message", grpc::message(refuse::message(reason)));
+        body.trailers(&trailers).is_ok()
     }
 
     /// Ready when the client has given up.

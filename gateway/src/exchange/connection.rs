@@ -8,7 +8,7 @@ use portcullis_abi::Reason;
 use super::downstream::Ends;
 use super::shard::{OpenConnection, Shard};
 use super::{http1, passthrough, refuse, streams};
-use crate::http::h2::{self, Preface};
+use crate::http::h2::{Preface, looks_like_preface};
 use crate::http::proxy_protocol;
 use crate::limit::Behaviour;
 use crate::metrics::HandshakeFailure;
@@ -63,7 +63,7 @@ pub async fn serve(
     let Some((stream, received)) = accepted else { return };
     let speaks_http2 = match stream.with_session(tls::Session::alpn) {
         Some(chosen) => chosen == Some(tls::Alpn::H2),
-        None => h2c && h2::looks_like_preface(&received) == Preface::Yes,
+        None => h2c && looks_like_preface(&received) == Preface::Yes,
     };
     if speaks_http2 {
         streams::serve(shard, stream, received, ends, open).await;
@@ -81,7 +81,7 @@ fn canonical(source: SocketAddr) -> SocketAddr {
 /// preface of HTTP/2 any more, or are. False: there was nothing to tell.
 async fn begins(shard: &Shard, local: &Local, stream: &mut net::Stream, received: &mut Vec<u8>) -> bool {
     stream.rx.deadline.arm(local.snapshot.config.timeouts.request_head);
-    while h2::looks_like_preface(received) == Preface::Partial {
+    while looks_like_preface(received) == Preface::Partial {
         received.reserve(HEAD_ROOM);
         if matches!(stream.rx.recv(received, HEAD_ROOM).await, Ok(1..)) {
             continue;

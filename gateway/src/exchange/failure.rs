@@ -2,7 +2,6 @@
 
 use portcullis_abi::Reason;
 
-use super::pump::Pump;
 use super::relay::RelayError;
 use crate::http::h2::client::ClientError;
 use crate::net::ConnectError;
@@ -61,14 +60,19 @@ impl Failure {
         Self::new(retry::Failure::BadResponse, reason, 502)
     }
 
+    /// The time of the whole exchange is over, which says nothing about the target.
+    pub fn expired(reason: Reason) -> Self {
+        Self::new(retry::Failure::ClientGone, reason, 504)
+    }
+
     /// Adds what the body's own way says: a client that broke off explains an upstream that did.
-    pub fn with_pump(self, pump: &Pump<'_>) -> Self {
-        match pump {
-            Pump::Done(Err(RelayError::SourceClosed)) => Self::client_gone(),
-            Pump::Done(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
+    pub fn with_body(self, body: Option<&Result<(), RelayError>>) -> Self {
+        match body {
+            Some(Err(RelayError::SourceClosed)) => Self::client_gone(),
+            Some(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
                 Self::new(retry::Failure::ClientGone, Reason::BodyTimeout, 408)
             }
-            Pump::Done(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
+            Some(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
             _ => self,
         }
     }

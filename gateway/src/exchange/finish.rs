@@ -7,6 +7,7 @@ use portcullis_abi::Reason;
 
 use super::downstream::Downstream;
 use super::shard::Shard;
+use crate::http::grpc::Call;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
 use crate::limit::Behaviour;
@@ -29,6 +30,10 @@ pub struct Record {
     /// Received from the upstream; 0 when nothing was.
     pub upstream_status: u16,
     pub reason: Option<Reason>,
+    /// The request is a gRPC call.
+    pub call: Option<Call>,
+    /// The status that an answer of ours stands for, where it was given as another.
+    pub verdict: Option<u16>,
     pub attempts: u32,
     pub target: Option<SocketAddr>,
     pub connected_ns: Option<u64>,
@@ -65,6 +70,8 @@ impl Record {
             status: 0,
             upstream_status: 0,
             reason: None,
+            call: None,
+            verdict: None,
             attempts: 0,
             target: None,
             connected_ns: None,
@@ -111,7 +118,7 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
     if let Some(route) = record.route {
         local.route_metrics(route).record(record.status, total_ns, upstream_ns);
     }
-    if record.status >= 400 {
+    if record.verdict.unwrap_or(record.status) >= 400 {
         penalize(shard, local, down, record, now_ns);
     } else {
         local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
@@ -127,8 +134,11 @@ fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, no
     if record.upstream_status != 0 || record.reason == Some(Reason::SourceLimited) {
         return;
     }
-    let behaviour =
-        if record.malformed { Some(Behaviour::Malformed) } else { Behaviour::of_status(record.status) };
+    let behaviour = if record.malformed {
+        Some(Behaviour::Malformed)
+    } else {
+        Behaviour::of_status(record.verdict.unwrap_or(record.status))
+    };
     if let Some(behaviour) = behaviour {
         local.snapshot.source_limiter.penalize(&shard.table, down.origin.source.ip(), behaviour, now_ns);
     }

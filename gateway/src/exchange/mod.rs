@@ -19,6 +19,7 @@
 //! **Invariant.** One generation decides an exchange from start to end, and every exchange is finished exactly once.
 
 mod admit;
+mod answer;
 mod attempt;
 mod carry;
 mod channel;
@@ -26,6 +27,7 @@ mod client;
 mod connection;
 mod cut;
 mod downstream;
+mod expiry;
 mod failure;
 mod finish;
 mod forward;
@@ -47,6 +49,7 @@ use std::rc::Rc;
 use portcullis_abi::Reason;
 
 use crate::http::Known;
+use crate::http::grpc::Call;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -54,6 +57,7 @@ use carry::{Stage, carry};
 use channel::Channel;
 use client::Client;
 use downstream::Downstream;
+use expiry::Expiry;
 use finish::{Record, finish};
 use plan::Plan;
 
@@ -94,6 +98,8 @@ async fn exchange(
     cx.response_fields = std::mem::take(&mut down.plugin_fields);
     (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
     shard.metrics.requests_active.inc();
+
+    record.call = Call::of(&down.request);
 
     let next = match decide(shard, local, client, down, &mut cx, &mut record).await {
         Ok(plan) => forward(shard, local, client, down, &mut cx, &mut record, &plan).await,
@@ -146,6 +152,7 @@ async fn decide<'a>(
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
     }
+    record.response_write = chosen.times.response_write;
     let Some(plan) = Plan::new(local, down, chosen, cx, matched_len, admitted, record) else {
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
@@ -165,7 +172,8 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
-    let stage = Stage { shard, local, plan };
+    let expiry = Expiry::new(plan.limit, cx.now_ns);
+    let stage = Stage { shard, local, plan, expiry: &expiry };
     // One reading of the clock serves until something was waited for.
     let mut now_ns = cx.now_ns;
     loop {
@@ -185,7 +193,8 @@ async fn forward(
                     attempts.answered(&target, record.upstream_status, answered_ns);
                     if carried.upgraded {
                         // Boxed: connections that never become tunnels need no room for one.
-                        let run = tunnel::run(shard, client, down, record, &mut channel, plan.tunnel_idle);
+                        let run =
+                            tunnel::run(shard, client, down, record, &mut channel, plan.times.tunnel_idle);
                         let next = Box::pin(run).await;
                         channel.close(target.pool(), false, answered_ns);
                         return Ok(next);
@@ -221,6 +230,10 @@ async fn respond(
 ) -> Next {
     record.status = response.status;
     record.reason = response.reason;
+    if record.call.is_some() {
+        // What a call is told is its `grpc-status`.
+        (record.status, record.verdict) = (200, Some(response.status));
+    }
     let keep = admit::may_keep(shard, client, record);
     cx.response_fields.set_known(Known::XRequestId, record.request_id);
     let (fields, limit) = (Some(&cx.response_fields), record.response_write);

@@ -13,18 +13,25 @@ use super::admit::Admitted;
 use super::attempt::Target;
 use super::client::Client;
 use super::downstream::Downstream;
+use super::expiry::Limit;
 use super::failure::Failure;
 use super::finish::Record;
 use super::relay::{Coding, Leg};
-use super::transfer::Sink;
+use super::transfer::{Recode, Sink};
 use super::tunnel;
+use crate::http::grpc::{self, Wire};
+use crate::http::grpc_web::Decoder;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits, Persistence, write_request};
 use crate::http::h2::client::Outgoing;
-use crate::http::{Known, Method, RequestHead, Version};
+use crate::http::{Known, Method, Reason, RequestHead, Version};
+use crate::net::clock;
 use crate::plugin::Cx;
 use crate::plugin::chain::Chain;
-use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
+use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
 use crate::upstream::{Preamble, proxy_header};
+
+/// Longest time that is waited for anything: what a client asks for may be years.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 /// What is to be sent, whichever target gets it.
 pub struct Plan<'a> {
@@ -40,7 +47,14 @@ pub struct Plan<'a> {
     pub keep_alive: bool,
     /// The client reads trailer fields.
     pub takes_trailers: bool,
-    pub response_write: Duration,
+    /// The wire of a gRPC call, as the client has it.
+    pub wire: Option<Wire>,
+    /// The same, where the target is spoken to in another.
+    pub web: Option<Wire>,
+    /// When the exchange is to be over.
+    pub limit: Option<Limit>,
+    /// The route's time limits.
+    pub times: Times,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
     framing: BodyFraming,
@@ -52,8 +66,6 @@ pub struct Plan<'a> {
     preserve_host: bool,
     /// The connection is to become a tunnel.
     pub upgrade: bool,
-    /// How long a tunnel may be silent.
-    pub tunnel_idle: Duration,
     /// What connections to targets begin with.
     pub preamble: Preamble,
 }
@@ -72,7 +84,7 @@ impl<'a> Plan<'a> {
     ) -> Option<Self> {
         let snapshot = &*local.snapshot;
         let service = route.service?;
-        let plan = Self {
+        let mut plan = Self {
             service: &snapshot.services[service.index()],
             chain: &route.chain,
             method: down.request.upstream_method(),
@@ -80,7 +92,10 @@ impl<'a> Plan<'a> {
             version: down.request.version(),
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
-            response_write: record.response_write,
+            wire: record.call.map(|call| call.wire),
+            web: None,
+            limit: limit(record, route),
+            times: route.times,
             snapshot,
             local_service: local.service(service),
             framing: admitted.framing,
@@ -89,7 +104,6 @@ impl<'a> Plan<'a> {
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
             upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
-            tunnel_idle: snapshot.config.timeouts.tunnel_idle,
             preamble: preamble(&snapshot.services[service.index()], down, cx),
         };
         if plan.upgrade {
@@ -99,10 +113,28 @@ impl<'a> Plan<'a> {
             let strip = if route.strip_path { matched_len } else { 0 };
             set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
         }
-        if plan.framing == BodyFraming::Chunked {
-            h1::set_framing(&mut down.request.head, BodyFraming::Chunked);
+        if plan.service.grpc || cx.grpc_web {
+            plan.make_grpc(&mut down.request);
+        }
+        if plan.framing != BodyFraming::None {
+            h1::set_framing(&mut down.request.head, plan.framing);
         }
         Some(plan)
+    }
+
+    /// Makes a call of gRPC-Web one of gRPC.
+    fn make_grpc(&mut self, request: &mut RequestHead) {
+        let Some(wire @ (Wire::Web | Wire::WebText)) = self.wire else { return };
+        let media_type = request.head.get_known(Known::ContentType).unwrap_or_default();
+        let Some(media_type) = grpc::media_type_on(media_type, Wire::Grpc) else { return };
+        request.head.set_known(Known::ContentType, media_type);
+        request.head.remove("x-grpc-web");
+        if wire == Wire::WebText && self.framing != BodyFraming::None {
+            // Its length in base64 says nothing.
+            self.framing = BodyFraming::Chunked;
+            self.in_hand = None;
+        }
+        self.web = Some(wire);
     }
 
     /// Names the target in the request, unless the route keeps the client's host.
@@ -123,12 +155,19 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Tells the target of a call how long its client still waits.
+    pub fn tell_time(&self, request: &mut RequestHead) {
+        if let Some(limit) = self.limit.filter(|_| self.wire.is_some()) {
+            grpc::set_timeout(request, limit.left(clock::now_ns()));
+        }
+    }
+
     /// How the request goes out on a stream.
     pub fn outgoing(&self) -> Outgoing {
         Outgoing {
             https: self.service.tls.is_some(),
             end: self.in_hand == Some(0),
-            te_trailers: self.takes_trailers,
+            te_trailers: self.takes_trailers || self.wire.is_some(),
             protocol: None,
         }
     }
@@ -152,6 +191,36 @@ impl<'a> Plan<'a> {
         Bytes::copy_from_slice(unread.get(..self.in_hand.unwrap_or(0)).unwrap_or_default())
     }
 
+    /// How the request body is coded anew.
+    pub fn request_recode(&self) -> Recode {
+        match self.web {
+            Some(Wire::WebText) => Recode::FromText(Decoder::default()),
+            _ => Recode::None,
+        }
+    }
+
+    /// How long the target may think. A client that says how long it waits knows better than we do.
+    pub fn first_byte(&self) -> Duration {
+        match self.limit {
+            Some(Limit { reason: Reason::GrpcDeadline, .. }) => LONGEST,
+            _ => self.times.first_byte,
+        }
+    }
+
+    /// How long a side may be silent in the middle of a body. A call may be a conversation with pauses.
+    pub fn request_idle(&self) -> Duration {
+        self.idle(self.times.request_body_idle)
+    }
+
+    /// See [`Plan::request_idle`].
+    pub fn response_idle(&self) -> Duration {
+        self.idle(self.times.upstream_body_idle)
+    }
+
+    fn idle(&self, of_body: Duration) -> Duration {
+        if self.wire.is_some() { of_body.max(self.times.tunnel_idle) } else { of_body }
+    }
+
     /// How the request body travels. To a connection its trailers are dropped: nothing says that the target wants them.
     pub fn request_leg(&self, sink: &Sink<'_>) -> Leg {
         let stream = matches!(sink, Sink::Http2 { .. });
@@ -160,10 +229,21 @@ impl<'a> Plan<'a> {
             coding: if chunked { Coding::Chunked } else { Coding::Identity },
             trailers: stream,
             watch: false,
-            receive_idle: self.snapshot.config.timeouts.request_body_idle,
-            send: self.service.write_timeout,
+            receive_idle: self.request_idle(),
+            send: self.times.upstream_write,
         }
     }
+}
+
+/// When the exchange is to be over: by the client's word, or the route's.
+fn limit(record: &Record, route: &Route) -> Option<Limit> {
+    let at = |after: Duration, reason| Limit {
+        at_ns: record.started_ns.saturating_add(after.min(LONGEST).as_nanos() as u64),
+        reason,
+    };
+    let deadline = record.call.and_then(|call| call.timeout).map(|after| at(after, Reason::GrpcDeadline));
+    let total = route.times.total.map(|after| at(after, Reason::TotalTimeout));
+    deadline.into_iter().chain(total).min_by_key(|limit| limit.at_ns)
 }
 
 /// The PROXY header of connections to the targets of `service`, and whose they are then.

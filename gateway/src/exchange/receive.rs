@@ -25,6 +25,8 @@ const INTERIM_MAX: u32 = 16;
 pub struct Halts {
     /// Nothing more is received from the client.
     pub client: Cell<bool>,
+    /// Nothing more is sent to the client.
+    pub reply: Cell<bool>,
     /// Nothing more is sent to or received from the target.
     pub upstream: Cell<bool>,
     /// The target has the request: its time to answer begins.
@@ -108,7 +110,7 @@ async fn from_stream(
     loop {
         let Receive::Head(coming) = stream else { return Err(reset) };
         let head = unless(&halts.upstream, coming.head(limits, response));
-        let head = within(&halts.begun, plan.service.first_byte_timeout, head);
+        let head = within(&halts.begun, plan.first_byte(), head);
         let head = reply.unless_gone(&Cut::Stream(&halts.upstream), head).await;
         if reply.is_gone() {
             return Err(Failure::client_gone());
@@ -155,7 +157,7 @@ impl Interim<'_> {
         }
         if response.status() != 100 && self.version != Version::Http10 {
             h1::strip_hop_by_hop(&mut response.head);
-            if !reply.interim(response, out, self.plan.response_write).await {
+            if !reply.interim(response, out, self.plan.times.response_write).await {
                 return Err(Failure::client_gone());
             }
         }

@@ -9,8 +9,9 @@ use super::client::{Client, Http1};
 use super::downstream::Downstream;
 use super::finish::{Record, finish};
 use super::shard::Shard;
+use crate::http::grpc::{self, Call};
 use crate::http::h1::{Answer, Content, Persistence, fill_answer, write_answer};
-use crate::http::{Head, Method, Refusal, Version};
+use crate::http::{Head, Known, Method, Refusal, Version};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::plugin::Response;
@@ -70,9 +71,18 @@ pub async fn send(
             extra.iter().filter_map(|(_, name, value)| Some((std::str::from_utf8(name).ok()?, value))),
         );
     }
+    let call = record.call.map(|call| Told::new(&call, answer.response));
+    if let Some(told) = &call {
+        fields.push(("grpc-status", told.status.as_bytes()));
+        fields.push(("grpc-message", told.message.as_bytes()));
+    }
     let head_only = down.request.method() == Method::Head;
     let persistence = Persistence::to(down.request.version(), answer.keep);
-    let answer = answer.as_written(&fields, head_only, persistence);
+    let mut answer = answer.as_written(&fields, head_only, persistence);
+    if let Some(told) = &call {
+        answer.status = 200;
+        answer.content = Some(Content { media_type: told.media_type.as_bytes(), bytes: &[] });
+    }
     match client {
         Client::Http1(client) => {
             write_answer(&answer, &mut down.out);
@@ -83,6 +93,9 @@ pub async fn send(
         Client::Http2(client) => {
             let mut body = Vec::new();
             fill_answer(&answer, &mut down.response, &mut body);
+            if call.is_some() {
+                down.response.head.remove_known(Known::ContentLength);
+            }
             (record.head_bytes, record.response_bytes) = (octets(&down.response.head), body.len() as u64);
             let end = body.is_empty();
             match client.reply.respond(&down.response, end) {
@@ -90,6 +103,23 @@ pub async fn send(
                 Ok(send) => send.data(Bytes::from(body), true, limit).await.is_ok(),
                 Err(_) => false,
             }
+        }
+    }
+}
+
+/// What a call is told in place of an answer in HTTP: trailers alone, which are a head.
+struct Told {
+    status: String,
+    message: String,
+    media_type: &'static str,
+}
+
+impl Told {
+    fn new(call: &Call, response: &Response) -> Self {
+        Self {
+            status: grpc::status_of(response.status, response.reason).to_string(),
+            message: grpc::message(&response.message),
+            media_type: call.media_type(),
         }
     }
 }

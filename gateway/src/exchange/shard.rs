@@ -14,8 +14,9 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::tunnel::Notice;
+use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
-use crate::http::{Head, h2};
+use crate::http::h2::Control;
 use crate::id::ShardId;
 use crate::limit::{Connections, Table, WallClock, random_secret};
 use crate::log::{self, Outbox, ShardLog};
@@ -318,7 +319,7 @@ struct Visible {
     cutter: Cutter,
     busy: Rc<Cell<bool>>,
     /// It speaks HTTP/2.
-    streams: Option<h2::Control>,
+    streams: Option<Control>,
 }
 
 /// A downstream connection that is open.
@@ -337,7 +338,7 @@ impl OpenConnection {
     }
 
     /// Says that it carries streams, and how they are ended.
-    pub fn is_shared(&self, control: h2::Control) {
+    pub fn is_shared(&self, control: Control) {
         if self.shard.draining() {
             control.drain();
         }

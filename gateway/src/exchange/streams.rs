@@ -83,7 +83,7 @@ impl Connection {
 
 impl Application for Connection {
     fn head_limits(&self) -> HeadLimits {
-        self.shard.local().snapshot.head_limits.clone()
+        self.shard.local().snapshot.head_limits
     }
 
     fn take_head(&mut self) -> RequestHead {

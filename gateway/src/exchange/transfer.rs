@@ -12,6 +12,8 @@ use bytes::Bytes;
 use super::client::StreamBody;
 use super::cut::{Cut, unless, watched};
 use super::relay::{Coding, Leg, RelayError, frame, relay};
+use crate::http::grpc::Messages;
+use crate::http::grpc_web::{Decoder, encode, trailer_frame};
 use crate::http::h1::{BodyDecoder, write_chunk_end};
 use crate::http::h2::{BodyError, SendBody};
 use crate::http::{Head, Reason, Refusal};
@@ -33,12 +35,19 @@ pub struct Stream<'a> {
     pub body: &'a mut StreamBody,
     /// How many of the kept pieces were passed on.
     pub passed: usize,
-    /// Octets that may still come; more is refused.
-    pub allowed: u64,
+    /// Octets that may come; more is refused.
+    limit: u64,
+    counted: Counted,
     /// Octets that were received and not passed on yet.
     pub owed: usize,
     /// Ends the waiting.
     pub halt: &'a Cell<bool>,
+}
+
+/// What a limit is held against.
+enum Counted {
+    Body(u64),
+    Messages(Messages),
 }
 
 /// Where a body goes to.
@@ -70,14 +79,47 @@ pub async fn transfer(
     source: Source<'_>,
     sink: Sink<'_>,
     leg: Leg,
+    recode: Recode,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
-    match (source, sink) {
-        (Source::Http1 { intake, decoder }, Sink::Http1 { tx, out }) => {
+    match (source, sink, recode) {
+        (Source::Http1 { intake, decoder }, Sink::Http1 { tx, out }, Recode::None) => {
             relay(intake, decoder, tx, out, leg, payload).await
         }
         // Boxed: connections of HTTP/1 alone need no room for it.
-        (source, sink) => Box::pin(mixed(source, sink, leg, payload)).await,
+        (source, sink, recode) => Box::pin(mixed(source, sink, leg, recode, payload)).await,
+    }
+}
+
+/// How the body is coded anew between gRPC and gRPC-Web.
+pub enum Recode {
+    None,
+    /// To gRPC, from base64.
+    FromText(Decoder),
+    /// From gRPC: trailers become the last frame.
+    ToWeb {
+        text: bool,
+    },
+}
+
+impl Recode {
+    fn data(&mut self, data: Bytes, last: bool) -> Result<Bytes, RelayError> {
+        const BAD: RelayError = RelayError::Refused(Refusal::new(Reason::BadGrpcMessage));
+        match self {
+            Self::None | Self::ToWeb { text: false } => Ok(data),
+            Self::ToWeb { text: true } => Ok(encode(&data).into()),
+            Self::FromText(decoder) => {
+                let decoded = decoder.decode(&data).ok_or(BAD)?;
+                if last && !decoder.is_whole() { Err(BAD) } else { Ok(decoded.into()) }
+            }
+        }
+    }
+
+    /// What the trailers are in the body.
+    fn trailers(&self, trailers: &Head) -> Option<Bytes> {
+        let Self::ToWeb { text } = self else { return None };
+        let frame = trailer_frame(trailers);
+        Some(if *text { encode(&frame).into() } else { frame.into() })
     }
 }
 
@@ -85,6 +127,7 @@ async fn mixed(
     mut source: Source<'_>,
     mut sink: Sink<'_>,
     leg: Leg,
+    mut recode: Recode,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     loop {
@@ -101,6 +144,7 @@ async fn mixed(
         match piece {
             Piece::Data(data, last) => {
                 payload.set(payload.get() + data.len() as u64);
+                let data = recode.data(data, last)?;
                 sink.put(data, last, leg).await?;
                 source.release();
                 if last {
@@ -109,6 +153,11 @@ async fn mixed(
             }
             Piece::End => {
                 let trailers = source.trailers(leg).await?;
+                let told = trailers.filter(|fields| !fields.is_empty());
+                if let Some(frame) = told.and_then(|fields| recode.trailers(fields)) {
+                    return sink.put(frame, true, leg).await;
+                }
+                recode.data(Bytes::new(), true)?;
                 return sink.end(trailers.filter(|fields| leg.trailers && !fields.is_empty()), leg).await;
             }
         }
@@ -213,8 +262,13 @@ impl Source<'_> {
 
 impl<'a> Stream<'a> {
     /// A body from its beginning, of at most `allowed` octets.
-    pub fn new(body: &'a mut StreamBody, allowed: u64, halt: &'a Cell<bool>) -> Self {
-        Self { body, passed: 0, allowed, owed: 0, halt }
+    pub fn new(body: &'a mut StreamBody, limit: u64, halt: &'a Cell<bool>) -> Self {
+        Self { body, passed: 0, limit, counted: Counted::Body(0), owed: 0, halt }
+    }
+
+    /// Has the limit hold for each message of a call instead.
+    pub fn of_messages(self) -> Self {
+        Self { counted: Counted::Messages(Messages::default()), ..self }
     }
 
     /// Takes note of what came.
@@ -228,9 +282,18 @@ impl<'a> Stream<'a> {
     }
 
     fn count(&mut self, data: Bytes, last: bool) -> Result<Piece, RelayError> {
-        let left = self.allowed.checked_sub(data.len() as u64);
-        self.allowed = left.ok_or(RelayError::Refused(Refusal::new(Reason::BodyTooLarge)))?;
-        Ok(Piece::Data(data, last))
+        let within = match &mut self.counted {
+            Counted::Body(octets) => {
+                *octets += data.len() as u64;
+                *octets <= self.limit
+            }
+            Counted::Messages(messages) => messages.advance(&data, self.limit).is_ok(),
+        };
+        if within {
+            Ok(Piece::Data(data, last))
+        } else {
+            Err(RelayError::Refused(Refusal::new(Reason::BodyTooLarge)))
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod identity;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod mtls_auth;
 mod rate_limiting;
 pub mod registry;
 mod request_size_limiting;
@@ -175,6 +176,8 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+    /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
+    pub grpc_web: bool,
 }
 
 /// The downstream connection as plugins see it.
@@ -229,6 +232,7 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
+            grpc_web: false,
         }
     }
 }
@@ -279,6 +283,8 @@ pub struct CredentialPlaces {
 /// What a plugin may look at when it is compiled.
 pub struct CompileCx<'a> {
     pub consumers: &'a Arc<Consumers>,
+    /// The configuration that the plugin is part of, for what it refers to.
+    pub config: &'a config::Config,
     /// A number that stays the same for the same plugin instance across reloads: names its limit counters.
     pub instance: u64,
 }

@@ -144,6 +144,7 @@ fn compile_services(
                 body_idle_timeout: service.body_idle_timeout,
                 retries: service.retries,
                 http_version: http2::version(service.http_version),
+                grpc: matches!(service.protocol, config::Protocol::Grpc | config::Protocol::Grpcs),
                 tls,
                 tls_key,
                 tls_sni: service.tls.sni.as_deref().map(Into::into),

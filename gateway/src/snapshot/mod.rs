@@ -110,6 +110,8 @@ pub struct Service {
     /// Attempts after the first.
     pub retries: u32,
     pub http_version: HttpVersion,
+    /// Its targets speak gRPC.
+    pub grpc: bool,
     /// TLS towards the targets, with the server name per target.
     pub tls: Option<tls::ClientConfig>,
     /// Tells pools of different TLS settings apart; stable across reloads.

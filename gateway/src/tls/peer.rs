@@ -195,6 +195,17 @@ pub fn fixture(params: &rcgen::CertificateParams) -> Arc<Peer> {
     Peer::new(std::slice::from_ref(certificate.der())).unwrap()
 }
 
+/// As [`fixture`], signed by an authority.
+#[cfg(test)]
+pub fn signed_fixture(
+    params: &rcgen::CertificateParams,
+    authority: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+) -> Arc<Peer> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    Peer::new(std::slice::from_ref(certificate.der())).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -110,8 +110,8 @@ async fn get(client: &Client, path: &str) -> Result<(u16, Vec<u8>), ClientError>
     while response.head(&HeadLimits::default(), &mut head).await? == Received::Interim {}
     let mut body = response.into_body().unwrap();
     let mut bytes = Vec::new();
-    while let Some(data) = body.body.data(LONG).await.map_err(|_| ClientError::Closed)? {
-        body.body.release(data.len());
+    while let Some(data) = body.0.data(LONG).await.map_err(|_| ClientError::Closed)? {
+        body.0.release(data.len());
         bytes.extend_from_slice(&data);
     }
     Ok((head.status(), bytes))
@@ -183,14 +183,14 @@ fn bodies_larger_than_every_window_go_through_both_ways_with_trailers() {
         assert!(head.head.is_empty());
         let mut body = response.into_body().unwrap();
         let mut total = 0;
-        while let Some(data) = body.body.data(LONG).await.unwrap() {
+        while let Some(data) = body.0.data(LONG).await.unwrap() {
             assert!(data.iter().enumerate().all(|(at, byte)| *byte == ((total + at) / 16_000) as u8));
             total += data.len();
-            body.body.release(data.len());
+            body.0.release(data.len());
         }
         assert_eq!(total, CHUNKS * 16_000);
-        assert!(body.body.receive_trailers(LONG).await.unwrap());
-        let trailers: Vec<_> = body.body.trailers().iter().map(|(_, name, value)| (name, value)).collect();
+        assert!(body.0.receive_trailers(LONG).await.unwrap());
+        let trailers: Vec<_> = body.0.trailers().iter().map(|(_, name, value)| (name, value)).collect();
         assert_eq!(trailers, [(&b"x-sum"[..], &b"7"[..])]);
     });
 }
@@ -226,7 +226,7 @@ fn a_receiver_that_does_not_read_stops_the_sender_at_its_window() {
             let mut body = response.into_body().unwrap();
             // Reads, but gives no leave for more.
             let error = loop {
-                match body.body.data(LONG).await {
+                match body.0.data(LONG).await {
                     Ok(Some(_)) => {}
                     other => break other,
                 }
