@@ -268,7 +268,7 @@ fn ended(
     let expired = stage.expiry.passed();
     let reason = expired.unwrap_or(error.of_response());
     record.reason = Some(reason);
-    let gone = reason == Reason::ClientAborted || expired.is_none() && matches!(error, RelayError::Sink | RelayError::SinkTimedOut);
+    let gone = reason == Reason::ClientAborted || expired.is_none() && error.is_of_receiver();
     if let Reply::Http2(reply) = reply {
         let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
         match (told, gone) {
