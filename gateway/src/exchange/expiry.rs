@@ -116,10 +116,8 @@ mod tests {
             let client = listener.accept().unwrap().0;
             let lookout = Rc::new(Lookout::new(stream.rx.deadline.cutter()));
             let now_ns = clock::now_ns();
-            let limit = total.map(|total| Limit {
-                at_ns: now_ns + total.as_nanos() as u64,
-                reason: Reason::TotalTimeout,
-            });
+            let limit = total
+                .map(|total| Limit { at_ns: now_ns + total.as_nanos() as u64, reason: Reason::TotalTimeout });
             let expiry = Expiry::new(limit, Some(lookout.clone()), now_ns);
             net::spawn(async move {
                 with(client);

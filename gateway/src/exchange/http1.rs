@@ -28,7 +28,8 @@ pub(super) async fn serve(
     open: OpenConnection,
 ) {
     let mut down = Downstream::new(Rc::new(Origin::new(&stream, ends, Version::Http11)));
-    let mut client = Http1 { intake: Intake::with_received(stream.rx, received), tx: stream.tx, lookout: open.lookout() };
+    let mut client =
+        Http1 { intake: Intake::with_received(stream.rx, received), tx: stream.tx, lookout: open.lookout() };
     loop {
         let local = match receive_head(&shard, &mut client, &mut down).await {
             Received::Head(local) => local,
