@@ -57,12 +57,13 @@ impl Answer {
     pub async fn relay(
         &self,
         plan: &Plan<'_>,
-        by: Answering<'_, '_>,
+        by: &mut Answering<'_, '_>,
         inlet: Inlet<'_>,
         keep: bool,
         record: &mut Record,
     ) -> Result<(), RelayError> {
         let Answering { reply, response, out, pump, cut_reply, cut_upstream, halts } = by;
+        let (cut_reply, cut_upstream) = (*cut_reply, *cut_upstream);
         let payload = Cell::new(0);
         let (sink, head_bytes) = self.begin(plan, reply, response, out, keep, halts)?;
         record.head_bytes = head_bytes;
