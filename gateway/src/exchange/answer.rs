@@ -111,8 +111,12 @@ impl Answer {
             Reply::Http2(reply) => {
                 if tells {
                     // The end of the stream is the end of the body.
-                    let told =
-                        if relayed == BodyFraming::Chunked { BodyFraming::UntilClose } else { relayed };
+                    let sized = response.head.get_known(Known::ContentLength).is_some();
+                    let told = match relayed {
+                        BodyFraming::Chunked => BodyFraming::UntilClose,
+                        BodyFraming::Length(0) if !sized => BodyFraming::None,
+                        relayed => relayed,
+                    };
                     h1::set_framing(&mut response.head, told);
                 }
                 let end = matches!(relayed, BodyFraming::None | BodyFraming::Length(0));
