@@ -3,12 +3,13 @@
 //! Frames are sent on purpose by `h2_frames.py`; honest clients are httpx, Node and curl.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use portcullis_tests::certs::Authority;
 use portcullis_tests::client::Connection;
+use portcullis_tests::client::background::Background;
 use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
@@ -400,4 +401,29 @@ fn a_load_of_streams_is_answered_without_an_error() {
     eventually("no open stream", || {
         holds(gateway.metrics().get("portcullis_downstream_http2_streams_active", &[]) == 0.0, "still open")
     });
+}
+
+#[test]
+fn a_websocket_is_a_stream_rfc8441() {
+    let Some(mut command) = python_with("h2", "upgrade_origin.py") else { return };
+    let mut origin = Background::start(&mut command);
+    let addr = SocketAddr::from(([127, 0, 0, 1], origin.port()));
+    let gateway = Gateway::start(&Setup::proxy(addr, "").h2c());
+    let Some(told) = frames(&gateway, "extended", &["/chat"]) else { return };
+    assert_eq!(
+        (&told["status"], &told["reset"], &told["ended"]),
+        (&json!(200), &Value::Null, &json!(true)),
+        "{told}"
+    );
+    assert_eq!(told["echoed"], json!([true, true, true]), "{told}");
+    assert_eq!(field(&told, "sec-websocket-protocol"), Some("chat"));
+    for absent in ["sec-websocket-accept", "upgrade", "connection"] {
+        assert!(field(&told, absent).is_none(), "{told}");
+    }
+    assert_eq!((origin.line(), origin.line()), ("GET /chat HTTP/1.1".to_owned(), "closed".to_owned()));
+    let line = gateway.logged(|line| line["path"] == "/chat");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(200), &Value::Null), "{line}");
+    assert_eq!(line["response_bytes"], json!(70_010), "{line}");
+    let refused = frames(&gateway, "extended", &["/refused"]).expect("Python, as before");
+    assert_eq!(refused["status"], 403, "{refused}");
 }

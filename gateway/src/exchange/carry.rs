@@ -105,7 +105,9 @@ pub async fn carry(
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
-        record.head_bytes = tunnel::write_head(response, out);
+        // The client is told in its own HTTP.
+        record.head_bytes = tunnel::write_head(response, version, out);
+        record.status = response.status();
         return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
     }
 
