@@ -35,6 +35,9 @@ pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "nghttp2-client", "util-
 /// What the XDP program is measured beside.
 pub const XDP_BENCH: &[&str] = &["xdp-tools"];
 
+/// Namespaces, the flood, and the meter that it is measured beside.
+pub const FLOOD_BENCH: &[&str] = &["iproute2", "netsniff-ng", "nftables", "util-linux"];
+
 /// Packages of the Python clients.
 const PYTHON: &[&str] = &[
     "requests",
@@ -44,6 +47,7 @@ const PYTHON: &[&str] = &[
     "grpcio",
     "grpcio-health-checking",
     "grpcio-reflection",
+    "sslyze",
 ];
 
 /// Package lists are fetched once a run, and only when something is missing.

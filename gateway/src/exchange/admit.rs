@@ -1,19 +1,22 @@
 //! Phases 2 and 3: what a request must fulfil before anybody looks at what it wants, and where it goes.
 
+use std::net::IpAddr;
+
 use portcullis_abi::Reason;
-use portcullis_config::RedirectHttps;
+use portcullis_config::{RedirectHttps, ServerHeader};
 
 use super::client::Client;
 use super::downstream::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
-use super::{forward, refuse, tunnel};
+use super::{forward, hops, refuse, tunnel};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
+use crate::http::websocket::Proof;
 use crate::http::{Known, Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
 use crate::metrics::LimiterDecision;
-use crate::plugin::{Content, Response};
+use crate::plugin::{Content, Cx, Response};
 use crate::route::{HeaderLookup, Query, Scheme, SchemeFit};
 use crate::snapshot::{Listener, Local, Route};
 
@@ -23,8 +26,8 @@ pub struct Admitted {
     pub framing: BodyFraming,
     pub expects_continue: bool,
     pub hop: HopByHop,
-    /// The client asks for a WebSocket.
-    pub upgrade: bool,
+    /// The client asks for a WebSocket; what proves that it is given one.
+    pub upgrade: Option<Proof>,
 }
 
 /// Phase 2. Removes what concerns only this connection and what the client must not claim.
@@ -64,15 +67,36 @@ pub fn admit(
     record.in_hand = client.in_hand(framing);
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
-        && !shard.draining()
+        && !shard.retiring()
         && down.exchanges < config.limits.requests_per_connection;
-    let upgrade = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
+        return Err(response);
+    }
+    let asked = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
+}
+
+/// Tells plugins of the connection, and adds what this gateway and its listener have to say to every response. Gives the
+/// listener, unless a reload has taken it away.
+pub fn greet<'a>(local: &'a Local, down: &mut Downstream, cx: &mut Cx<'_>) -> Option<&'a Listener> {
+    cx.https = down.origin.https;
+    cx.connection = down.facts();
+    (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
+    cx.response_fields = std::mem::take(&mut down.plugin_fields);
+    if local.snapshot.config.http.server_header == ServerHeader::Replace {
+        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
+    }
+    let listener = local.snapshot.listener(down.origin.listener)?;
+    if let Some(hsts) = &listener.hsts {
+        cx.response_fields.append_known(Known::StrictTransportSecurity, &**hsts);
+    }
+    Some(listener)
 }
 
 /// What the listener decides by itself: that a request came to the wrong connection, or is to come over HTTPS. Tells the
 /// upstream of the client's certificate, if the request may go on.
-pub fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Option<Box<Response>> {
+fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Option<Box<Response>> {
     let host = down.request.host();
     // A client that showed no certificate because the server name wanted none must not speak to a name that does (RFC
     // 9110 section 15.5.20, RFC 9113 section 9.1.2).
@@ -110,7 +134,15 @@ fn redirect_to_listener(redirect: RedirectHttps, request: &RequestHead) -> Box<R
 }
 
 /// Phase 3: the route, and how many bytes of the path its prefix took.
-pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<Response>> {
+pub fn route(
+    local: &Local,
+    listener: Option<&Listener>,
+    down: &mut Downstream,
+    client: IpAddr,
+) -> Result<(RouteId, usize), Box<Response>> {
+    if let Some(response) = listener.and_then(|listener| at_listener(local, listener, down)) {
+        return Err(response);
+    }
     let request = &down.request;
     let https = down.origin.https;
     let query = Query {
@@ -121,6 +153,8 @@ pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<R
         scheme: if https { Scheme::Https } else { Scheme::Http },
         sni: down.origin.sni.as_deref().map(str::as_bytes),
         headers: request,
+        query: request.query(),
+        client: Some(client),
     };
     let found = local.snapshot.router.route(&query).ok_or_else(|| refuse::response(404, Reason::NoRoute))?;
     match found.scheme {
@@ -172,7 +206,7 @@ pub fn charge(
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
 pub fn may_keep(shard: &Shard, client: &mut Client<'_>, record: &Record) -> bool {
-    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
+    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.retiring()) else {
         return false;
     };
     if record.malformed || record.body_touched {

@@ -19,6 +19,7 @@ use super::transfer::{Recode, Sink, Source, transfer};
 use crate::http::grpc::{self, Wire};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::http::{Known, ResponseHead, Version};
+use crate::limit::LeastRate;
 
 /// How a response is passed on.
 pub struct Answer {
@@ -126,7 +127,8 @@ impl Answer {
             coding: if chunked { Coding::Chunked } else { Coding::Identity },
             trailers: plan.takes_trailers || plan.version == Version::Http2,
             receive_idle: plan.response_idle(),
-            send: plan.times.response_write,
+            least: LeastRate::NONE,
+            send: plan.response_send(),
             watch: true,
         }
     }

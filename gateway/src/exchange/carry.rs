@@ -6,6 +6,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use portcullis_abi::Reason;
+use portcullis_config::ServerHeader;
+
 use super::answer::{Answer, Answering};
 use super::attempt::SETTLE;
 use super::channel::Channel;
@@ -93,14 +96,14 @@ pub async fn carry(
             let failure = give_up(failure, &cuts, pump).await;
             let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
             let failure = expiry.passed().map_or(failure, Failure::expired);
-            return Err(Failure { body_touched, ..failure });
+            return Err(Failure { body_touched: body_touched || failure.body_touched, ..failure });
         }
     };
     record.upstream_status = response.status();
     record.status = response.status();
 
     // 6 response plugins
-    let hop = edit_response(stage.local, plan, cx, response, &record.request_id);
+    let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
         record.head_bytes = tunnel::write_head(response, out);
         return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
@@ -108,7 +111,7 @@ pub async fn carry(
 
     // 7 relay
     let answer = Answer::new(plan, response, framing);
-    let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.draining();
+    let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.retiring();
     let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
     let by = Answering {
         reply: &mut reply,
@@ -217,17 +220,24 @@ fn is_touched(client: &Client<'_>, decoder: Option<&BodyDecoder>, payload: u64) 
 
 /// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
 fn edit_response(
-    local: &Rc<Local>,
-    plan: &Plan<'_>,
+    stage: Stage<'_>,
     cx: &mut Cx<'_>,
     response: &mut ResponseHead,
     request_id: &[u8],
 ) -> HopByHop {
+    let Stage { shard, local, plan, .. } = stage;
     let hop = h1::strip_hop_by_hop(&mut response.head);
-    receive::merge_fields(response, cx);
+    if local.snapshot.config.http.server_header == ServerHeader::Remove {
+        response.head.remove_known(Known::Server);
+    }
+    // RFC 9110 section 6.6.1: whoever forwards a response without a date adds when it was received.
+    if response.head.get_known(Known::Date).is_none() {
+        response.head.append_known(Known::Date, shard.date());
+    }
+    plugins::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::via(response.version()));
-    receive::add_request_id(response, request_id);
+    plugins::add_request_id(response, request_id);
     hop
 }
 
@@ -258,7 +268,7 @@ fn ended(
     let expired = stage.expiry.passed();
     let reason = expired.unwrap_or(error.of_response());
     record.reason = Some(reason);
-    let gone = expired.is_none() && matches!(error, RelayError::Sink | RelayError::Stalled);
+    let gone = reason == Reason::ClientAborted || expired.is_none() && error.is_of_receiver();
     if let Reply::Http2(reply) = reply {
         let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
         match (told, gone) {

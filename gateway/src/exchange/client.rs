@@ -5,16 +5,19 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::cut::{Cut, watched};
+use super::lookout::Lookout;
 use super::refuse;
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
 use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
 use crate::http::{Head, Reason, ResponseHead, grpc};
+use crate::net::deadline::SendLimit;
 use crate::tls::{self, Intake};
 
 /// Time limit of a `100 Continue`.
@@ -24,6 +27,8 @@ const CONTINUE: Duration = Duration::from_secs(10);
 pub struct Http1 {
     pub intake: Intake,
     pub tx: tls::Tx,
+    /// How the connection is seen from outside.
+    pub lookout: Rc<Lookout>,
 }
 
 /// A stream of HTTP/2.
@@ -86,6 +91,14 @@ impl Client<'_> {
         }
     }
 
+    /// How its connection is seen from outside, if that says something about it.
+    pub fn lookout(&self) -> Option<Rc<Lookout>> {
+        match self {
+            Client::Http1(client) => Some(client.lookout.clone()),
+            Client::Http2(_) => None,
+        }
+    }
+
     /// Gives a client that waits for it leave to send its body. False: it is gone.
     pub async fn send_continue(&mut self, out: &mut Vec<u8>) -> bool {
         match self {
@@ -130,11 +143,11 @@ impl Reply<'_> {
     }
 
     /// Sends an interim response, already without its hop-by-hop fields. False: the client is gone.
-    pub async fn interim(&mut self, response: &ResponseHead, out: &mut Vec<u8>, limit: Duration) -> bool {
+    pub async fn interim(&mut self, response: &ResponseHead, out: &mut Vec<u8>, limit: SendLimit) -> bool {
         match self {
             Self::Http1(tx) => {
                 write_response(response, Persistence::Implied, out);
-                tx.deadline().arm(limit);
+                tx.deadline().arm_send(limit);
                 tx.send(out).await.is_ok()
             }
             Self::Http2(reply) => reply.interim(response.status(), &response.head).is_ok(),

@@ -125,7 +125,7 @@ async fn proxy_header(
             }
         }
     }
-    shard.refused(Reason::BadProxyHeader);
+    shard.refused_source(Reason::BadProxyHeader, ends.source.ip());
     false
 }
 
@@ -181,7 +181,7 @@ pub(super) fn failed_handshake(
     if shard.draining() && reason == Reason::TlsHandshakeTimeout {
         return; // it was the drain that cut it
     }
-    shard.refused(reason);
+    shard.refused_source(reason, source.ip());
     shard.metrics.tls_handshake_failed(cause);
     let limiter = &local.snapshot.source_limiter;
     limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());

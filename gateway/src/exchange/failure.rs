@@ -60,9 +60,12 @@ impl Failure {
         Self::new(retry::Failure::BadResponse, reason, 502)
     }
 
-    /// The time of the whole exchange is over, which says nothing about the target.
+    /// The exchange was ended from outside, which says nothing about the target.
     pub fn expired(reason: Reason) -> Self {
-        Self::new(retry::Failure::ClientGone, reason, 504)
+        match reason {
+            Reason::ClientAborted => Self { body_touched: true, ..Self::client_gone() },
+            reason => Self::new(retry::Failure::ClientGone, reason, 504),
+        }
     }
 
     /// Adds what the body's own way says: a client that broke off explains an upstream that did.
@@ -71,6 +74,9 @@ impl Failure {
             Some(Err(RelayError::SourceClosed)) => Self::client_gone(),
             Some(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
                 Self::new(retry::Failure::ClientGone, Reason::BodyTimeout, 408)
+            }
+            Some(Err(RelayError::SourceTooSlow)) if self.kind != retry::Failure::ResponseTimeout => {
+                Self::new(retry::Failure::ClientGone, Reason::SlowRequest, 408)
             }
             Some(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
             _ => self,

@@ -10,8 +10,9 @@ use super::shard::Shard;
 use crate::http::grpc::Call;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
-use crate::limit::Behaviour;
+use crate::limit::{Behaviour, source_key};
 use crate::log;
+use crate::metrics::Refusal;
 use crate::net::clock;
 use crate::plugin::Identity;
 use crate::snapshot::Local;
@@ -112,8 +113,16 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
         metrics.bytes_out.add(record.response_bytes);
     }
     metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
+    metrics.sources.count(source_key(record.client), record.reason.is_some());
     if let Some(reason) = record.reason {
         metrics.count_reason(reason);
+        metrics.refusals.note(&Refusal {
+            at_ns: now_ns,
+            client: record.client,
+            reason,
+            status: record.status,
+            route: record.route.map(|route| local.snapshot.routes[route.index()].series.number()),
+        });
     }
     if let Some(route) = record.route {
         local.route_metrics(route).record(record.status, total_ns, upstream_ns);

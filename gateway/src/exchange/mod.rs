@@ -31,7 +31,9 @@ mod expiry;
 mod failure;
 mod finish;
 mod forward;
+mod hops;
 mod http1;
+mod lookout;
 mod passthrough;
 mod plan;
 mod plugins;
@@ -62,7 +64,7 @@ use finish::{Record, finish};
 use plan::Plan;
 
 pub use connection::serve;
-pub use shard::{OpenConnection, Parts, Shard};
+pub use shard::{Cutters, OpenConnection, Parts, Shard};
 
 /// What becomes of the downstream connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,22 @@ pub enum Next {
     Close,
     /// The response is cut short, and the client must notice.
     Reset,
+}
+
+/// Counts an exchange under way, for as long as it is held: also when a panic ends it.
+struct Active<'a>(&'a Shard);
+
+impl<'a> Active<'a> {
+    fn count(shard: &'a Shard) -> Self {
+        shard.metrics.requests_active.inc();
+        Self(shard)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.requests_active.dec();
+    }
 }
 
 /// Serves the request whose head is in `down.request`.
@@ -93,12 +111,7 @@ async fn exchange(
         &shard.table,
         &shard.limit_table,
     );
-    cx.https = down.origin.https;
-    cx.connection = down.facts();
-    cx.response_fields = std::mem::take(&mut down.plugin_fields);
-    (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
-    shard.metrics.requests_active.inc();
-
+    let active = Active::count(shard);
     record.call = Call::of(&down.request);
 
     let next = match decide(shard, local, client, down, &mut cx, &mut record).await {
@@ -113,7 +126,7 @@ async fn exchange(
     // 8 finish
     down.plugin_fields = std::mem::take(&mut cx.response_fields);
     down.plugin_fields.clear();
-    shard.metrics.requests_active.dec();
+    drop(active);
     finish(shard, local, down, &record);
     downstream::relax(down);
     next
@@ -129,20 +142,15 @@ async fn decide<'a>(
     record: &mut Record,
 ) -> Result<Plan<'a>, Box<Response>> {
     let snapshot = &*local.snapshot;
-    let listener = snapshot.listener(down.origin.listener);
-    if let Some(hsts) = listener.and_then(|listener| listener.hsts.as_deref()) {
-        cx.response_fields.append_known(Known::StrictTransportSecurity, hsts);
-    }
+    let listener = admit::greet(local, down, cx);
     // 2 admit
     let admitted = admit::admit(shard, local, client, down, record)?;
     (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
-    if let Some(response) = listener.and_then(|listener| admit::at_listener(local, listener, down)) {
-        return Err(response);
-    }
     // 3 route
-    let (route, matched_len) = admit::route(local, down)?;
+    let (route, matched_len) = admit::route(local, listener, down, record.client)?;
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
+    record.response_write = chosen.times.response_write;
     (cx.route, cx.route_name) = (route, &chosen.name);
     cx.service = chosen.service;
     cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);
@@ -152,12 +160,10 @@ async fn decide<'a>(
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
     }
-    record.response_write = chosen.times.response_write;
     let Some(plan) = Plan::new(local, down, chosen, cx, matched_len, admitted, record) else {
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
-    let config = &snapshot.config;
-    forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id, config);
+    forward::add_provenance(down, cx.client, &record.request_id, &snapshot.config);
     Ok(plan)
 }
 
@@ -172,7 +178,7 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
-    let expiry = Expiry::new(plan.limit, cx.now_ns);
+    let expiry = Expiry::new(plan.limit, client.lookout(), cx.now_ns);
     let stage = Stage { shard, local, plan, expiry: &expiry };
     // One reading of the clock serves until something was waited for.
     let mut now_ns = cx.now_ns;
@@ -192,6 +198,7 @@ async fn forward(
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                     attempts.answered(&target, record.upstream_status, answered_ns);
                     if carried.upgraded {
+                        drop(expiry);
                         // Boxed: connections that never become tunnels need no room for one.
                         let run =
                             tunnel::run(shard, client, down, record, &mut channel, plan.times.tunnel_idle);

@@ -177,7 +177,7 @@ impl Passed<'_> {
             told.reason = Some(Reason::SourceLimited);
         }
         if let Some(reason) = told.reason {
-            self.shard.refused(reason);
+            self.shard.refused_source(reason, self.ends.source.ip());
         }
         if self.shard.logs_access() {
             self.log(started_ns, &told);

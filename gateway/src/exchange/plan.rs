@@ -3,11 +3,10 @@
 //! Owns the upstream's view of a request: method, path, framing, host. Decided once, before the first attempt.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_config::{PathHandling, ProxyHeader};
+use portcullis_config::PathHandling;
 
 use super::admit::Admitted;
 use super::attempt::Target;
@@ -18,17 +17,20 @@ use super::failure::Failure;
 use super::finish::Record;
 use super::relay::{Coding, Leg};
 use super::transfer::{Recode, Sink};
-use super::tunnel;
+use super::{forward, tunnel};
 use crate::http::grpc::{self, Wire};
 use crate::http::grpc_web::Decoder;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits, Persistence, write_request};
 use crate::http::h2::client::Outgoing;
+use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
+use crate::limit::LeastRate;
 use crate::net::clock;
+use crate::net::deadline::SendLimit;
 use crate::plugin::Cx;
 use crate::plugin::chain::Chain;
 use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
-use crate::upstream::{Preamble, proxy_header};
+use crate::upstream::Preamble;
 
 /// Longest time that is waited for anything: what a client asks for may be years.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
@@ -54,7 +56,9 @@ pub struct Plan<'a> {
     /// When the exchange is to be over.
     pub limit: Option<Limit>,
     /// The route's time limits.
-    pub times: Times,
+    pub times: &'a Times,
+    /// What is asked of the client.
+    least: LeastRate,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
     framing: BodyFraming,
@@ -64,8 +68,8 @@ pub struct Plan<'a> {
     /// Octets that the request body may have.
     pub body_limit: u64,
     preserve_host: bool,
-    /// The connection is to become a tunnel.
-    pub upgrade: bool,
+    /// The connection is to become a tunnel, for this proof.
+    pub upgrade: Option<Proof>,
     /// What connections to targets begin with.
     pub preamble: Preamble,
 }
@@ -95,7 +99,11 @@ impl<'a> Plan<'a> {
             wire: record.call.map(|call| call.wire),
             web: None,
             limit: limit(record, route),
-            times: route.times,
+            times: &route.times,
+            least: LeastRate {
+                bytes_per_second: snapshot.config.limits.min_rate,
+                grace: snapshot.config.limits.min_rate_after,
+            },
             snapshot,
             local_service: local.service(service),
             framing: admitted.framing,
@@ -103,10 +111,14 @@ impl<'a> Plan<'a> {
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
-            upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
-            preamble: preamble(&snapshot.services[service.index()], down, cx),
+            upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
+            preamble: forward::preamble(
+                snapshot.services[service.index()].proxy_protocol,
+                &down.origin,
+                cx.client,
+            ),
         };
-        if plan.upgrade {
+        if plan.upgrade.is_some() {
             tunnel::ask(&mut down.request.head);
         }
         if !cx.rewritten.path {
@@ -148,7 +160,11 @@ impl<'a> Plan<'a> {
     /// Puts the request into `down.upstream_out`, with the body where it is in hand.
     pub fn write_request(&self, down: &mut Downstream, client: &Client<'_>) {
         down.upstream_out.clear();
-        let persistence = if self.upgrade { Persistence::Upgrade } else { Persistence::Implied };
+        let persistence = match self.upgrade {
+            Some(_) => Persistence::Upgrade,
+            None if self.takes_trailers => Persistence::TakesTrailers,
+            None => Persistence::Implied,
+        };
         write_request(&down.request, persistence, &mut down.upstream_out);
         if let Some(in_hand) = self.in_hand {
             client.copy_in_hand(in_hand, &mut down.upstream_out);
@@ -221,17 +237,23 @@ impl<'a> Plan<'a> {
         if self.wire.is_some() { of_body.max(self.times.tunnel_idle) } else { of_body }
     }
 
-    /// How the request body travels. To a connection its trailers are dropped: nothing says that the target wants them.
+    /// How the request body travels. To a connection its trailers are dropped unless the service says that it wants them.
     pub fn request_leg(&self, sink: &Sink<'_>) -> Leg {
         let stream = matches!(sink, Sink::Http2 { .. });
         let chunked = self.framing == BodyFraming::Chunked && !stream;
         Leg {
             coding: if chunked { Coding::Chunked } else { Coding::Identity },
-            trailers: stream,
+            trailers: stream || self.service.request_trailers,
             watch: false,
             receive_idle: self.request_idle(),
-            send: self.times.upstream_write,
+            least: if self.wire.is_some() { LeastRate::NONE } else { self.least },
+            send: SendLimit::whole(self.times.upstream_write),
         }
+    }
+
+    /// How long the client may take to receive.
+    pub fn response_send(&self) -> SendLimit {
+        SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
     }
 }
 
@@ -244,19 +266,6 @@ fn limit(record: &Record, route: &Route) -> Option<Limit> {
     let deadline = record.call.and_then(|call| call.timeout).map(|after| at(after, Reason::GrpcDeadline));
     let total = route.times.total.map(|after| at(after, Reason::TotalTimeout));
     deadline.into_iter().chain(total).min_by_key(|limit| limit.at_ns)
-}
-
-/// The PROXY header of connections to the targets of `service`, and whose they are then.
-fn preamble(service: &Service, down: &Downstream, cx: &Cx<'_>) -> Preamble {
-    if service.proxy_protocol == ProxyHeader::Off {
-        return Preamble::default();
-    }
-    let origin = &down.origin;
-    // Of a client that a field names, no port is known.
-    let port = if cx.client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
-    let client = SocketAddr::new(cx.client, port);
-    let header = proxy_header(service.proxy_protocol, client, origin.destination, origin.sni.as_deref());
-    Preamble { header, owner: Some(client) }
 }
 
 /// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.

@@ -4,7 +4,7 @@ use portcullis_abi::Reason;
 
 use super::refuse;
 use super::shard::Shard;
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{Known, RequestHead, ResponseHead};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
 use crate::snapshot::Local;
@@ -52,5 +52,25 @@ pub fn on_response(local: &Local, chain: &Chain, cx: &mut Cx<'_>, response: &mut
         if let Some(index) = chain.at(step, cx.identity.consumer) {
             local.plugins[index.0 as usize].on_response(cx, response);
         }
+    }
+}
+
+/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
+/// a response varies by adds up.
+pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
+    for (known, name, _) in cx.response_fields.iter() {
+        match known {
+            Known::Vary => 0,
+            Known::Other => response.head.remove(name),
+            known => response.head.remove_known(known),
+        };
+    }
+    response.head.append_head(&cx.response_fields);
+}
+
+/// Names the exchange to the client, unless the upstream did.
+pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
+    if response.head.get_known(Known::XRequestId).is_none() {
+        response.head.append_known(Known::XRequestId, request_id);
     }
 }

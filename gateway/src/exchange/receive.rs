@@ -12,8 +12,8 @@ use super::plan::Plan;
 use super::tunnel;
 use crate::http::h1::{self, BodyFraming, HopByHop, Parsed, parse_response};
 use crate::http::h2::client::Received;
-use crate::http::{Known, Method, ResponseHead, Version};
-use crate::plugin::Cx;
+use crate::http::websocket::Proof;
+use crate::http::{Method, ResponseHead, Version};
 use crate::tls::{BODY_ROOM, Intake};
 use crate::upstream::retry;
 
@@ -70,12 +70,15 @@ async fn from_connection(
                 Err(_) => return Err(Failure::bad_response(Reason::UpstreamBadResponse)),
                 Ok(Parsed::Complete { head_len }) => {
                     intake.consume(head_len);
-                    let switches = response.status() == 101 && plan.upgrade && tunnel::is_granted(response);
+                    let granted = |proof: &Proof| tunnel::is_granted(response, proof);
+                    let switches = response.status() == 101 && plan.upgrade.as_ref().is_some_and(granted);
                     if !response.is_interim() || switches {
                         intake.rx.deadline().disarm();
                         let framing = h1::response_framing(response, plan.method);
                         return framing.map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse));
                     }
+                    h1::response_framing(response, plan.method)
+                        .map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse))?;
                     interim.relay(reply, response, out).await?;
                     continue;
                 }
@@ -157,7 +160,7 @@ impl Interim<'_> {
         }
         if response.status() != 100 && self.version != Version::Http10 {
             h1::strip_hop_by_hop(&mut response.head);
-            if !reply.interim(response, out, self.plan.times.response_write).await {
+            if !reply.interim(response, out, self.plan.response_send()).await {
                 return Err(Failure::client_gone());
             }
         }
@@ -197,24 +200,4 @@ pub struct Framings {
 /// Whether the target keeps the connection after this response.
 pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
-}
-
-/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
-/// a response varies by adds up.
-pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
-    for (known, name, _) in cx.response_fields.iter() {
-        match known {
-            Known::Vary => 0,
-            Known::Other => response.head.remove(name),
-            known => response.head.remove_known(known),
-        };
-    }
-    response.head.append_head(&cx.response_fields);
-}
-
-/// Names the exchange to the client, unless the upstream did.
-pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
-    if response.head.get_known(Known::XRequestId).is_none() {
-        response.head.append_known(Known::XRequestId, request_id);
-    }
 }

@@ -6,17 +6,20 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::client::StreamBody;
 use super::cut::{Cut, unless, watched};
-use super::relay::{Coding, Leg, RelayError, frame, relay};
+use super::relay::{Coding, Leg, RelayError, frame, lost, relay};
 use crate::http::grpc::Messages;
 use crate::http::grpc_web::{Decoder, encode, trailer_frame};
 use crate::http::h1::{BodyDecoder, write_chunk_end};
 use crate::http::h2::{BodyError, SendBody};
 use crate::http::{Head, Reason, Refusal};
+use crate::limit::Pace;
+use crate::net::clock;
 use crate::tls::{BODY_ROOM, Intake, Tx};
 
 /// Where a body comes from.
@@ -130,12 +133,13 @@ async fn mixed(
     mut recode: Recode,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
+    let mut pace = Pace::new(leg.least, leg.receive_idle);
     loop {
         let piece = match source.at_hand().await? {
             Some(piece) => piece,
             None => {
                 sink.flush(leg).await?;
-                match source.wait(&mut sink, leg).await? {
+                match clocked(&mut pace, &mut source, &mut sink, leg).await? {
                     Some(piece) => piece,
                     None => continue,
                 }
@@ -161,6 +165,29 @@ async fn mixed(
                 return sink.end(trailers.filter(|fields| leg.trailers && !fields.is_empty()), leg).await;
             }
         }
+    }
+}
+
+/// Waits for more, as long as the sender is fast enough. Only what is waited for here counts: while a slow receiver holds
+/// us up, nobody is slow at sending.
+async fn clocked(
+    pace: &mut Pace,
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    leg: Leg,
+) -> Result<Option<Piece>, RelayError> {
+    let patience = pace.patience().filter(|patience| *patience < leg.receive_idle);
+    let paced = leg.least.bytes_per_second > 0;
+    let since_ns = if paced { clock::now_ns() } else { 0 };
+    let mut received = 0;
+    let waited = source.wait(sink, leg, patience.unwrap_or(leg.receive_idle), &mut received).await;
+    match waited {
+        Err(RelayError::SourceTimedOut) if patience.is_some() => Err(RelayError::SourceTooSlow),
+        Ok(piece) if paced => {
+            pace.received(clock::now_ns().saturating_sub(since_ns), received);
+            if pace.is_spent() { Err(RelayError::SourceTooSlow) } else { Ok(piece) }
+        }
+        waited => waited,
     }
 }
 
@@ -212,22 +239,32 @@ impl Source<'_> {
         }
     }
 
-    /// Waits for more. `None`: what came is at hand now.
-    async fn wait(&mut self, sink: &mut Sink<'_>, leg: Leg) -> Result<Option<Piece>, RelayError> {
+    /// Waits for more, for at most `idle`; says how many bytes came. `None`: they are at hand now.
+    async fn wait(
+        &mut self,
+        sink: &mut Sink<'_>,
+        leg: Leg,
+        idle: Duration,
+        received: &mut usize,
+    ) -> Result<Option<Piece>, RelayError> {
         match self {
             Self::Whole(_) => Ok(None),
             Self::Http2(stream) => {
                 let Stream { body, halt, .. } = stream;
-                let data = unless(halt, body.body.data(leg.receive_idle));
+                let data = unless(halt, body.body.data(idle));
                 let data = sink.unless_gone(leg, halt, data).await?;
-                stream.received(data.ok_or(RelayError::SourceClosed)??).map(Some)
+                let data = data.ok_or(RelayError::SourceClosed)??;
+                *received = data.as_ref().map_or(0, Bytes::len);
+                stream.received(data).map(Some)
             }
             Self::Http1 { intake, decoder } => {
-                intake.rx.deadline().arm(leg.receive_idle);
+                intake.rx.deadline().arm(idle);
                 let cutter = Cut::Socket(intake.rx.deadline().cutter());
-                let received = sink.unless_gone_by(leg, &cutter, intake.receive(BODY_ROOM)).await?;
-                match received {
-                    Ok(1..) => intake.rx.deadline().disarm(),
+                match sink.unless_gone_by(leg, &cutter, intake.receive(BODY_ROOM)).await? {
+                    Ok(n @ 1..) => {
+                        *received = n;
+                        intake.rx.deadline().disarm();
+                    }
                     _ if intake.rx.deadline().expired() => return Err(RelayError::SourceTimedOut),
                     Ok(0) if !intake.rx.ended_cleanly() => return Err(RelayError::SourceClosed),
                     Ok(0) => decoder.close().map_err(|_| RelayError::SourceClosed)?,
@@ -301,7 +338,7 @@ impl Sink<'_> {
     /// Sends octets, and the end of the body behind them if they are the last.
     async fn put(&mut self, data: Bytes, last: bool, leg: Leg) -> Result<(), RelayError> {
         match self {
-            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send)).await {
+            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send.pause)).await {
                 Some(Ok(())) => Ok(()),
                 Some(Err(BodyError::TimedOut)) => Err(RelayError::Stalled),
                 _ => Err(RelayError::Sink),
@@ -342,8 +379,8 @@ impl Sink<'_> {
                 if tx.deadline().expired() {
                     return Err(RelayError::Sink);
                 }
-                tx.deadline().arm(leg.send);
-                tx.send(out).await.map_err(|_| RelayError::Sink)
+                tx.deadline().arm_send(leg.send);
+                tx.send(out).await.map_err(|_| lost(tx))
             }
             _ => Ok(()),
         }

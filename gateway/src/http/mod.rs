@@ -20,6 +20,7 @@ pub mod h1;
 #[cfg(not(fuzzing))]
 pub mod h2;
 pub mod head;
+pub mod hops;
 pub mod known;
 pub mod method;
 mod name;

@@ -188,6 +188,40 @@ pub fn write_kernel_mode<'a>(out: &mut Exposition, modes: impl IntoIterator<Item
     }
 }
 
+/// Writes how each listener's new connections find their shard.
+pub fn write_steering<'a>(out: &mut Exposition, listeners: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut family = out.family(&names::STEERING);
+    for (listener, steering) in listeners {
+        family.sample(&[("listener", listener), ("steering", steering)], 1);
+    }
+}
+
+/// What the ledger counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerCounts {
+    /// Bans in force that operators gave.
+    pub banned_by_operator: u64,
+    /// Bans in force for behaviour.
+    pub banned_by_behaviour: u64,
+    /// Bans that operators gave, ever.
+    pub operator_bans: u64,
+    /// Samples of dropped packets that came.
+    pub samples_taken: u64,
+    /// Samples that were lost on their way from the kernel.
+    pub samples_lost: u64,
+}
+
+/// Writes what the ledger counts.
+pub fn write_ledger(out: &mut Exposition, counts: &LedgerCounts) {
+    out.family(&names::BANS)
+        .sample(&[("by", "operator")], counts.banned_by_operator)
+        .sample(&[("by", "behaviour")], counts.banned_by_behaviour);
+    out.family(&names::OPERATOR_BANS).sample(&[], counts.operator_bans);
+    out.family(&names::DROP_SAMPLES)
+        .sample(&[("result", "taken")], counts.samples_taken)
+        .sample(&[("result", "lost")], counts.samples_lost);
+}
+
 /// A route's answers over all shards by the value of the `code` label, in its order.
 fn codes(route: &RouteSeries) -> BTreeMap<String, u64> {
     let mut codes = BTreeMap::new();

@@ -9,7 +9,9 @@ use portcullis_abi::Reason;
 
 use super::cell::{Counter, Gauge};
 use super::histogram::FineHistogram;
+use super::refusals::Refusals;
 use super::route::class_index;
+use super::sources::BusySources;
 
 /// The counts of one shard. Fields are public: `metrics.bytes_in.add(n)` is the whole interface.
 // Two cache lines apart from its neighbours, see `RouteMetrics`.
@@ -58,6 +60,10 @@ pub struct ShardMetrics {
     pub cpu_ns: Gauge,
     /// The gateway's own share of each exchange.
     pub gateway_latency: FineHistogram,
+    /// The last refusals one by one.
+    pub refusals: Refusals,
+    /// The busiest clients.
+    pub sources: BusySources,
     driver: Gauge,
     pub(super) tls_full: Counter,
     pub(super) tls_resumed: Counter,
@@ -94,6 +100,8 @@ impl Default for ShardMetrics {
             generation: Gauge::default(),
             cpu_ns: Gauge::default(),
             gateway_latency: FineHistogram::default(),
+            refusals: Refusals::default(),
+            sources: BusySources::default(),
             driver: Gauge::default(),
             classes: Default::default(),
             limiter: Default::default(),
@@ -151,7 +159,7 @@ impl ShardMetrics {
     }
 
     /// Answers so far by class, in the order of `CLASSES`.
-    pub(super) fn requests(&self) -> [u64; 6] {
+    pub fn requests(&self) -> [u64; 6] {
         std::array::from_fn(|class| self.classes[class].get())
     }
 

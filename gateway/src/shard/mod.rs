@@ -10,17 +10,18 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::exchange::{self, Parts, Shard};
+use crate::exchange::{self, Cutters, Parts, Shard};
 use crate::id::ShardId;
-use crate::limit::{Connections, Table, WallClock};
+use crate::limit::{CidrSet, Connections, Table, WallClock};
 use crate::log::Outbox;
 use crate::metrics::{self, Registry};
 use crate::net::{self, Driver, Listener, MailReceiver, MailSender, clock, deadline};
@@ -30,6 +31,8 @@ use crate::snapshot::Snapshot;
 const ORDERS_MAX: usize = 64;
 /// How often the access log block is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How often clients that wait for an answer are looked at, in ticks: a client that has left is noticed within two looks.
+const LOOK_TICKS: u32 = 20;
 /// How often idle upstream connections are looked at, in ticks.
 const SWEEP_TICKS: u32 = 40;
 /// How often a draining shard looks whether it is done.
@@ -43,10 +46,18 @@ const HANDSHAKE_GRACE: Duration = Duration::from_millis(300);
 enum Order {
     /// Use this generation for all new exchanges.
     Install(Arc<Snapshot>),
-    /// Accept connections on this socket.
+    /// Accept connections on this socket too.
     Listen(SocketAddr, TcpListener),
-    /// Stop accepting on the socket of this address.
+    /// Stop accepting on the sockets of this address.
     Close(SocketAddr),
+    /// Tell clients that their connections end, and go on.
+    Retire,
+    /// As `Drain`, but the sockets are another process's by now and stay open.
+    Leave,
+    /// Refuse connections from these prefixes.
+    Ban(Arc<CidrSet>),
+    /// End the connections from these prefixes.
+    Cut(Arc<CidrSet>),
     /// Stop accepting everywhere, finish what is in flight, end when nothing is left.
     Drain,
     /// End now.
@@ -81,6 +92,9 @@ pub enum ShardsError {
 /// The running shards, as the control thread holds them.
 pub struct Shards {
     threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
+    /// Shards that have carried out their first order.
+    running: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
 }
 
 /// Starts a thread for each core. They accept nothing until they are given sockets.
@@ -89,6 +103,7 @@ pub struct Shards {
 /// A thread could not be started; those that were end by themselves.
 pub fn start(start: Start) -> Result<Shards, ShardsError> {
     let connections = Arc::new(Connections::default());
+    let running = Arc::new(AtomicUsize::new(0));
     let mut outboxes = start.outboxes.into_iter();
     let mut threads = Vec::with_capacity(start.cores.len());
     for (number, core) in start.cores.iter().copied().enumerate() {
@@ -107,6 +122,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             outbox: outboxes.next(),
             own: sender.try_clone().map_err(failed)?,
             connections: connections.clone(),
+            running: running.clone(),
             shards: start.cores.len() as u32,
         };
         let thread = std::thread::Builder::new()
@@ -115,7 +131,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             .map_err(failed)?;
         threads.push((sender, thread));
     }
-    Ok(Shards { threads })
+    Ok(Shards { threads, running, connections })
 }
 
 impl Shards {
@@ -137,15 +153,45 @@ impl Shards {
         self.tell_all(|| Order::Install(snapshot.clone()))
     }
 
-    /// Gives each shard its socket of an address.
+    /// Gives each shard its socket of an address. Sockets beyond the number of shards, which only an earlier process
+    /// with more of them leaves behind, go round.
     ///
     /// # Errors
     /// A shard is stuck.
     pub fn listen(&self, address: SocketAddr, sockets: Vec<TcpListener>) -> Result<(), ShardsError> {
-        for (shard, socket) in sockets.into_iter().enumerate() {
-            self.tell(shard, Order::Listen(address, socket))?;
+        for (number, socket) in sockets.into_iter().enumerate() {
+            self.tell(number % self.threads.len(), Order::Listen(address, socket))?;
         }
         Ok(())
+    }
+
+    /// Lets every shard finish what is in flight, and leaves the listening sockets to whoever has them too.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn leave(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Leave)
+    }
+
+    /// Replaces the prefixes whose connections are refused.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn ban(&self, prefixes: &Arc<CidrSet>) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Ban(prefixes.clone()))
+    }
+
+    /// Ends the connections that these sources have open.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn cut(&self, sources: &Arc<CidrSet>) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Cut(sources.clone()))
+    }
+
+    /// Open downstream connections of `source` on all shards; see [`Connections`] for how exact.
+    pub fn connections_of(&self, source: IpAddr) -> u32 {
+        self.connections.of(source)
     }
 
     /// Stops accepting on an address.
@@ -154,6 +200,19 @@ impl Shards {
     /// A shard is stuck.
     pub fn close(&self, address: SocketAddr) -> Result<(), ShardsError> {
         self.tell_all(|| Order::Close(address))
+    }
+
+    /// Whether every shard obeys: its first order, a socket to listen on, is carried out.
+    pub fn are_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) >= self.threads.len()
+    }
+
+    /// Lets every shard tell its clients that their connections end.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn retire(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Retire)
     }
 
     /// Lets every shard finish what is in flight.
@@ -207,6 +266,7 @@ struct Seed {
     /// Into its own mailbox.
     own: MailSender<Order>,
     connections: Arc<Connections>,
+    running: Arc<AtomicUsize>,
     /// How many there are in all.
     shards: u32,
 }
@@ -228,6 +288,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
         Driver::IoUring => metrics::Driver::IoUring,
         Driver::Epoll => metrics::Driver::Epoll,
     });
+    let running = seed.running;
     let shard = Shard::new(Parts {
         id: seed.id,
         metrics,
@@ -241,7 +302,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
     });
     net::spawn(async { deadline::turn_wheel().await });
     net::spawn(keep_house(shard.clone()));
-    obey(shard, receiver, seed.own).await;
+    obey(shard, receiver, seed.own, &running).await;
 }
 
 async fn keep_house(shard: Rc<Shard>) {
@@ -251,6 +312,9 @@ async fn keep_house(shard: Rc<Shard>) {
         let now_ns = clock::now_ns();
         shard.tick(now_ns);
         ticks += 1;
+        if ticks % LOOK_TICKS == 0 {
+            shard.sweep_clients();
+        }
         if ticks % SWEEP_TICKS == 0 {
             shard.sweep_pools(now_ns);
         }
@@ -258,38 +322,60 @@ async fn keep_house(shard: Rc<Shard>) {
 }
 
 /// Carries out orders until the last one.
-async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<Order>) {
+async fn obey(
+    shard: Rc<Shard>,
+    receiver: MailReceiver<Order>,
+    own: MailSender<Order>,
+    running: &AtomicUsize,
+) {
+    let mut first = true;
     let mut own = Some(own);
     let mut mailbox = match receiver.attach() {
         Ok(mailbox) => mailbox,
         Err(error) => return tracing::error!(%error, "the shard has no mailbox"),
     };
-    let mut listeners: HashMap<SocketAddr, Rc<Listener>> = HashMap::new();
+    let mut listeners: HashMap<SocketAddr, Vec<Rc<Listener>>> = HashMap::new();
     while let Some(order) = mailbox.next().await {
         match order {
             Order::Install(snapshot) => shard.install(snapshot),
             Order::Listen(address, socket) => match Listener::new(socket) {
                 Ok(listener) => {
                     let listener = Rc::new(listener);
-                    listeners.insert(address, listener.clone());
+                    listeners.entry(address).or_default().push(listener.clone());
                     net::spawn(accept(shard.clone(), listener, address));
                 }
                 Err(error) => tracing::error!(%address, %error, "cannot listen"),
             },
             Order::Close(address) => {
-                if let Some(listener) = listeners.remove(&address) {
-                    net::spawn(close(shard.clone(), vec![(address, listener)]));
-                }
+                let closing = listeners.remove(&address).unwrap_or_default();
+                let closing = closing.into_iter().map(|listener| (address, listener)).collect();
+                net::spawn(close(shard.clone(), closing));
             }
+            Order::Retire => shard.retire(),
+            Order::Leave => {
+                shard.begin_drain();
+                listeners.values().flatten().for_each(|listener| listener.leave());
+                listeners.clear();
+                net::spawn(end_when_idle(shard.clone(), net::sleep(HANDSHAKE_GRACE), own.take()));
+            }
+            Order::Ban(prefixes) => shard.set_banned(prefixes),
+            Order::Cut(sources) => shard.cut_sources(&sources),
             Order::Drain => {
                 shard.begin_drain();
-                let closing = close(shard.clone(), listeners.drain().collect());
+                let closing = close(shard.clone(), flat(listeners.drain()));
                 net::spawn(end_when_idle(shard.clone(), closing, own.take()));
             }
             Order::Stop => break,
         }
+        if std::mem::take(&mut first) {
+            running.fetch_add(1, Ordering::Release);
+        }
     }
     shard.flush_log();
+}
+
+fn flat(listeners: impl Iterator<Item = (SocketAddr, Vec<Rc<Listener>>)>) -> Vec<(SocketAddr, Rc<Listener>)> {
+    listeners.flat_map(|(address, all)| all.into_iter().map(move |listener| (address, listener))).collect()
 }
 
 /// Stops listening so that no connection is lost: begins no handshake, serves those that end in time.
@@ -313,7 +399,8 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
 }
 
 fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: SocketAddr) {
-    let Some(open) = shard.open_connection(source.ip(), stream.rx.deadline.cutter()) else {
+    let cutters = Cutters { receiving: stream.rx.deadline.cutter(), both: stream.tx.deadline.cutter() };
+    let Some(open) = shard.open_connection(source.ip(), cutters) else {
         return; // dropping the stream closes it
     };
     let task = Box::pin(exchange::serve(shard.clone(), stream, source, listener, open));

@@ -26,6 +26,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     // The codec of HTTP/2 reads and writes by tokio's traits; nothing of tokio runs there.
     (&["tokio"], &["gateway/src/control/", "gateway/src/http/h2/transport.rs"]),
     (&["saphyr_parser"], &["config/"]),
+    (&["ratatui"], &["gateway/src/control/top/"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),
     (&["anyhow"], &["gateway/src/main.rs", "gateway/src/control/", "gateway/build.rs", "xtask/"]),
 ];
