@@ -565,6 +565,9 @@ fn section_8_1_message_framing() {
     let body = [post(1, "/"), frame(kind::DATA, 0, 1, b"body")].concat();
     case("trailers", &[body.clone(), trailers(END, &[("x-sum", "1")])].concat(), &Expect::Status(1, 200));
     case("trailers that end nothing", &[body.clone(), trailers(4, &[("x-sum", "1")])].concat(), &MALFORMED);
+    for fields in [[(":method", "GET"), ("x", "1")], [(":status", "200"), ("x", "1")]] {
+        case("a pseudo-field in trailers", &[body.clone(), trailers(END, &fields)].concat(), &MALFORMED);
+    }
     case(
         "a pseudo-field in trailers, after a field",
         &[body, trailers(END, &[("x", "1"), (":method", "GET")])].concat(),

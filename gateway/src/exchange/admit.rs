@@ -44,9 +44,7 @@ pub fn admit(
             record.malformed = true;
             refused(refusal)
         })?,
-        Client::Http2(client) if client.protocol.is_some() => {
-            return Err(refuse::response(501, Reason::ConnectRefused));
-        }
+        Client::Http2(client) if client.protocol.is_some() => BodyFraming::None,
         // A call is a stream, whatever is known of its length.
         Client::Http2(client) if record.call.is_some() => client.framing,
         Client::Http2(client) => client.known_framing(),
@@ -72,7 +70,11 @@ pub fn admit(
     if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
         return Err(response);
     }
-    let asked = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    let on_stream = client.protocol().is_some();
+    if on_stream {
+        tunnel::add_key(&mut down.request.head);
+    }
+    let asked = on_stream || tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
     let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
 }

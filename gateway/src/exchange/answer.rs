@@ -57,12 +57,13 @@ impl Answer {
     pub async fn relay(
         &self,
         plan: &Plan<'_>,
-        by: Answering<'_, '_>,
+        by: &mut Answering<'_, '_>,
         inlet: Inlet<'_>,
         keep: bool,
         record: &mut Record,
     ) -> Result<(), RelayError> {
         let Answering { reply, response, out, pump, cut_reply, cut_upstream, halts } = by;
+        let (cut_reply, cut_upstream) = (*cut_reply, *cut_upstream);
         let payload = Cell::new(0);
         let (sink, head_bytes) = self.begin(plan, reply, response, out, keep, halts)?;
         record.head_bytes = head_bytes;
@@ -110,8 +111,12 @@ impl Answer {
             Reply::Http2(reply) => {
                 if tells {
                     // The end of the stream is the end of the body.
-                    let told =
-                        if relayed == BodyFraming::Chunked { BodyFraming::UntilClose } else { relayed };
+                    let sized = response.head.get_known(Known::ContentLength).is_some();
+                    let told = match relayed {
+                        BodyFraming::Chunked => BodyFraming::UntilClose,
+                        BodyFraming::Length(0) if !sized => BodyFraming::None,
+                        relayed => relayed,
+                    };
                     h1::set_framing(&mut response.head, told);
                 }
                 let end = matches!(relayed, BodyFraming::None | BodyFraming::Length(0));

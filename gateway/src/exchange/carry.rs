@@ -11,7 +11,7 @@ use portcullis_config::ServerHeader;
 
 use super::answer::{Answer, Answering};
 use super::attempt::SETTLE;
-use super::channel::Channel;
+use super::channel::{Channel, Inlet};
 use super::client::{Client, Reply};
 use super::cut::Cut;
 use super::downstream::Downstream;
@@ -105,14 +105,14 @@ pub async fn carry(
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
-        record.head_bytes = tunnel::write_head(response, out);
+        // The client is told in its own HTTP.
+        record.head_bytes = tunnel::write_head(response, version, out);
+        record.status = response.status();
         return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
     }
 
     // 7 relay
     let answer = Answer::new(plan, response, framing);
-    let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.retiring();
-    let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
     let by = Answering {
         reply: &mut reply,
         response,
@@ -122,19 +122,35 @@ pub async fn carry(
         cut_upstream: &cuts.upstream,
         halts: &halts,
     };
-    let sent = answer.relay(plan, by, inlet, keep, record).await;
+    let (next, whole) = relay(stage, &answer, by, inlet, &cuts, record).await;
+    drop(pump);
+    record.request_bytes = request_bytes.get();
+    let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
+    Ok(Carried { next, reusable, upgraded: false })
+}
+
+/// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.
+async fn relay(
+    stage: Stage<'_>,
+    answer: &Answer,
+    mut by: Answering<'_, '_>,
+    inlet: Inlet<'_>,
+    cuts: &Cuts<'_>,
+    record: &mut Record,
+) -> (Next, bool) {
+    let may_keep = stage.plan.keep_alive && by.pump.is_complete() && !stage.shard.retiring();
+    let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
+    let sent = answer.relay(stage.plan, &mut by, inlet, keep, record).await;
+    let Answering { reply, pump, .. } = by;
     let body_whole = pump.is_complete();
     if !body_whole {
         cuts.upstream.cut();
-        leave(&mut reply, &cuts.client, sent.is_ok()).await;
+        leave(reply, &cuts.client, sent.is_ok()).await;
         pump.settle().await;
     }
-    record.request_bytes = request_bytes.get();
-    drop(pump);
-    let next = ended(stage, &mut reply, record, sent, keep && body_whole);
+    let next = ended(stage, reply, record, sent, keep && body_whole);
     let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
-    let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
-    Ok(Carried { next, reusable, upgraded: false })
+    (next, whole)
 }
 
 /// Ends one direction each from within the task.

@@ -91,6 +91,14 @@ impl Client<'_> {
         }
     }
 
+    /// What the stream is to become.
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Client::Http1(_) => None,
+            Client::Http2(client) => client.protocol,
+        }
+    }
+
     /// How its connection is seen from outside, if that says something about it.
     pub fn lookout(&self) -> Option<Rc<Lookout>> {
         match self {

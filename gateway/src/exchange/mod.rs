@@ -27,6 +27,7 @@ mod client;
 mod connection;
 mod cut;
 mod downstream;
+mod duplex;
 mod expiry;
 mod failure;
 mod finish;

@@ -20,6 +20,7 @@ mod correlation_id;
 mod cors;
 #[cfg(test)]
 pub mod fixture;
+mod grpc_web;
 pub mod identity;
 mod in_flight_limit;
 mod ip_restriction;
