@@ -14,9 +14,10 @@ use portcullis_config::Diagnostic;
 use serde_json::{Value, json};
 
 use super::cli::Format;
-use super::client;
+use super::interfaces::Network;
 use super::reload::{Load, Loaded};
 use super::status::{ReloadReport, Tally};
+use super::{advice, client, gateway};
 use crate::id::Generation;
 use crate::kernel;
 use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Registry};
@@ -56,7 +57,11 @@ pub(super) fn compile_findings(config: Arc<portcullis_config::Config>) -> Vec<Di
         ticketer: &Ticketer::off(),
     };
     match snapshot::compile(config, &cx) {
-        Ok((_, warnings)) => warnings,
+        Ok((snapshot, mut warnings)) => {
+            let targets = gateway::targets(&snapshot);
+            warnings.extend(advice::of_config(&snapshot.config, &targets, &Network::read()));
+            warnings
+        }
         Err(errors) => errors,
     }
 }

@@ -51,6 +51,8 @@ pub struct ListenerStatus {
     pub name: String,
     pub address: String,
     pub tls: bool,
+    /// How new connections find their shard: `core` or `hash`.
+    pub steering: &'static str,
 }
 
 /// One thread that carries traffic.

@@ -56,6 +56,10 @@ impl Plane for FakePlane {
         Ok(())
     }
 
+    fn refreshed(&self, ok: bool, generation: Generation) {
+        self.script.borrow_mut().calls.push(format!("refreshed {ok} {generation}"));
+    }
+
     fn beat(&mut self) {}
 
     fn is_running(&self) -> bool {
@@ -80,6 +84,20 @@ impl Plane for FakePlane {
 
     fn reloaded(&self, ok: bool, generation: Generation, _at: u64) {
         self.script.borrow_mut().calls.push(format!("reloaded {ok} {generation}"));
+    }
+
+    fn answer(&mut self, _: ledger::Ask) {}
+
+    fn hand_over(&self) -> std::io::Result<Handover> {
+        Ok(Handover::default())
+    }
+
+    fn take_over(&mut self, handover: Handover) {
+        self.script.borrow_mut().calls.push(format!("take over {}", handover.listeners.len()));
+    }
+
+    fn leave(&mut self) {
+        self.script.borrow_mut().calls.push("leave".into());
     }
 
     fn status(&self) -> PlaneStatus {
@@ -123,6 +141,7 @@ impl Scene {
         let plane = FakePlane { script: script.clone(), panic_in_compiler: panic_in_compiler.clone() };
         let seen = script.clone();
         let inputs = Inputs {
+            upgrade: false,
             config_path: folder.path().join("gateway.yaml"),
             load: loader(folder.path().join("gateway.yaml")),
             begin: Box::new(move |_, outboxes: Vec<Outbox>| {
@@ -141,7 +160,7 @@ impl Scene {
         };
         let exit = tokio::task::spawn_local(async move {
             let ending = running.control.serve(receiver).await;
-            end(running.control, running.socket, ending).await
+            end(running.control, running.sockets, ending).await
         });
         Self { folder, script, panic_in_compiler, events, exit }
     }
