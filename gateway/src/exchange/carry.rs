@@ -23,7 +23,7 @@ use super::receive::{self, Halts};
 use super::relay::RelayError;
 use super::shard::Shard;
 use super::transfer::{Sink, Source, Stream, transfer};
-use super::{Next, forward, plugins, refuse, tunnel};
+use super::{Next, forward, plugins, refuse, tunnel, whole};
 use crate::http::Known;
 use crate::http::ResponseHead;
 use crate::http::grpc::Wire;
@@ -109,7 +109,19 @@ pub async fn carry(
     }
 
     // 7 relay
-    let answer = Answer::new(plan, response, framing);
+    let mut answer = Answer::new(plan, response, framing);
+    if answer.has_body() && plugins::wants_response_body(stage.local, plan.chain, cx, response) {
+        // Boxed: exchanges whose bodies pass by need no room for it.
+        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
+        match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
+            Ok(body) => answer.replace_body(body),
+            Err(failure) => {
+                let failure = give_up(failure, &cuts, pump).await;
+                let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
+                return Err(Failure { body_touched, ..failure });
+            }
+        }
+    }
     let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.retiring();
     let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
     let by = Answering {
