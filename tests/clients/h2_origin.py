@@ -3,7 +3,8 @@
 Usage: h2_origin.py. Prints its port, then a line for each request: its connection's number, method and path.
 
 The path says what it does: /trailers, /empty, /interim, /refuse (the first time REFUSED_STREAM), /goaway (the first time
-GOAWAY below the stream), /reset (INTERNAL_ERROR), /cut (DATA, then INTERNAL_ERROR), /large; any other path is told of.
+GOAWAY below the stream), /reset (INTERNAL_ERROR), /cut (DATA, then INTERNAL_ERROR), /silent (nothing),
+/large; any other path is told of.
 """
 
 import json
@@ -80,6 +81,8 @@ class Connection:
         path = dict(request["fields"])[":path"]
         method = dict(request["fields"])[":method"]
         head = [(":status", "200"), ("x-origin", "h2")]
+        if path == "/silent":
+            return
         if path == "/trailers":
             self.h2.send_headers(stream, head)
             self.h2.send_data(stream, b"with trailers")

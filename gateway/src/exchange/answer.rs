@@ -6,9 +6,9 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 
+use super::carry::Cuts;
 use super::channel::Inlet;
 use super::client::Reply;
-use super::cut::Cut;
 use super::finish::Record;
 use super::plan::Plan;
 use super::pump::Pump;
@@ -36,10 +36,7 @@ pub struct Answering<'a, 'p> {
     pub response: &'a mut ResponseHead,
     pub out: &'a mut Vec<u8>,
     pub pump: &'a mut Pump<'p>,
-    /// Ends sending to the client.
-    pub cut_reply: &'a Cut<'a>,
-    /// Ends receiving from the target.
-    pub cut_upstream: &'a Cut<'a>,
+    pub cuts: &'a Cuts<'a>,
     pub halts: &'a Halts,
 }
 
@@ -75,8 +72,8 @@ impl Answer {
         keep: bool,
         record: &mut Record,
     ) -> Result<(), RelayError> {
-        let Answering { reply, response, out, pump, cut_reply, cut_upstream, halts } = by;
-        let (cut_reply, cut_upstream) = (*cut_reply, *cut_upstream);
+        let Answering { reply, response, out, pump, cuts, halts } = by;
+        let cuts = *cuts;
         let payload = Cell::new(0);
         let (sink, head_bytes) = self.begin(plan, reply, response, out, keep, halts)?;
         record.head_bytes = head_bytes;
@@ -89,10 +86,10 @@ impl Answer {
         let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
         let expired = pump.expiry();
         let give_up = || {
-            cut_upstream.cut();
+            cuts.upstream.cut();
             // Who breaks off his request may still want the answer; who has no time left does not.
             if expired.passed().is_some() {
-                cut_reply.cut();
+                cuts.reply.cut();
             }
         };
         let sent = pump.beside(relaying, give_up, || {}).await;

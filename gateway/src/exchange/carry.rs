@@ -67,11 +67,7 @@ pub async fn carry(
     }
     let halts = Halts::default();
     let request_bytes = Cell::new(0);
-    let cuts = Cuts {
-        client: client.cut(&halts.client),
-        reply: client.cut_reply(&halts.reply),
-        upstream: channel.cut(&halts.upstream),
-    };
+    let cuts = Cuts::of(client, channel, &halts);
     let limit = channel.limit(&halts.begun);
     let mut decoder = plan.request_decoder(client)?;
     let Downstream { out, upstream_out, request, response, .. } = down;
@@ -94,13 +90,10 @@ pub async fn carry(
         Ok(framing) => framing,
         Err(failure) => {
             let failure = give_up(failure, &cuts, pump).await;
-            let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
-            let failure = expiry.passed().map_or(failure, Failure::expired);
-            return Err(Failure { body_touched: body_touched || failure.body_touched, ..failure });
+            return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
         }
     };
-    record.upstream_status = response.status();
-    record.status = response.status();
+    (record.upstream_status, record.status) = (response.status(), response.status());
 
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
@@ -120,22 +113,12 @@ pub async fn carry(
             Ok(body) => answer.replace_body(body),
             Err(failure) => {
                 let failure = give_up(failure, &cuts, pump).await;
-                let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
-                let failure = expiry.passed().map_or(failure, Failure::expired);
-                return Err(Failure { body_touched: body_touched || failure.body_touched, ..failure });
+                return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
             }
         }
     }
-    let by = Answering {
-        reply: &mut reply,
-        response,
-        out,
-        pump: &mut pump,
-        cut_reply: &cuts.reply,
-        cut_upstream: &cuts.upstream,
-        halts: &halts,
-    };
-    let (next, whole) = relay(stage, &mut answer, by, inlet, &cuts, record).await;
+    let by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
+    let (next, whole) = relay(stage, &mut answer, by, inlet, record).await;
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
@@ -148,13 +131,12 @@ async fn relay(
     answer: &mut Answer,
     mut by: Answering<'_, '_>,
     inlet: Inlet<'_>,
-    cuts: &Cuts<'_>,
     record: &mut Record,
 ) -> (Next, bool) {
     let may_keep = stage.plan.keep_alive && by.pump.is_complete() && !stage.shard.retiring();
     let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
     let sent = answer.relay(stage.plan, &mut by, inlet, keep, record).await;
-    let Answering { reply, pump, .. } = by;
+    let Answering { reply, pump, cuts, .. } = by;
     let body_whole = pump.is_complete();
     if !body_whole {
         cuts.upstream.cut();
@@ -167,12 +149,22 @@ async fn relay(
 }
 
 /// Ends one direction each from within the task.
-struct Cuts<'a> {
+pub struct Cuts<'a> {
     /// What the client sends.
     client: Cut<'a>,
     /// What the client is sent.
-    reply: Cut<'a>,
-    upstream: Cut<'a>,
+    pub reply: Cut<'a>,
+    pub upstream: Cut<'a>,
+}
+
+impl<'a> Cuts<'a> {
+    fn of(client: &Client<'_>, channel: &Channel, halts: &'a Halts) -> Self {
+        Self {
+            client: client.cut(&halts.client),
+            reply: client.cut_reply(&halts.reply),
+            upstream: channel.cut(&halts.upstream),
+        }
+    }
 }
 
 /// The two directions of the client: where the body comes from, unless there is none to wait for, and where the answer goes.
@@ -232,7 +224,7 @@ async fn give_up(failure: Failure, cuts: &Cuts<'_>, mut pump: Pump<'_>) -> Failu
         cuts.client.cut_after(SETTLE);
         pump.settle().await;
     }
-    failure
+    pump.expiry().passed().map_or(failure, Failure::expired)
 }
 
 /// Whether some of the request body was taken from the client and is gone.

@@ -68,6 +68,11 @@ impl Failure {
         }
     }
 
+    /// Adds whether some of the request body was taken from the client and is gone.
+    pub fn touching(self, body: bool) -> Self {
+        Self { body_touched: self.body_touched || body, ..self }
+    }
+
     /// Adds what the body's own way says: a client that broke off explains an upstream that did.
     pub fn with_body(self, body: Option<&Result<(), RelayError>>) -> Self {
         match body {

@@ -61,6 +61,9 @@ pub struct Plan<'a> {
     least: LeastRate,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
+    /// How the body comes from the client.
+    received: BodyFraming,
+    /// How it goes to a connection.
     framing: BodyFraming,
     /// Bytes of the body when all of it is in the receive buffer: it can be sent with the head, and again.
     pub in_hand: Option<usize>,
@@ -106,6 +109,7 @@ impl<'a> Plan<'a> {
             },
             snapshot,
             local_service: local.service(service),
+            received: admitted.framing,
             framing: admitted.framing,
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
@@ -199,7 +203,7 @@ impl<'a> Plan<'a> {
             return Ok(None);
         }
         let limits = BodyLimits { payload: self.body_limit };
-        BodyDecoder::request(self.framing, limits).map(Some).map_err(Failure::client)
+        BodyDecoder::request(self.received, limits).map(Some).map_err(Failure::client)
     }
 
     /// The body that is in hand, out of what was received.

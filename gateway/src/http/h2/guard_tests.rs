@@ -1,3 +1,5 @@
+//! Tests of the guard, frame by frame.
+
 use super::super::frames::HEADER_LEN;
 use super::*;
 
