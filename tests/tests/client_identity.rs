@@ -210,6 +210,8 @@ fn the_rest_of_a_proxy_header_is_checked() {
     };
     let authority = [&[2, 0, 4][..], b"shop"].concat();
     assert_eq!(told(header(&authority, 1, 0x11)).as_deref(), Some("192.0.2.7"));
+    let line = gateway.logged(|line| line["client"] == "192.0.2.7");
+    assert_eq!(line["proxy_authority"], "shop", "{line}");
     assert_eq!(told(header(&authority, 0, 0x11)).as_deref(), Some("127.0.0.1"), "LOCAL");
     assert_eq!(told(header(&[2, 0, 9], 1, 0x11)), None, "a cut TLV");
     assert_eq!(told(header(&[3, 0, 4, 1, 2, 3, 4], 1, 0x11)), None, "a checksum that does not fit");

@@ -141,11 +141,8 @@ fn a_stream_that_the_target_breaks_off_is_an_error() {
     let Some((_origin, gateway)) = pair() else { return };
     get(&gateway, "POST /reset HTTP/1.1\r\nContent-Length: 0").expect(502);
     let told = frames(&gateway, "get", &["/cut"]);
-    assert_eq!(
-        (&told["status"], &told["reset"], &told["ended"]),
-        (&json!(200), &json!(2), &json!(false)),
-        "{told}"
-    );
+    // What was queued before the reset may be lost with it.
+    assert_eq!((&told["reset"], &told["ended"]), (&json!(2), &json!(false)), "{told}");
     let line = gateway.logged(|line| line["path"] == "/cut");
     assert_eq!(line["reason"], "upstream_truncated", "{line}");
     get(&gateway, "GET /after HTTP/1.1").expect(200);

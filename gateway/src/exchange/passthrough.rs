@@ -341,6 +341,7 @@ impl Passed<'_> {
             user_agent: None,
             headers: &[],
             tls: Some("passthrough"),
+            hop: log::Hop::default(),
             http: "",
             generation: snapshot.generation.0,
             shard: self.shard.id.0,

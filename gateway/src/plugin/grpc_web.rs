@@ -28,7 +28,7 @@ static SECTION: Section = Section::new(
             Kind::Text(&text::ANY),
             "Value of Access-Control-Allow-Origin in the answers to calls of gRPC-Web.",
         )
-        .default("\"*\""),
+        .default("*"),
         Key::new("pass_stripped_path", Kind::Bool, "In Kong, for services that are described by `proto`.")
             .reserved(),
         Key::new("proto", Kind::Text(&text::ANY), "In Kong, a description for translating JSON.").reserved(),
