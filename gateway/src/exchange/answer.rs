@@ -26,6 +26,8 @@ pub struct Answer {
     pub framings: Framings,
     /// The wire that its body is put on for a client of gRPC-Web.
     web: Option<Wire>,
+    /// The body, where plugins have seen it whole.
+    whole: Option<Bytes>,
 }
 
 /// What takes part in passing a response on.
@@ -50,12 +52,23 @@ impl Answer {
             // Trailers come behind whatever length was announced.
             framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
         }
-        Self { framings, web }
+        Self { framings, web, whole: None }
+    }
+
+    /// Whether there is a body that plugins may see.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framings.read, BodyFraming::None) && self.web.is_none()
+    }
+
+    /// Passes these bytes on as the body; what was received is read already.
+    pub fn replace_body(&mut self, body: Vec<u8>) {
+        self.framings.relayed = BodyFraming::Length(body.len() as u64);
+        self.whole = Some(body.into());
     }
 
     /// Sends the head and relays the body.
     pub async fn relay(
-        &self,
+        &mut self,
         plan: &Plan<'_>,
         by: &mut Answering<'_, '_>,
         inlet: Inlet<'_>,
@@ -69,6 +82,7 @@ impl Answer {
         record.head_bytes = head_bytes;
         let mut decoder = BodyDecoder::response(self.framings.read);
         let source = match inlet {
+            _ if self.whole.is_some() => Source::Whole(self.whole.take().unwrap_or_default()),
             Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),
             inlet => inlet.body(&mut decoder, &halts.upstream),
         };
@@ -126,7 +140,8 @@ impl Answer {
         }
     }
 
-    fn leg(&self, plan: &Plan<'_>) -> Leg {
+    /// How the body travels.
+    pub fn leg(&self, plan: &Plan<'_>) -> Leg {
         let chunked = self.framings.relayed == BodyFraming::Chunked && plan.version != Version::Http2;
         Leg {
             coding: if chunked { Coding::Chunked } else { Coding::Identity },

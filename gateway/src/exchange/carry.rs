@@ -24,7 +24,7 @@ use super::receive::{self, Halts};
 use super::relay::RelayError;
 use super::shard::Shard;
 use super::transfer::{Sink, Source, Stream, transfer};
-use super::{Next, forward, plugins, refuse, tunnel};
+use super::{Next, forward, plugins, refuse, tunnel, whole};
 use crate::http::Known;
 use crate::http::ResponseHead;
 use crate::http::grpc::Wire;
@@ -112,7 +112,20 @@ pub async fn carry(
     }
 
     // 7 relay
-    let answer = Answer::new(plan, response, framing);
+    let mut answer = Answer::new(plan, response, framing);
+    if answer.has_body() && plugins::wants_response_body(stage.local, plan.chain, cx, response) {
+        // Boxed: exchanges whose bodies pass by need no room for it.
+        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
+        match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
+            Ok(body) => answer.replace_body(body),
+            Err(failure) => {
+                let failure = give_up(failure, &cuts, pump).await;
+                let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
+                let failure = expiry.passed().map_or(failure, Failure::expired);
+                return Err(Failure { body_touched: body_touched || failure.body_touched, ..failure });
+            }
+        }
+    }
     let by = Answering {
         reply: &mut reply,
         response,
@@ -122,7 +135,7 @@ pub async fn carry(
         cut_upstream: &cuts.upstream,
         halts: &halts,
     };
-    let (next, whole) = relay(stage, &answer, by, inlet, &cuts, record).await;
+    let (next, whole) = relay(stage, &mut answer, by, inlet, &cuts, record).await;
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
@@ -132,7 +145,7 @@ pub async fn carry(
 /// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.
 async fn relay(
     stage: Stage<'_>,
-    answer: &Answer,
+    answer: &mut Answer,
     mut by: Answering<'_, '_>,
     inlet: Inlet<'_>,
     cuts: &Cuts<'_>,

@@ -125,6 +125,14 @@ impl Channel {
 }
 
 impl<'a> Inlet<'a> {
+    /// The same for a while.
+    pub fn reborrow(&mut self) -> Inlet<'_> {
+        match self {
+            Self::Http1(intake) => Inlet::Http1(intake),
+            Self::Http2 { stream, kept } => Inlet::Http2 { stream, kept: *kept },
+        }
+    }
+
     /// The body, once the head was received.
     pub fn body(self, decoder: &'a mut BodyDecoder, halt: &'a Cell<bool>) -> Source<'a> {
         match self {

@@ -107,6 +107,14 @@ impl Client<'_> {
         }
     }
 
+    /// Puts a body in hand that takes the place of the one received.
+    pub fn put_back(&mut self, body: Vec<u8>) {
+        match self {
+            Client::Http1(client) => client.intake.put_back(&body),
+            Client::Http2(client) => client.body.replace(body.into()),
+        }
+    }
+
     /// Gives a client that waits for it leave to send its body. False: it is gone.
     pub async fn send_continue(&mut self, out: &mut Vec<u8>) -> bool {
         match self {
@@ -270,6 +278,13 @@ impl StreamBody {
         }
         // Trailers, if there are any, are still to come; then this is not the end.
         self.whole = self.body.is_end() && !self.lost;
+    }
+
+    /// Takes these octets for the whole body: it was received to its end.
+    pub fn replace(&mut self, body: Bytes) {
+        self.kept_len = body.len();
+        self.kept = if body.is_empty() { Vec::new() } else { vec![body] };
+        (self.whole, self.lost) = (true, false);
     }
 
     /// Its length, if all of it is kept.

@@ -46,6 +46,7 @@ mod shard;
 mod streams;
 mod transfer;
 mod tunnel;
+mod whole;
 
 use std::rc::Rc;
 
@@ -53,6 +54,7 @@ use portcullis_abi::Reason;
 
 use crate::http::Known;
 use crate::http::grpc::Call;
+use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -63,6 +65,7 @@ use downstream::Downstream;
 use expiry::Expiry;
 use finish::{Record, finish};
 use plan::Plan;
+use whole::Taking;
 
 pub use connection::serve;
 pub use shard::{Cutters, OpenConnection, Parts, Shard};
@@ -145,7 +148,7 @@ async fn decide<'a>(
     let snapshot = &*local.snapshot;
     let listener = admit::greet(local, down, cx);
     // 2 admit
-    let admitted = admit::admit(shard, local, client, down, record)?;
+    let mut admitted = admit::admit(shard, local, client, down, record)?;
     (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
     // 3 route
     let (route, matched_len) = admit::route(local, listener, down, record.client)?;
@@ -157,7 +160,20 @@ async fn decide<'a>(
     cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);
     admit::charge(shard, local, down, chosen, &admitted, cx.now_ns)?;
     // 4 request plugins
-    plugins::on_request(shard, local, &chosen.chain, cx, &mut down.request).await?;
+    let mut taking = Taking {
+        client,
+        admitted: &mut admitted,
+        record,
+        route: chosen,
+        room: snapshot.config.limits.buffered_body,
+        least: LeastRate {
+            bytes_per_second: snapshot.config.limits.min_rate,
+            grace: snapshot.config.limits.min_rate_after,
+        },
+        body: None,
+    };
+    plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
+    taking.finish(cx, down);
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
     }

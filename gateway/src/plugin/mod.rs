@@ -35,6 +35,7 @@ pub mod registry;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod request_validator;
 mod response_transformer;
 mod security_headers;
 mod token_bucket;
