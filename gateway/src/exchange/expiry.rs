@@ -114,7 +114,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let stream = net::connect(address, Duration::from_secs(5)).await.unwrap();
             let client = listener.accept().unwrap().0;
-            let lookout = Rc::new(Lookout::new(stream.rx.deadline.cutter()));
+            let lookout = Rc::new(Lookout::new(stream.rx.deadline.cutter(), stream.tx.deadline.cutter()));
             let now_ns = clock::now_ns();
             let limit = total
                 .map(|total| Limit { at_ns: now_ns + total.as_nanos() as u64, reason: Reason::TotalTimeout });

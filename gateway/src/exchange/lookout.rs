@@ -14,6 +14,8 @@ use crate::net::deadline::{Cutter, HangUp};
 /// One downstream connection, as seen from outside its task.
 pub struct Lookout {
     cutter: Cutter,
+    /// Ends sending too.
+    both: Cutter,
     /// An exchange is under way.
     busy: Cell<bool>,
     /// It is carried: the client can be looked at.
@@ -25,10 +27,11 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// Of the connection whose receiving `cutter` ends.
-    pub fn new(cutter: Cutter) -> Self {
+    /// Of the connection whose receiving `cutter` ends, and `both` all of it.
+    pub fn new(cutter: Cutter, both: Cutter) -> Self {
         Self {
             cutter,
+            both,
             busy: Cell::new(false),
             carried: Cell::new(false),
             finished: Cell::new(false),
@@ -71,6 +74,10 @@ impl Lookout {
     /// Looks at the client of an exchange that is carried. `half_closed`: one that has finished sending is served.
     pub fn look(&self, half_closed: bool) {
         if !self.carried.get() || self.left.get() {
+            return;
+        }
+        // What we have cut ourselves ends by itself, and knows why better.
+        if self.cutter.is_cut() || self.both.is_cut() {
             return;
         }
         let left = match self.cutter.hang_up() {

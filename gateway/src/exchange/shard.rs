@@ -251,7 +251,7 @@ impl Shard {
         }
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
-        let lookout = Rc::new(Lookout::new(cutters.receiving.clone()));
+        let lookout = Rc::new(Lookout::new(cutters.receiving.clone(), cutters.both.clone()));
         let visible = Visible { source, cutters, lookout: lookout.clone(), streams: None };
         self.open.borrow_mut().insert(number, visible);
         self.metrics.connections_active.inc();

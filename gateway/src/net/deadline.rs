@@ -171,7 +171,12 @@ impl Cutter {
         self.0.at.set(NEVER);
     }
 
-    /// Whether the other side has ended the connection, or its half of it.
+    /// Whether the direction was shut down by us, for whatever reason.
+    pub fn is_cut(&self) -> bool {
+        self.0.end.get() != End::NotYet
+    }
+
+    /// Whether the connection has ended, or the other side's half of it. What we have shut down looks ended too.
     pub fn hang_up(&self) -> HangUp {
         let fd = self.0.fd.get();
         if fd < 0 {

@@ -7,13 +7,7 @@
 
 #[path = "../../../gateway/src/http/mod.rs"]
 pub mod http;
-/// The part of HTTP/2 that is ours and does no I/O.
-pub mod h2 {
-    #[path = "../../../../gateway/src/http/h2/frames.rs"]
-    pub mod frames;
-    #[path = "../../../../gateway/src/http/h2/guard.rs"]
-    pub mod guard;
-}
+pub mod h2;
 #[path = "../../../ebpf/src/parse.rs"]
 pub mod packet;
 
