@@ -49,7 +49,7 @@ fn a_client_that_waits_for_leave_gets_it() {
 
 #[test]
 fn too_large_and_malformed_requests_are_refused_and_others_streamed() {
-    let origin = Origin::start(Echo::default());
+    let origin = canned("Content-Type: text/plain\r\n", "fine");
     let gateway = start(&origin);
     let post =
         |kind: &str, body: String| Request::post("/", body).header("Content-Type", kind).send(gateway.addr());
@@ -60,6 +60,7 @@ fn too_large_and_malformed_requests_are_refused_and_others_streamed() {
     let gzip = Request::post("/", "x").header(JSON.0, JSON.1).header("Content-Encoding", "gzip");
     gzip.send(gateway.addr()).expect(415);
     assert_eq!(origin.requests(), 1, "what is refused never gets there");
+    assert_eq!(origin.last().body.bytes.len(), large().len());
 }
 
 fn canned(fields: &'static str, body: &'static str) -> Origin {
