@@ -4,9 +4,11 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
-use portcullis_abi::{Config, ListenerKey, PortTable, Protocol, Reason, Set, set_index};
+use portcullis_abi::{
+    Config, GOOD_HITS, GoodHit, GoodKey, ListenerKey, PortTable, Protocol, Reason, RuleWord, Set, set_index,
+};
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -15,7 +17,19 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static BUCKETS: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32, 0);
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32 + 1, 0);
+
+#[map]
+pub static DROPS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+#[map]
+pub static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32, 0);
+
+#[map]
+pub static RETRIES: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static KNOWN_GOOD: LruHashMap<GoodKey, GoodHit> = LruHashMap::with_max_entries(GOOD_HITS, 0);
 
 #[map]
 static PORTS: Array<PortTable> = Array::with_max_entries(2, 0);
@@ -58,14 +72,14 @@ pub fn is_listener(key: &ListenerKey) -> bool {
     unsafe { LISTENERS.get(key) }.is_some()
 }
 
-/// The rule of the longest prefix that holds this IPv4 source, as a number; 0 without one.
+/// The rule of the longest prefix that holds this IPv4 source; none is 0, which does nothing.
 #[inline(always)]
-pub fn rule_v4(source: u32) -> u32 {
-    RULES_V4.get(Key::new(32, source)).map_or(0, |rule| *rule)
+pub fn rule_v4(source: u32) -> RuleWord {
+    RuleWord(RULES_V4.get(Key::new(32, source)).map_or(0, |rule| *rule))
 }
 
 /// The same for IPv6.
 #[inline(always)]
-pub fn rule_v6(source: [u32; 4]) -> u32 {
-    RULES_V6.get(Key::new(128, source)).map_or(0, |rule| *rule)
+pub fn rule_v6(source: [u32; 4]) -> RuleWord {
+    RuleWord(RULES_V6.get(Key::new(128, source)).map_or(0, |rule| *rule))
 }
