@@ -5,7 +5,8 @@
 //! connections of unknown sources come here.
 
 use portcullis_abi::{
-    Charge, Config, KERNEL_TRIES, Rate, Reason, Word, aggregate_key, charge_within, find_or_take_within, is_v4,
+    Charge, Config, KERNEL_TRIES, Rate, Reason, Word, aggregate_key, charge_within, find_or_take_within,
+    is_v4,
 };
 
 use crate::maps::{RETRIES, set_of};
@@ -48,7 +49,9 @@ pub fn charge(key: u64, flow: u32, config: &Config, now: u64) -> u32 {
     let charge =
         charge_within::<_, KERNEL_TRIES>(&config.shared.unknown_tat, now, unknown, unknown.interval_ns);
     match charge {
-        Some(Charge::Limited { .. }) => over | if has_come_again(key, flow, config, now) { RETRIED } else { UNKNOWN },
+        Some(Charge::Limited { .. }) => {
+            over | if has_come_again(key, flow, config, now) { RETRIED } else { UNKNOWN }
+        }
         _ => over,
     }
 }

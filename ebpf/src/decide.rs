@@ -6,9 +6,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portcullis_abi::{
-    Charge, Config, KERNEL_TRIES, ListenerKey, Protocol, Rate, Reason, Rule, RuleWord, Way, Word, bans, bans_for,
-    charge_within, establishes, find, find_or_take_within, flag, is_known_good, is_promoted, key_v4,
-    key_v6_halves, port_bit, rule_bit, rule_key,
+    Charge, Config, KERNEL_TRIES, ListenerKey, Protocol, Rate, Reason, Rule, RuleWord, Way, Word, bans,
+    bans_for, charge_within, establishes, find, find_or_take_within, flag, is_known_good, is_promoted,
+    key_v4, key_v6_halves, port_bit, rule_bit, rule_key,
 };
 
 use crate::coarse;
@@ -304,8 +304,7 @@ fn is_over_rule(key: u64, opens: bool, rule: u32, config: &Config, now: u64) -> 
     let rule = &config.rules[rule as usize & 0x3f];
     let Some(set) = set_of(key, config) else { return 0 };
     let Some(way) = find_or_take_within(set, key, now) else { return 0 };
-    let packets =
-        Rate { interval_ns: rule.packet_interval_ns.read(), burst_ns: rule.packet_burst_ns.read() };
+    let packets = Rate { interval_ns: rule.packet_interval_ns.read(), burst_ns: rule.packet_burst_ns.read() };
     let packet = charge_within::<_, KERNEL_TRIES>(&way.packet_tat, now, packets, packets.interval_ns);
     if let Some(Charge::Limited { .. }) = packet {
         return 1;

@@ -191,7 +191,11 @@ fn last_end(word: u64, now: u64) -> Option<u64> {
             let age = (now >> UNIT_SHIFT).wrapping_sub(unit) & 0xff;
             // A mark that ended long ago may be more than one turn of the byte old.
             let stale = now.saturating_sub(word & !LOW_BITS) >> UNIT_SHIFT >= UNITS_KEPT;
-            if unit == 0 || stale || age >= UNITS_KEPT { None } else { Some(now - (age << UNIT_SHIFT).min(now)) }
+            if unit == 0 || stale || age >= UNITS_KEPT {
+                None
+            } else {
+                Some(now - (age << UNIT_SHIFT).min(now))
+            }
         }
     }
 }

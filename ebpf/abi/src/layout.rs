@@ -191,7 +191,8 @@ impl Config {
 }
 
 const _: () = assert!(size_of::<SharedBuckets>() == 128 && size_of::<LimitRule>() == 64);
-const _: () = assert!(core::mem::offset_of!(Config, shared) == 256 && core::mem::offset_of!(Config, rules) == 384);
+const _: () =
+    assert!(core::mem::offset_of!(Config, shared) == 256 && core::mem::offset_of!(Config, rules) == 384);
 const _: () = assert!(size_of::<Config>() == 384 + 64 * RULES + PORT_CLASSES * PREFIX_CLASSES);
 const _: () = assert!(Reason::FIRST_SHADOW - Reason::FIRST_DROP <= 64, "a drop is a bit");
 
