@@ -153,6 +153,7 @@ pub fn health_changed(upstream: &UpstreamSpec, target: &TargetSpec, change: heal
             tracing::warn!(upstream, target, "target fails, but too many are ejected already");
         }
         health::Change::Restored => tracing::info!(upstream, target, "target is healthy again"),
+        health::Change::ProbedDown => tracing::warn!(upstream, target, "target is down, say its probes"),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::metrics::ShardMetrics;
 use crate::net::clock;
 use crate::net::deadline::Cutter;
 use crate::snapshot::{Local, PoolTable, Snapshot};
+use crate::upstream::probe::Watch;
 
 /// What a shard's tasks share.
 pub struct Shard {
@@ -35,6 +36,10 @@ pub struct Shard {
     wall_clock: Arc<WallClock>,
     local: RefCell<Rc<Local>>,
     pools: RefCell<PoolTable>,
+    /// Probing of the upstreams that fall to this shard.
+    watches: RefCell<Vec<Watch>>,
+    /// Shards of the process.
+    shards: u32,
     log: RefCell<Option<ShardLog>>,
     draining: Cell<bool>,
     /// Downstream connections of the whole process, for the limits on them.
@@ -62,6 +67,8 @@ pub struct Parts {
     pub snapshot: Arc<Snapshot>,
     pub outbox: Option<Outbox>,
     pub connections: Arc<Connections>,
+    /// Shards of the process.
+    pub shards: u32,
 }
 
 impl Shard {
@@ -72,7 +79,7 @@ impl Shard {
         let log = parts.outbox.map(|outbox| ShardLog::new(parts.snapshot.log_format(), outbox));
         let local = Local::install(parts.snapshot, None, parts.id, &mut pools);
         let seed = random_secret();
-        Rc::new(Self {
+        let shard = Rc::new(Self {
             id: parts.id,
             metrics: parts.metrics,
             table: parts.table,
@@ -80,6 +87,8 @@ impl Shard {
             wall_clock: parts.wall_clock,
             local: RefCell::new(Rc::new(local)),
             pools: RefCell::new(pools),
+            watches: RefCell::default(),
+            shards: parts.shards,
             log: RefCell::new(log),
             draining: Cell::new(false),
             connections: parts.connections,
@@ -90,12 +99,36 @@ impl Shard {
             tunnels_end: Cell::new(false),
             date: Cell::new(([0; DATE_LEN], 0)),
             ids: Cell::new([seed.a, seed.b]),
-        })
+        });
+        shard.watch();
+        shard
+    }
+
+    /// Has each upstream that is probed watched by one shard: the one whose turn its place in the list is. What did not
+    /// change goes on; dropping the rest ends it.
+    fn watch(&self) {
+        let local = self.local();
+        let mut before = self.watches.take();
+        let mine =
+            (0..).zip(&local.snapshot.upstreams).filter(|(index, _)| index % self.shards.max(1) == self.id.0);
+        let watches = mine.filter_map(|(_, spec)| {
+            if spec.probe.is_none() {
+                spec.health.forget_probes();
+            }
+            match before.iter().position(|watch| watch.is_of(spec)) {
+                Some(known) => Some(before.swap_remove(known)),
+                None => Watch::start(spec, |spec, target, change| {
+                    super::finish::health_changed(spec, &spec.targets[target.index()], change);
+                }),
+            }
+        });
+        *self.watches.borrow_mut() = watches.collect();
     }
 
     /// Lets what is in flight be the last.
     pub fn begin_drain(&self) {
         self.draining.set(true);
+        self.watches.borrow_mut().clear();
     }
 
     /// Whether no connection is open.
@@ -239,6 +272,7 @@ impl Shard {
             log.set_format(local.snapshot.log_format());
         }
         *self.local.borrow_mut() = Rc::new(local);
+        self.watch();
         self.metrics.generation.set(generation);
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Owns the tables of bucket words in user space ([`Table`]), the keys under which things are limited
 //! ([`limit_key`], [`source_key`]), fixed windows as Kong counts them ([`WindowLimiter`]), the shared
-//! bucket of a source as the proxy uses it ([`SourceLimiter`]) and sets of prefixes ([`CidrSet`]).
+//! bucket of a source as the proxy uses it ([`SourceLimiter`]), sets of prefixes ([`CidrSet`]) and the least
+//! rate of a sender ([`Pace`]).
 //! The bucket arithmetic itself is `portcullis_abi`'s, the same source that the XDP program runs. It
 //! never reads a clock, does no I/O, and allocates nothing once a limiter is compiled.
 //!
@@ -20,6 +21,7 @@ mod cidr;
 mod clock;
 mod connections;
 mod key;
+mod pace;
 mod source;
 mod table;
 mod window;
@@ -29,6 +31,7 @@ pub use cidr::CidrSet;
 pub use clock::WallClock;
 pub use connections::Connections;
 pub use key::{LimiterId, limit_key, random_secret, source_key};
+pub use pace::{LeastRate, Pace};
 pub use source::{Admission, Behaviour, Costs, Enforcement, SourceLimiter, SourceSettings};
 pub use table::{Table, TableError, Word};
 pub use window::{Decision, WindowError, WindowLimiter, WindowState};

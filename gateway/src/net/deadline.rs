@@ -9,6 +9,10 @@
 //! request does several times, is one store: the wheel looks at the entry when its old slot comes round and files
 //! it anew. Only moving it to before the slot it is filed in costs an insertion, so an entry is filed at most
 //! about once per its shortest limit, whatever the request rate.
+//!
+//! A send may pend for long although its receiver reads: the kernel asks for more only once a third of a send buffer of
+//! megabytes is free. So a limit on sending ([`Deadline::arm_send`]) is given more time for as long as the receiver
+//! acknowledges at the least rate that is asked of it; that is looked up when half of the time has gone, and never before.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
@@ -34,6 +38,32 @@ pub enum Cut {
     Both,
 }
 
+/// How long a send may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendLimit {
+    /// Longest time without progress.
+    pub pause: Duration,
+    /// Bytes a second that count as progress; 0: no progress counts but the end of the send.
+    pub rate: u32,
+}
+
+impl SendLimit {
+    /// A limit on the whole send, however fast it goes.
+    pub const fn whole(pause: Duration) -> Self {
+        Self { pause, rate: 0 }
+    }
+}
+
+/// How a limit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    NotYet,
+    /// The time was over.
+    Passed,
+    /// A [`Cutter`] was used.
+    Cut,
+}
+
 struct Entry {
     fd: Cell<RawFd>,
     cut: Cut,
@@ -41,7 +71,15 @@ struct Entry {
     at: Cell<u64>,
     /// The earliest slot the entry is filed in; NEVER when in none.
     filed: Cell<u64>,
-    expired: Cell<bool>,
+    end: Cell<End>,
+    /// Bytes given to the kernel so far.
+    sent: Cell<u64>,
+    /// Of a limit on sending: ticks from one look at its progress to the next; else 0.
+    stage: Cell<u64>,
+    /// Bytes that must be acknowledged in a stage.
+    least: Cell<u64>,
+    /// Bytes acknowledged at the last look; NEVER before the first.
+    acknowledged: Cell<u64>,
 }
 
 /// The time limit of one direction of one socket. Dropping it releases the socket from the wheel.
@@ -54,13 +92,34 @@ impl Deadline {
             cut,
             at: Cell::new(NEVER),
             filed: Cell::new(NEVER),
-            expired: Cell::new(false),
+            end: Cell::new(End::NotYet),
+            sent: Cell::new(0),
+            stage: Cell::new(0),
+            least: Cell::new(0),
+            acknowledged: Cell::new(NEVER),
         }))
     }
 
     /// Sets the limit to `after` from now, replacing the one before. Rounded up to the next tick.
     pub fn arm(&self, after: Duration) {
         arm(&self.0, after);
+    }
+
+    /// Sets a limit on a send that begins now, replacing the limit before.
+    pub fn arm_send(&self, limit: SendLimit) {
+        if limit.rate == 0 {
+            return self.arm(limit.pause);
+        }
+        let stage = limit.pause / 2;
+        arm(&self.0, stage);
+        self.0.stage.set((stage.as_nanos() as u64).div_ceil(TICK_NS).max(1));
+        self.0.least.set((u64::from(limit.rate) * stage.as_millis() as u64 / 1000).max(1));
+    }
+
+    /// Notes that the kernel has taken bytes to be sent.
+    #[inline]
+    pub(super) fn note_sent(&self, bytes: usize) {
+        self.0.sent.set(self.0.sent.get() + bytes as u64);
     }
 
     /// No limit until armed again.
@@ -70,7 +129,12 @@ impl Deadline {
 
     /// Whether the limit has passed and the socket was shut down for it.
     pub fn expired(&self) -> bool {
-        self.0.expired.get()
+        self.0.end.get() != End::NotYet
+    }
+
+    /// Whether it was time that expired, and not a [`Cutter`] that was used.
+    pub fn passed(&self) -> bool {
+        self.0.end.get() == End::Passed
     }
 
     /// A handle that shuts the direction down at once, as if the limit had passed.
@@ -86,7 +150,8 @@ pub struct Cutter(Rc<Entry>);
 impl Cutter {
     /// Shuts down at once, as if the limit had passed; nothing when the socket is gone.
     pub fn cut(&self) {
-        if !self.0.expired.replace(true) {
+        if self.0.end.get() == End::NotYet {
+            self.0.end.set(End::Cut);
             shut_down(&self.0);
         }
     }
@@ -102,10 +167,35 @@ fn arm(entry: &Rc<Entry>, after: Duration) {
     WHEEL.with(|wheel| {
         let at = wheel.tick.get() + ticks;
         entry.at.set(at);
+        entry.stage.set(0);
+        entry.acknowledged.set(NEVER);
         if at < entry.filed.get() {
             wheel.file(entry);
         }
     });
+}
+
+/// Whether a send that is at its limit has gone on well enough since the last look, and gets another stage.
+fn goes_on(entry: &Entry, tick: u64) -> bool {
+    let stage = entry.stage.get();
+    if stage == 0 {
+        return false;
+    }
+    let acknowledged = entry.sent.get().saturating_sub(unacknowledged(entry.fd.get()));
+    let before = entry.acknowledged.replace(acknowledged);
+    let goes_on = before == NEVER || acknowledged.saturating_sub(before) >= entry.least.get();
+    if goes_on {
+        entry.at.set(tick + stage);
+    }
+    goes_on
+}
+
+/// Bytes in the send queue of a socket that its receiver has not acknowledged.
+fn unacknowledged(fd: RawFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `fd` is open, see `shut_down`; the call writes one int to where it is told.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { bytes.max(0) as u64 } else { 0 }
 }
 
 impl Drop for Deadline {
@@ -173,11 +263,13 @@ impl Wheel {
         if entry.fd.get() < 0 || entry.at.get() == NEVER {
             return;
         }
-        if entry.at.get() > tick {
+        if entry.at.get() > tick || goes_on(&entry, tick) {
             self.file(&entry);
         } else {
             entry.at.set(NEVER);
-            entry.expired.set(true);
+            if entry.end.get() == End::NotYet {
+                entry.end.set(End::Passed);
+            }
             shut_down(&entry);
         }
     }
@@ -256,6 +348,47 @@ mod tests {
         limit.arm(TICK * 2);
         ticks(4);
         assert!(limit.expired());
+    }
+
+    #[test]
+    fn a_send_goes_on_while_its_receiver_reads_fast_enough() {
+        let (a, mut b) = pair();
+        a.set_nonblocking(true).unwrap();
+        let limit = Deadline::new(a.as_raw_fd(), Cut::Both);
+        let fill = || {
+            while let Ok(n) = std::io::Write::write(&mut &a, &[0; 65536]) {
+                limit.note_sent(n);
+            }
+        };
+        fill();
+        limit.arm_send(SendLimit { pause: TICK * 20, rate: 1024 });
+        let mut piece = vec![0; 4 << 20];
+        for _ in 0..5 {
+            ticks(11);
+            assert!(!limit.expired(), "cut while its receiver reads");
+            // Until the kernel says so to the sender: the window opens in steps.
+            while unacknowledged(a.as_raw_fd()) as usize > 64 * 1024 && b.read(&mut piece).unwrap() > 0 {}
+            fill();
+        }
+        ticks(11);
+        assert!(!limit.expired(), "what was read since the last look counts");
+        ticks(11);
+        assert!(limit.expired() && limit.passed());
+    }
+
+    #[test]
+    fn a_send_that_nobody_reads_is_cut_when_its_time_is_over() {
+        let (a, _b) = pair();
+        a.set_nonblocking(true).unwrap();
+        let limit = Deadline::new(a.as_raw_fd(), Cut::Both);
+        while let Ok(n) = std::io::Write::write(&mut &a, &[0; 65536]) {
+            limit.note_sent(n);
+        }
+        limit.arm_send(SendLimit { pause: TICK * 20, rate: 1024 });
+        ticks(15);
+        assert!(!limit.expired());
+        ticks(8);
+        assert!(limit.passed());
     }
 
     #[test]

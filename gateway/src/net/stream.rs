@@ -112,7 +112,10 @@ impl Tx {
             *buffer = slice.into_inner();
             match result? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => done += n,
+                n => {
+                    self.deadline.note_sent(n);
+                    done += n;
+                }
             }
         }
         Ok(())

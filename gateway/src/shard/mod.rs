@@ -110,6 +110,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             outbox: outboxes.next(),
             own: sender.try_clone().map_err(failed)?,
             connections: connections.clone(),
+            shards: start.cores.len() as u32,
         };
         let thread = std::thread::Builder::new()
             .name(format!("shard-{number}"))
@@ -209,6 +210,8 @@ struct Seed {
     /// Into its own mailbox.
     own: MailSender<Order>,
     connections: Arc<Connections>,
+    /// How many there are in all.
+    shards: u32,
 }
 
 fn run(seed: Seed, receiver: MailReceiver<Order>) {
@@ -237,6 +240,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
         snapshot: seed.snapshot,
         outbox: seed.outbox,
         connections: seed.connections,
+        shards: seed.shards,
     });
     net::spawn(async { deadline::turn_wheel().await });
     net::spawn(keep_house(shard.clone()));

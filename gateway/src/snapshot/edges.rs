@@ -126,7 +126,11 @@ fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u
     authorities.chain(identity).map(text).collect()
 }
 
-fn build_client(config: &Config, settings: &config::UpstreamTls) -> Result<tls::ClientConfig, tls::TlsError> {
+/// TLS towards targets by these settings.
+pub fn build_client(
+    config: &Config,
+    settings: &config::UpstreamTls,
+) -> Result<tls::ClientConfig, tls::TlsError> {
     let verify = if !settings.verify {
         Verify::Off
     } else if settings.ca_certificates.is_empty() {

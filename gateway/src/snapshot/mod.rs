@@ -13,6 +13,7 @@ mod compile;
 mod edges;
 mod local;
 mod plugins;
+mod probes;
 mod times;
 mod upstreams;
 

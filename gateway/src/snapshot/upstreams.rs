@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostics};
 
-use super::Snapshot;
 use super::compile::resolve;
+use super::{Snapshot, probes};
 use crate::id::UpstreamId;
 use crate::upstream::balance::{Algorithm, Ring, TargetIndex, WhenAllDown};
 use crate::upstream::health::{Group, Policy, Statuses};
@@ -28,7 +28,8 @@ pub fn compile(config: &Config, previous: Option<&Snapshot>, found: &Diagnostics
                 .map(|t| target(&t.address, t.weight, None, &t.origin, found))
                 .collect();
             warn_of_what_is_not_done(upstream, found);
-            let spec = build(config, &upstream.name, targets, Some(upstream), previous);
+            let mut spec = build(config, &upstream.name, targets, Some(upstream), previous);
+            spec.probe = probes::compile(config, upstream, found);
             keep_if_same(spec, previous)
         })
         .collect()
@@ -39,12 +40,6 @@ fn warn_of_what_is_not_done(upstream: &config::Upstream, found: &Diagnostics) {
     let origin = &upstream.origin;
     let warn =
         |key: &str, what: &str| found.warning(origin.span, format!("{}.{key}", origin.path), what.to_owned());
-    if upstream.healthchecks.active.is_on() {
-        warn(
-            "healthchecks.active",
-            "accepted, not acted on yet: no probes are sent; passive checks do count",
-        );
-    }
     if matches!(upstream.hash_on, config::HashKey::UriCapture(_)) {
         warn("hash_on", "`uri_capture` is not acted on yet: `hash_fallback` is used");
     }
@@ -147,11 +142,14 @@ fn build(
         health,
         health_policy: upstream.map_or_else(Policy::default, |u| policy(&u.healthchecks.passive)),
         retry_budget_percent: config.limits.retry_budget_percent.into(),
+        probe: None,
     }
 }
 
 fn policy(passive: &config::PassiveCheck) -> Policy {
     let small = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
+    // Kong's: only a probe lets the target in again. A day's end does too, lest a mistake last for ever.
+    let until_probed = passive.eject_for.is_zero();
     Policy {
         failures: 0,
         tcp_failures: small(passive.unhealthy.tcp_failures),
@@ -159,11 +157,15 @@ fn policy(passive: &config::PassiveCheck) -> Policy {
         http_failures: small(passive.unhealthy.http_failures),
         successes: small(passive.healthy.successes),
         statuses: Statuses::new(&passive.healthy.http_statuses, &passive.unhealthy.http_statuses),
-        ejection_ns: u64::try_from(passive.eject_for.as_nanos()).unwrap_or(u64::MAX),
-        ejection_max_ns: EJECTION_MAX_NS,
+        ejection_ns: if until_probed { u64::MAX } else { nanoseconds(passive.eject_for) },
+        ejection_max_ns: if until_probed { u64::MAX } else { EJECTION_MAX_NS },
         ejected_max_percent: passive.max_ejected_percent,
         trial_ns: TRIAL_NS,
     }
+}
+
+fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The same on every node, so that equal rings choose equal targets.

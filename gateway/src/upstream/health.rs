@@ -106,6 +106,8 @@ pub enum Change {
     Kept,
     /// Healthy again.
     Restored,
+    /// Taken out by probes.
+    ProbedDown,
 }
 
 /// Phase of a target.
@@ -291,24 +293,34 @@ impl Group {
         }
     }
 
-    /// A probe's verdict. Coming up after being down also ends an ejection, as in Kong.
+    /// The verdict of probes. Up ends an ejection too, as in Kong: ask for it only when enough probes in a row since the
+    /// ejection went well.
     pub fn set_probed(&self, target: TargetIndex, now: u64, up: bool) -> Change {
         let Some(record) = self.record(target) else { return Change::None };
         let was_down = record.probed_down.swap(!up, Ordering::Relaxed);
-        if !up || !was_down {
-            return Change::None;
+        match (up, was_down) {
+            (false, false) => return Change::ProbedDown,
+            (false, true) => return Change::None,
+            (true, _) => {}
         }
         let mut word = Word(record.word.load(Ordering::Relaxed));
+        let mut restored = was_down;
         while word.phase() != Phase::Healthy {
             match record.swap(word, word.restored(ticks(now))) {
                 Ok(()) => {
                     self.ejected.fetch_sub(1, Ordering::Relaxed);
+                    restored = true;
                     break;
                 }
                 Err(current) => word = current,
             }
         }
-        Change::Restored
+        if restored { Change::Restored } else { Change::None }
+    }
+
+    /// Nobody probes any more: what probes said last must not stay for ever.
+    pub fn forget_probes(&self) {
+        self.records.iter().for_each(|record| record.probed_down.store(false, Ordering::Relaxed));
     }
 
     /// What is known of a target; `None` past the end.

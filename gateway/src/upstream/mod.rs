@@ -5,11 +5,12 @@
 //! **Invariant.** Health and addresses are shared and immutable or atomic; balancers, budgets and pools belong to one
 //! shard.
 //!
-//! Read next: `balance`, `health`, `retry` (pure), then `pool`.
+//! Read next: `balance`, `health`, `retry` (pure), then `pool` and `probe`.
 
 pub mod balance;
 pub mod health;
 mod pool;
+pub mod probe;
 pub mod retry;
 
 use std::cell::{Cell, RefCell};
@@ -39,6 +40,8 @@ pub struct UpstreamSpec {
     pub health_policy: health::Policy,
     /// Retries as a share of requests, in percent.
     pub retry_budget_percent: u32,
+    /// `None` where nothing probes.
+    pub probe: Option<probe::ProbeSpec>,
 }
 
 /// One target.
@@ -70,7 +73,7 @@ impl UpstreamSpec {
     pub fn is_same(&self, other: &Self) -> bool {
         let facts = |spec: &Self| {
             format!(
-                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {:?}",
                 spec.targets,
                 spec.algorithm,
                 spec.hash_on,
@@ -78,7 +81,8 @@ impl UpstreamSpec {
                 spec.host_header,
                 spec.health_policy,
                 spec.threshold_percent,
-                spec.retry_budget_percent
+                spec.retry_budget_percent,
+                spec.probe.as_ref().map(|probe| &probe.fingerprint)
             )
         };
         facts(self) == facts(other)

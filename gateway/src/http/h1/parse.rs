@@ -196,8 +196,21 @@ const fn refuse(reason: Reason) -> Refusal {
 fn adopt_all(head: &mut Head, text: &[u8], fields: &[Header<'_>]) {
     for field in fields {
         let name = field.name.as_bytes();
-        head.adopt(Known::of(name), span(text, name), span(text, field.value));
+        let known = Known::of(name);
+        if known == Known::Other && name.contains(&b'_') && poses_as_framing(name) {
+            continue;
+        }
+        head.adopt(known, span(text, name), span(text, field.value));
     }
+}
+
+/// Whether a name with underscores says where the body ends to a program that reads `_` as `-`.
+#[cold]
+fn poses_as_framing(name: &[u8]) -> bool {
+    [Known::ContentLength, Known::TransferEncoding].into_iter().any(|known| {
+        let dashed = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
+        dashed.eq(known.as_str().bytes().map(|byte| byte.to_ascii_lowercase()))
+    })
 }
 
 /// Length of the empty lines before a request, at most two of which are skipped: some clients send

@@ -224,16 +224,17 @@ fn no_more_than_half_is_ejected() {
 #[test]
 fn probes_rule_over_traffic() {
     let (group, policy) = (Group::new(2), policy());
+    assert_eq!(group.set_probed(T0, 0, false), Change::ProbedDown);
     assert_eq!(group.set_probed(T0, 0, false), Change::None);
     assert!(!group.available(T0, 0));
     assert_eq!(group.admit(T0, 0, &policy), Admission::Refused);
     assert_eq!(group.set_probed(T0, 0, true), Change::Restored);
     assert_eq!(group.set_probed(T0, 0, true), Change::None);
     assert!(group.available(T0, 0));
-    // Up and still up does not end an ejection, up after down does.
+    // Up ends an ejection, whether probes had taken the target out or not.
     eject(&group, T0, 0, &policy);
-    assert_eq!(group.set_probed(T0, 0, true), Change::None);
-    assert_eq!(phase(&group, T0), Phase::Ejected);
+    assert_eq!(group.set_probed(T0, 0, true), Change::Restored);
+    eject(&group, T0, 0, &policy);
     group.set_probed(T0, 0, false);
     assert_eq!(group.set_probed(T0, 0, true), Change::Restored);
     assert_eq!((phase(&group, T0), group.ejected()), (Phase::Healthy, 0));

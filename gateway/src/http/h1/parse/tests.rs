@@ -420,3 +420,13 @@ fn responses_in_pieces() {
     assert_eq!(parsed, Ok(Parsed::Complete { head_len: text.len() - 2 }));
     assert_eq!(head.head.get_known(Known::ContentLength), Some(&b"2"[..]));
 }
+
+#[test]
+fn a_response_keeps_underscores_unless_they_pose_as_framing() {
+    let text = b"HTTP/1.1 200 OK\r\nX_A: 1\r\ncontent_LENGTH: 3\r\nTransfer_Encoding: chunked\r\nContent-Length: 0\r\n\r\n";
+    let limits = HeadLimits { allow_underscores: true, ..HeadLimits::default() };
+    let mut head = ResponseHead::new();
+    parse_response(text, &limits, &mut head).unwrap();
+    let names: Vec<_> = head.head.iter().map(|(_, name, _)| utf8(name)).collect();
+    assert_eq!(names, ["X_A", "Content-Length"]);
+}
