@@ -4,12 +4,9 @@
 //! established mark is also charged to its /24 or /48 and to one bucket of all unknown sources. Out of line: only new
 //! connections of unknown sources come here.
 
-use portcullis_abi::{
-    Charge, Config, KERNEL_TRIES, Rate, Reason, Word, aggregate_key, charge_within, find_or_take_within,
-    is_v4,
-};
+use portcullis_abi::{Config, Rate, Reason, Word, aggregate_key, is_v4};
 
-use crate::maps::{RETRIES, set_of};
+use crate::maps::{self, LIMITED, RETRIES, set_of, way_or_take};
 
 /// The network is over its limit.
 pub const NET: u32 = 1;
@@ -46,23 +43,18 @@ pub fn charge(key: u64, flow: u32, config: &Config, now: u64) -> u32 {
     if unknown.is_unlimited() {
         return over;
     }
-    let charge =
-        charge_within::<_, KERNEL_TRIES>(&config.shared.unknown_tat, now, unknown, unknown.interval_ns);
-    match charge {
-        Some(Charge::Limited { .. }) => {
-            over | if has_come_again(key, flow, config, now) { RETRIED } else { UNKNOWN }
-        }
-        _ => over,
+    if maps::charge(&config.shared.unknown_tat, now, unknown, unknown.interval_ns, config) != LIMITED {
+        return over;
     }
+    over | if has_come_again(key, flow, config, now) { RETRIED } else { UNKNOWN }
 }
 
 #[inline(always)]
 fn is_limited_by_net(key: u64, config: &Config, now: u64, net: Rate) -> bool {
     let key = aggregate_key(key);
     let Some(set) = set_of(key, config) else { return false };
-    let Some(way) = find_or_take_within(set, key, now) else { return false };
-    let charge = charge_within::<_, KERNEL_TRIES>(&way.request_tat, now, net, net.interval_ns);
-    matches!(charge, Some(Charge::Limited { .. }))
+    let Some(way) = way_or_take(set, key, config, now) else { return false };
+    maps::charge(&way.request_tat, now, net, net.interval_ns, config) == LIMITED
 }
 
 /// Real hosts send a SYN that was not answered again; whoever makes up sources does not send each of them twice, in a

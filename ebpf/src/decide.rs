@@ -6,14 +6,16 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portcullis_abi::{
-    Charge, Config, KERNEL_TRIES, ListenerKey, Protocol, Rate, Reason, Rule, RuleWord, Way, Word, bans,
-    bans_for, charge_within, establishes, find, find_or_take_within, flag, is_known_good, is_promoted,
-    key_v4, key_v6_halves, port_bit, rule_bit, rule_key,
+    Config, ListenerKey, Protocol, Rate, Reason, Rule, RuleWord, Way, Word, bans, bans_for, establishes,
+    flag, is_known_good, is_promoted, key_v4, key_v6_halves, port_bit, rule_bit, rule_key,
 };
 
 use crate::coarse;
 use crate::count::count;
-use crate::maps::{config, is_listener, port_bits, rule_v4, rule_v6, set_of};
+use crate::maps::{
+    self, CONTENDED, LIMITED, config, is_listener, port_bits, rule_v4, rule_v6, set_of, unknown, way_of,
+    way_or_take,
+};
 use crate::parse::{Cursor, Kind, Network, Packet};
 use crate::{reset, sample};
 
@@ -22,12 +24,13 @@ use crate::{reset, sample};
 pub fn decide(ctx: &XdpContext) -> u32 {
     let Some(config) = config() else { return xdp_action::XDP_PASS };
     let flags = config.flags.read();
-    let mut course = Course { config, now: 0, shadow: 0, reset: false };
+    let zero = config.zero.read() as u32;
+    let mut course = Course { config, now: 0, shadow: zero, reset: 0 };
     let reason = reason(ctx, &mut course, flags);
 
-    let mut index = reason as u32;
-    let drops = reason.drops_packet();
-    if !drops && course.shadow != 0 {
+    // The verifier walks what follows once for each index that it knows, so it is not told.
+    let mut index = (reason as u32).wrapping_add(config.zero.read() as u32);
+    if index < Reason::FIRST_DROP as u32 && course.shadow != 0 {
         index = course.shadow;
     }
     count(index);
@@ -36,11 +39,10 @@ pub fn decide(ctx: &XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     }
     sample::take(ctx.ctx, config, index, course.now);
-    match (drops, course.reset) {
-        (false, _) => xdp_action::XDP_PASS,
-        (true, false) => xdp_action::XDP_DROP,
-        (true, true) => reset::answer(ctx.ctx, config, course.now),
+    if index >= Reason::FIRST_SHADOW as u32 {
+        return xdp_action::XDP_PASS;
     }
+    if course.reset == 0 { xdp_action::XDP_DROP } else { reset::answer(ctx.ctx, config, course.now) }
 }
 
 /// What is known on the way to the verdict.
@@ -49,8 +51,8 @@ struct Course<'a> {
     now: u64,
     /// Index of the shadow of the first reason to drop that is only counted; 0 for none.
     shadow: u32,
-    /// Whether TCP is to be told.
-    reset: bool,
+    /// Not 0 if TCP is to be told.
+    reset: u64,
 }
 
 impl Course<'_> {
@@ -59,12 +61,13 @@ impl Course<'_> {
     #[inline(always)]
     fn refuses(&mut self, reason: Reason, bits: u32) -> bool {
         if bits & rule_bit::SHADOW != 0 || self.config.shadow.read() & reason.drop_bit() != 0 {
-            if self.shadow == 0 {
-                self.shadow = reason as u32 + Reason::SHADOW_OFFSET as u32;
+            if unknown(self.shadow.into(), self.config) as u32 == 0 {
+                let index = reason as u32 + Reason::SHADOW_OFFSET as u32;
+                self.shadow = index.wrapping_add(self.config.zero.read() as u32);
             }
             return false;
         }
-        self.reset = bits & rule_bit::RESET != 0 || self.config.reset.read() & reason.drop_bit() != 0;
+        self.reset = u64::from(bits & rule_bit::RESET) | self.config.reset.read() & reason.drop_bit();
         true
     }
 
@@ -72,7 +75,7 @@ impl Course<'_> {
     #[inline(always)]
     fn refuses_source(&mut self, reason: Reason, bits: u32, number: u32, key: u64, block: u64) -> bool {
         let refuses = self.refuses(reason, bits);
-        if is_known_good(block, self.now) {
+        if is_known_good(unknown(block, self.config), unknown(self.now, self.config)) {
             sample::known_good(key, reason as u32, number, self.now & !1 | u64::from(refuses));
         }
         refuses
@@ -120,7 +123,8 @@ fn judge<F: Family>(packet: &Packet<F::Address>, course: &mut Course<'_>, flags:
     let config = course.config;
     course.now = now(flags);
     let dead_after = config.dead_after_ns.read();
-    if dead_after != 0 && course.now.saturating_sub(config.heartbeat_ns.read()) > dead_after {
+    if dead_after != 0 && unknown(course.now, config).saturating_sub(config.heartbeat_ns.read()) > dead_after
+    {
         return Reason::DeadGateway;
     }
 
@@ -155,8 +159,9 @@ fn judge<F: Family>(packet: &Packet<F::Address>, course: &mut Course<'_>, flags:
     }
 
     // 5. What the source has used up.
-    let rule = rule_of(config, port_class, rule);
-    charge(key, packet.kind, packet.flow, rule, course)
+    let rule = unknown(rule_of(config, port_class, rule).into(), config) as u32;
+    let (key, flow) = (unknown(key, config), unknown(packet.flow.into(), config) as u32);
+    charge(key, packet.kind, flow, rule, course)
 }
 
 /// The number of the rule that takes the place of the general limits; 0 for none.
@@ -172,7 +177,7 @@ fn rule_of(config: &Config, port_class: u32, rule: RuleWord) -> u32 {
 
 #[inline(always)]
 fn block_of(key: u64, config: &Config) -> u64 {
-    set_of(key, config).and_then(|set| find(set, key)).map_or(0, |way| way.block.read())
+    set_of(key, config).and_then(|set| way_of(set, key, config)).map_or(0, |way| way.block.read())
 }
 
 /// Ban, coarse limits of the unknown, packet bucket, new-connection bucket, bucket of the rule.
@@ -185,28 +190,30 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
     };
     let (config, now) = (course.config, course.now);
     let Some(set) = set_of(key, config) else { return passes };
-    let mut way = find(set, key);
+    let mut way = way_of(set, key, config);
     let block = way.map_or(0, |way| way.block.read());
-    if bans(block, now) {
+    if bans(unknown(block, config), unknown(now, config)) {
         // An operator's ban is an order, not a guess that has to prove itself first.
         let ordered = bans_for(block, Reason::SourceBanned);
         if course.refuses_source(Reason::DropBanned, 0, 0, key, block) || ordered {
-            course.shadow = 0;
             return Reason::DropBanned;
         }
     }
 
     let opens = kind == Kind::Opens;
-    let promoted = is_promoted(block, now, config.promoted_above_ns.read());
+    let promoted = is_promoted(unknown(block, config), unknown(now, config), config.promoted_above_ns.read());
     let mut packets = config_packets(config, promoted);
     let mut connections = if opens { config_connections(config, promoted) } else { Cost::FREE };
-    if rule != 0 {
+    if unknown(rule.into(), config) != 0 {
         replace(&mut packets, &mut connections, rule, config);
     }
 
     // Whoever is over a limit of its own uses up nothing of what the unknown have in common; and whoever has no way yet
     // takes one only after that, so that made-up sources do not crowd the table.
-    if opens && !establishes(block, now) && !way.is_some_and(|way| connections.is_over(way, now)) {
+    if opens
+        && !establishes(unknown(block, config), unknown(now, config))
+        && !way.is_some_and(|way| connections.is_over(way, unknown(now, config)))
+    {
         let over = coarse::charge(key, flow, config, now);
         if over & coarse::NET != 0 && course.refuses(Reason::DropAggregateRate, 0) {
             return Reason::DropAggregateRate;
@@ -221,31 +228,29 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
 
     // Without a limit to charge, a source needs no way of its own.
     if way.is_none() && !(packets.rate.is_unlimited() && connections.rate.is_unlimited()) {
-        way = find_or_take_within(set, key, now);
+        way = way_or_take(set, key, config, now);
         if way.is_none() {
             passes = Reason::PassContended;
         }
     }
     if let Some(way) = way {
-        let packet = charge_within::<_, KERNEL_TRIES>(&way.packet_tat, now, packets.rate, packets.cost_ns);
-        if let Some(Charge::Limited { .. }) = packet
-            && course.refuses_source(Reason::DropPacketRate, 0, 0, key, block)
-        {
+        let packet = maps::charge(&way.packet_tat, now, packets.rate, packets.cost_ns, config);
+        if packet == CONTENDED {
+            passes = Reason::PassContended;
+        }
+        if packet == LIMITED && course.refuses_source(Reason::DropPacketRate, 0, 0, key, block) {
             return Reason::DropPacketRate;
         }
-        let connection =
-            charge_within::<_, KERNEL_TRIES>(&way.request_tat, now, connections.rate, connections.cost_ns);
-        if let Some(Charge::Limited { .. }) = connection
-            && course.refuses_source(Reason::DropConnectionRate, 0, 0, key, block)
-        {
-            return Reason::DropConnectionRate;
-        }
-        if packet.is_none() || connection.is_none() {
+        let connection = maps::charge(&way.request_tat, now, connections.rate, connections.cost_ns, config);
+        if connection == CONTENDED {
             passes = Reason::PassContended;
+        }
+        if connection == LIMITED && course.refuses_source(Reason::DropConnectionRate, 0, 0, key, block) {
+            return Reason::DropConnectionRate;
         }
     }
 
-    if rule != 0 && is_over_rule(key, opens, rule, config, now) != 0 {
+    if unknown(rule.into(), config) != 0 && is_over_rule(key, opens, rule, config, now) != 0 {
         let bits = config.rules[rule as usize & 0x3f].bits.read() as u32;
         if course.refuses_source(Reason::DropRuleRate, bits, rule, key, block) {
             return Reason::DropRuleRate;
@@ -303,10 +308,9 @@ fn is_over_rule(key: u64, opens: bool, rule: u32, config: &Config, now: u64) -> 
     let key = rule_key(key, rule, &config.secret);
     let rule = &config.rules[rule as usize & 0x3f];
     let Some(set) = set_of(key, config) else { return 0 };
-    let Some(way) = find_or_take_within(set, key, now) else { return 0 };
+    let Some(way) = way_or_take(set, key, config, now) else { return 0 };
     let packets = Rate { interval_ns: rule.packet_interval_ns.read(), burst_ns: rule.packet_burst_ns.read() };
-    let packet = charge_within::<_, KERNEL_TRIES>(&way.packet_tat, now, packets, packets.interval_ns);
-    if let Some(Charge::Limited { .. }) = packet {
+    if maps::charge(&way.packet_tat, now, packets, packets.interval_ns, config) == LIMITED {
         return 1;
     }
     if !opens {
@@ -314,9 +318,7 @@ fn is_over_rule(key: u64, opens: bool, rule: u32, config: &Config, now: u64) -> 
     }
     let connections =
         Rate { interval_ns: rule.connection_interval_ns.read(), burst_ns: rule.connection_burst_ns.read() };
-    let connection =
-        charge_within::<_, KERNEL_TRIES>(&way.request_tat, now, connections, connections.interval_ns);
-    matches!(connection, Some(Charge::Limited { .. })).into()
+    (maps::charge(&way.request_tat, now, connections, connections.interval_ns, config) == LIMITED).into()
 }
 
 /// Not 0 if a packet is for a listener: then with the bits of its port, whose class the rules go by.

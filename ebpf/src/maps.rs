@@ -6,8 +6,11 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
+use core::sync::atomic::AtomicU64;
+
 use portcullis_abi::{
-    Config, GOOD_HITS, GoodHit, GoodKey, ListenerKey, PortTable, Protocol, Reason, RuleWord, Set, set_index,
+    Charge, Config, GOOD_HITS, GoodHit, GoodKey, KERNEL_TRIES, ListenerKey, PortTable, Protocol, Rate,
+    Reason, RuleWord, Set, WAYS, Way, Word, charge_within, find_or_take_within, set_index,
 };
 
 #[map]
@@ -56,6 +59,68 @@ pub fn set_of(key: u64, config: &Config) -> Option<&'static Set> {
     let index = set_index(key, &config.secret, config.sets as usize);
     // SAFETY: as above; every word of a set is atomic.
     unsafe { BUCKETS.get_ptr(index as u32).map(|set| &*set) }
+}
+
+/// The way of `key`, if its set holds it. The verifier walks what follows once for each way that it can tell apart, so it
+/// is told an index that it does not know.
+#[inline(always)]
+pub fn way_of<'a>(set: &'a Set, key: u64, config: &Config) -> Option<&'a Way> {
+    let index = 'found: {
+        for (i, way) in set.ways.iter().enumerate() {
+            if way.key.read() == key {
+                break 'found i;
+            }
+        }
+        return None;
+    };
+    Some(unknown_way(set, index, config))
+}
+
+#[inline(always)]
+fn unknown_way<'a>(set: &'a Set, index: usize, config: &Config) -> &'a Way {
+    &set.ways[index.wrapping_add(config.zero.read() as usize) % WAYS]
+}
+
+/// As [`way_of`], taking one if there is none; `None` if another CPU took it first.
+#[inline(always)]
+pub fn way_or_take<'a>(set: &'a Set, key: u64, config: &Config, now: u64) -> Option<&'a Way> {
+    let index = taken(set, key, unknown(now, config)) as usize;
+    if index == WAYS { None } else { Some(unknown_way(set, index, config)) }
+}
+
+/// An index, not a reference: the verifier forgets nothing about where a pointer points.
+#[inline(never)]
+fn taken(set: &Set, key: u64, now: u64) -> u64 {
+    let first = set.ways.as_ptr() as u64;
+    match find_or_take_within(set, key, now) {
+        Some(way) => ((&raw const *way) as u64).wrapping_sub(first) / size_of::<Way>() as u64,
+        None => WAYS as u64,
+    }
+}
+
+/// A number that the verifier knows nothing about. It follows each path with what it has learned of every number that is
+/// still in use, so a comparison in one place multiplies the paths of all that comes after, unless it was made on a
+/// number of its own.
+#[inline(always)]
+pub fn unknown(number: u64, config: &Config) -> u64 {
+    number.wrapping_add(config.zero.read())
+}
+
+/// The outcome of [`charge`].
+pub const CONFORMING: u32 = 0;
+/// Over the limit.
+pub const LIMITED: u32 = 1;
+/// Lost to other CPUs, uncharged.
+pub const CONTENDED: u32 = 2;
+
+/// Charges a word in the kernel's form.
+#[inline(always)]
+pub fn charge(word: &AtomicU64, now: u64, rate: Rate, cost_ns: u64, config: &Config) -> u32 {
+    match charge_within::<_, KERNEL_TRIES>(word, unknown(now, config), rate, cost_ns) {
+        Some(Charge::Conforming { .. }) => CONFORMING,
+        Some(Charge::Limited { .. }) => LIMITED,
+        None => CONTENDED,
+    }
 }
 
 /// `port_bit`s of one port.

@@ -33,18 +33,16 @@ pub fn take(ctx: *mut xdp_md, config: &Config, index: u32, now: u64) -> u32 {
         (&raw mut (*event).interface).write((*ctx).ingress_ifindex);
         (&raw mut (*event).length).write((end - data) as u32);
         (&raw mut (*event).reason).write(index);
-        let mut captured = 0;
+        let whole = if end - data < SAMPLE_BYTES { (end - data) & !7 } else { SAMPLE_BYTES };
+        (&raw mut (*event).captured).write(whole as u32);
+        // The first word that does not fit ends it: one way out, so that the verifier has one way to follow.
         for i in 0..SAMPLE_BYTES / 8 {
             let at = data + i * 8;
-            let word = if at + 8 <= end {
-                captured = (i as u32 + 1) * 8;
-                (at as *const u64).read_volatile()
-            } else {
-                0
-            };
-            (&raw mut (*event).data).cast::<u64>().add(i).write_volatile(word);
+            if at + 8 > end {
+                break;
+            }
+            (&raw mut (*event).data).cast::<u64>().add(i).write_volatile((at as *const u64).read_volatile());
         }
-        (&raw mut (*event).captured).write(captured);
     }
     // Whoever reads does so by the clock.
     entry.submit(BPF_RB_NO_WAKEUP.into());

@@ -130,8 +130,10 @@ pub struct Config {
     pub reset_burst_ns: AtomicU64,
     /// Slots of RETRIES less one; a power of two less one.
     pub retries_mask: AtomicU64,
+    /// Zero. The program adds it to numbers that its verifier had better not know: it follows each known value apart.
+    pub zero: AtomicU64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
     /// The bucket of all unknown sources, charged by the program; and that of the resets.
     pub shared: SharedBuckets,
     /// By rule number; 0 is no rule.

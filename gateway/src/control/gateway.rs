@@ -11,7 +11,7 @@
 //! closed again when a later step fails, so a failed reload leaves no address open.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -118,8 +118,7 @@ impl Gateway {
     }
 
     fn start(&mut self, snapshot: &Arc<Snapshot>) -> Result<Shards> {
-        let targets = targets(snapshot);
-        self.kernel.sync(&snapshot.config, &targets, clock::now_ns())?;
+        self.kernel.sync(snapshot, clock::now_ns())?;
         let shards = shard::start(shard::Start {
             driver: self.driver,
             cores: self.cores.clone(),
@@ -146,7 +145,7 @@ impl Gateway {
             shards.close(address)?;
         }
         if self.snapshot.is_some() {
-            self.kernel.sync(&snapshot.config, &targets(snapshot), clock::now_ns())?;
+            self.kernel.sync(snapshot, clock::now_ns())?;
         }
         Ok(())
     }
@@ -283,11 +282,6 @@ fn parse_list(list: &str) -> Vec<usize> {
 
 fn addresses(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
     snapshot.listeners.iter().map(|listener| listener.address).collect()
-}
-
-fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
-    let targets = snapshot.upstreams.iter().flat_map(|upstream| &upstream.targets);
-    targets.filter_map(|target| Some(target.address?.ip())).collect()
 }
 
 fn name(driver: Driver) -> &'static str {

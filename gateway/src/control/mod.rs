@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admin;
+mod blast;
 pub mod cli;
 mod client;
 mod commands;

@@ -22,6 +22,7 @@ mod logs;
 #[allow(unsafe_code, reason = "map memory shared with the kernel")]
 mod mmap;
 mod resolve;
+mod routes;
 mod rules;
 #[allow(unsafe_code, reason = "system calls that std does not wrap")]
 mod sys;
@@ -41,6 +42,7 @@ pub use facts::{Facts, Match};
 pub use limits::{Limits, Promotion};
 pub use listeners::Listener;
 pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
+pub use routes::default_gateways;
 
 /// The default place for pins.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/portcullis";

@@ -83,6 +83,9 @@ metrics! {
     LAST_RELOAD_TIME: Gauge "config_last_reload_timestamp_seconds" "When the last configuration was published or refused.";
 
     XDP_PACKETS: Counter "xdp_packets_total" "Packets seen by the XDP program, by reason of the verdict.";
+    XDP_RESETS: Counter "xdp_resets_total" "TCP resets that the XDP program has sent in answer to refused packets.";
+    XDP_TRIPPED: Gauge "xdp_tripped" "1 for a reason to drop that was switched to shadow to spare known-good sources.";
+    XDP_KNOWN_GOOD: Gauge "xdp_known_good_sources" "Sources that authenticated in the last hour and were dropped, or in shadow mode would have been, by reason.";
     XDP_MODE: Gauge "xdp_mode_info" "Always 1; the labels are the interface and the mode that it got: native, generic or off.";
 }
 

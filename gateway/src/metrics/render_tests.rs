@@ -117,6 +117,7 @@ fn every_name_is_written_and_nothing_else_is() {
     registry.render(&mut out);
     write_kernel_packets(&mut out, &[1; Reason::COUNT]);
     write_kernel_mode(&mut out, [("eth0", "native")]);
+    write_kernel_facts(&mut out, 7, Reason::DropBanned.drop_bit(), &[(Reason::DropBanned, 2, 1)]);
     // The health of targets is the control thread's to add.
     out.family(&names::TARGET_HEALTHY).sample(&[("upstream", "u"), ("target", "127.0.0.1:80")], 1);
     let families = strict::parse(&out.finish()).expect("valid text");
