@@ -155,7 +155,11 @@ const OURS: [(&str, Setup); 11] = [
         run.random_sources((1 << 20) - 1, 1)?;
         Ok((run, Entry::RandomSources, packet(PORT, ACK), XDP_PASS))
     }),
-    ("pass, multi-buffer program", || Ok((loaded(OPEN, OPEN)?, Entry::Frags, packet(PORT, ACK), XDP_PASS))),
+    ("pass, multi-buffer program", || {
+        let mut run = loaded(OPEN, OPEN)?;
+        run.also(Entry::Frags)?;
+        Ok((run, Entry::Frags, packet(PORT, ACK), XDP_PASS))
+    }),
 ];
 
 /// A limit that nothing reaches, and one that everything does.
