@@ -94,6 +94,7 @@ impl<'a> Builder<'a> {
             first_byte_timeout: fields.duration("read_timeout"),
             body_idle_timeout: fields.duration("read_timeout"),
             timeouts: super::runtime::own_timeouts(&fields.section("timeouts")),
+            request_trailers: fields.bool("request_trailers"),
             retries: fields.integer("retries"),
             enabled: fields.bool("enabled"),
             tls,

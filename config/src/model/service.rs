@@ -30,6 +30,8 @@ pub struct Service {
     pub body_idle_timeout: Duration,
     /// Bounds on time of its own, which count before the ones above.
     pub timeouts: OwnTimeouts,
+    /// Whether the targets are sent the trailer fields of requests.
+    pub request_trailers: bool,
     /// Further attempts after a failed one, 0 to 32767.
     pub retries: u32,
     /// A disabled service answers nothing; its routes are left out of the router.

@@ -58,6 +58,14 @@ const SERVICE_KEYS: &[Key] = &[
         Kind::Section(&OWN_TIMEOUTS),
         "Further bounds on time for this service. Not Kong's.",
     ),
+    Key::new(
+        "request_trailers",
+        Kind::Bool,
+        "Whether the targets are sent the trailer fields of chunked requests. Some servers take them for headers, so they are \
+         sent only where that is known to be right. Fields that say anything about framing, routing or credentials are never \
+         sent. Not Kong's.",
+    )
+    .default("false"),
     Key::new("enabled", Kind::Bool, "A disabled service takes its routes out of service too.")
         .default("true"),
     Key::new("tls_verify", Kind::Bool, "Whether the certificates of targets are verified.")

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `GET /metrics` | Prometheus text, version 0.0.4 | yes | yes |
 //! | `GET /status` | JSON | yes | yes |
-//! | `GET /status/ready` | 200 `ready`, 503 `draining` | yes | yes |
+//! | `GET /status/ready` | 200 `ready`, 503 `starting` or `draining` | yes | yes |
 //! | `GET /config` | the configuration in force, secrets masked | yes | 403 |
 //! | `POST /reload` | JSON, 200 or 422 | yes | 403 |
 //! | `GET`, `POST`, `DELETE /bans`, `GET /why`, `/top`, `/drops` | JSON, see [`super::operate`] | yes | 403 |
@@ -125,6 +125,7 @@ async fn status(State(events): State<Events>) -> Result<impl IntoResponse, Statu
 
 async fn ready(State(events): State<Events>) -> Result<impl IntoResponse, StatusCode> {
     Ok(match put(&events, Ask::Ready).await? {
+        Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Life::Serving => (StatusCode::OK, "ready\n"),
         Life::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     })

@@ -267,6 +267,17 @@ impl Plane for Gateway {
         }
     }
 
+    fn is_running(&self) -> bool {
+        self.shards.as_ref().is_some_and(Shards::are_running)
+    }
+
+    fn retire(&mut self) {
+        let retired = self.shards.as_ref().map(Shards::retire);
+        if let Some(Err(cause)) = retired {
+            tracing::error!(%cause, "not every shard tells its clients of the drain");
+        }
+    }
+
     fn drain(&mut self) {
         self.draining = true;
         self.sockets.clear();

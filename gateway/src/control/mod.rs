@@ -147,6 +147,7 @@ impl<P: Plane> Control<P> {
     fn start_drain(&mut self) {
         let timeouts = &self.config.timeouts;
         tracing::info!(delay_s = timeouts.drain_delay.as_secs(), "draining: no longer ready");
+        self.plane.retire();
         self.drain = Some(Drain::new(Instant::now(), timeouts.drain_delay, timeouts.drain));
         start::tick_every(DRAIN_TICK, self.events.clone());
     }
@@ -188,7 +189,11 @@ impl<P: Plane> Control<P> {
     }
 
     fn state(&self) -> State {
-        if self.drain.is_some() { State::Draining } else { State::Serving }
+        match &self.drain {
+            Some(_) => State::Draining,
+            None if self.plane.is_running() => State::Serving,
+            None => State::Starting,
+        }
     }
 
     fn status(&self) -> Status {

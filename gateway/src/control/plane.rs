@@ -40,6 +40,12 @@ pub trait Plane {
     /// Once a second: the sign of life that the kernel program waits for, health words, and what else is due.
     fn beat(&mut self);
 
+    /// Whether every shard has taken up its work.
+    fn is_running(&self) -> bool;
+
+    /// Answers say from now on that their connection ends; new ones are still accepted.
+    fn retire(&mut self);
+
     /// Stops accepting; shards end idle connections now and busy ones after their exchange.
     fn drain(&mut self);
 

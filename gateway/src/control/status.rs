@@ -30,6 +30,8 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// Some shard has not taken up its work yet.
+    Starting,
     Serving,
     Draining,
 }

@@ -26,6 +26,7 @@ struct Script {
     calls: Vec<String>,
     refuse_install: bool,
     has_connections: bool,
+    is_starting: bool,
     outboxes: usize,
 }
 
@@ -56,6 +57,14 @@ impl Plane for FakePlane {
     }
 
     fn beat(&mut self) {}
+
+    fn is_running(&self) -> bool {
+        !self.script.borrow().is_starting
+    }
+
+    fn retire(&mut self) {
+        self.script.borrow_mut().calls.push("retire".into());
+    }
 
     fn drain(&mut self) {
         self.script.borrow_mut().calls.push("drain".into());
@@ -212,6 +221,10 @@ fn a_gateway_starts_answers_and_drains() {
         assert_eq!(status["connections"], 3);
         assert_eq!(status["last_reload"]["ok"], true);
         assert_eq!(scene.ask("GET", "/status/ready").await.status, 200);
+        scene.script.borrow_mut().is_starting = true;
+        let starting = scene.ask("GET", "/status/ready").await;
+        assert_eq!((starting.status, &*starting.body), (503, "starting\n"));
+        scene.script.borrow_mut().is_starting = false;
         assert_eq!(scene.ask("GET", "/metrics").await.body, "portcullis_test 1\n");
         assert_eq!(scene.ask("GET", "/nothing").await.status, 404);
         assert_eq!(scene.ask("GET", "/reload").await.status, 405);
@@ -219,6 +232,7 @@ fn a_gateway_starts_answers_and_drains() {
         scene.script.borrow_mut().has_connections = true;
         scene.events.send(Event::Signal(Signal::Stop)).await.unwrap();
         assert_eq!(scene.ask("GET", "/status/ready").await.status, 503);
+        assert_eq!(scene.calls(), ["retire"]);
         let (code, report) = scene.json("POST", "/reload").await;
         assert_eq!((code, &report["ok"]), (422, &false.into()), "a reload while draining");
         scene.calls();

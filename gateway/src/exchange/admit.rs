@@ -5,8 +5,9 @@ use portcullis_abi::Reason;
 use super::connection::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
-use super::{forward, refuse, tunnel};
+use super::{forward, hops, refuse, tunnel};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
+use crate::http::websocket::Proof;
 use crate::http::{Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
@@ -21,8 +22,8 @@ pub struct Admitted {
     pub framing: BodyFraming,
     pub expects_continue: bool,
     pub hop: HopByHop,
-    /// The client asks for a WebSocket.
-    pub upgrade: bool,
+    /// The client asks for a WebSocket; what proves that it is given one.
+    pub upgrade: Option<Proof>,
 }
 
 /// Phase 2. Removes what concerns only this connection and what the client must not claim.
@@ -54,9 +55,13 @@ pub fn admit(
     };
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
-        && !shard.draining()
+        && !shard.retiring()
         && down.exchanges < config.limits.requests_per_connection;
-    let upgrade = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
+        return Err(response);
+    }
+    let asked = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
 }
 
@@ -123,7 +128,7 @@ pub fn charge(
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
 pub fn may_keep(shard: &Shard, down: &mut Downstream, record: &Record) -> bool {
-    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
+    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.retiring()) else {
         return false;
     };
     if record.malformed || record.body_touched {

@@ -21,11 +21,14 @@ use crate::http::h1::{
     self, BodyDecoder, BodyFraming, BodyLimits, HopByHop, Parsed, Persistence, parse_response,
     write_continue, write_request, write_response,
 };
+use crate::http::websocket::Proof;
 use crate::http::{Known, Method, RequestHead, ResponseHead, Version};
+use crate::limit::LeastRate;
+use crate::net::deadline::SendLimit;
 use crate::net::{ConnectError, clock};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Response};
-use crate::snapshot::{Local, LocalService, Route, Service, Snapshot};
+use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
 use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
@@ -47,7 +50,9 @@ pub struct Plan<'a> {
     pub keep_alive: bool,
     /// The client reads trailer fields.
     pub takes_trailers: bool,
-    pub response_write: Duration,
+    pub times: &'a Times,
+    /// What is asked of the client.
+    least: LeastRate,
     snapshot: &'a Snapshot,
     local_service: &'a LocalService,
     framing: BodyFraming,
@@ -56,10 +61,8 @@ pub struct Plan<'a> {
     expects_continue: Cell<bool>,
     body_limit: u64,
     preserve_host: bool,
-    /// The connection is to become a tunnel.
-    upgrade: bool,
-    /// How long a tunnel may be silent.
-    pub tunnel_idle: Duration,
+    /// The connection is to become a tunnel, for this proof.
+    upgrade: Option<Proof>,
 }
 
 impl<'a> Plan<'a> {
@@ -83,7 +86,11 @@ impl<'a> Plan<'a> {
             head_only: down.request.method() == Method::Head,
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
-            response_write: record.response_write,
+            times: &route.times,
+            least: LeastRate {
+                bytes_per_second: snapshot.config.limits.min_rate,
+                grace: snapshot.config.limits.min_rate_after,
+            },
             snapshot,
             local_service: local.service(service),
             framing: admitted.framing,
@@ -91,10 +98,9 @@ impl<'a> Plan<'a> {
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
-            upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
-            tunnel_idle: snapshot.config.timeouts.tunnel_idle,
+            upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
         };
-        if plan.upgrade {
+        if plan.upgrade.is_some() {
             tunnel::ask(&mut down.request.head);
         }
         if !cx.rewritten.path {
@@ -114,7 +120,11 @@ impl<'a> Plan<'a> {
             down.request.head.set_known(Known::Host, host);
         }
         down.upstream_out.clear();
-        let persistence = if self.upgrade { Persistence::Upgrade } else { Persistence::Implied };
+        let persistence = match self.upgrade {
+            Some(_) => Persistence::Upgrade,
+            None if self.takes_trailers => Persistence::TakesTrailers,
+            None => Persistence::Implied,
+        };
         write_request(&down.request, persistence, &mut down.upstream_out);
         if let Some(in_hand) = self.in_hand {
             down.upstream_out.extend_from_slice(&down.intake.unread()[..in_hand]);
@@ -135,14 +145,20 @@ impl<'a> Plan<'a> {
         BodyDecoder::request(self.framing, limits).map(Some).map_err(Failure::client)
     }
 
-    /// How the request body travels. Its trailers are dropped: nothing says that the target wants them.
+    /// How the request body travels.
     pub fn request_leg(&self) -> Leg {
         Leg {
             coding: if self.framing == BodyFraming::Chunked { Coding::Chunked } else { Coding::Identity },
-            trailers: false,
-            receive_idle: self.snapshot.config.timeouts.request_body_idle,
-            send: self.service.write_timeout,
+            trailers: self.service.request_trailers,
+            receive_idle: self.times.request_body_idle,
+            least: self.least,
+            send: SendLimit::whole(self.times.upstream_write),
         }
+    }
+
+    /// How long the client may take to receive.
+    pub fn response_send(&self) -> SendLimit {
+        SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
     }
 }
 
@@ -217,7 +233,7 @@ impl<'a> Attempts<'a> {
             upstream,
             service,
             policy: retry::Policy { retries: plan.service.retries, ..retry::Policy::default() },
-            connect_timeout: plan.service.connect_timeout,
+            connect_timeout: plan.times.connect,
             idempotent: plan.method.is_idempotent(),
             replayable: plan.in_hand.is_some(),
             hash,
@@ -434,6 +450,9 @@ impl Failure {
             Pump::Done(Err(RelayError::SourceTimedOut)) if self.kind != retry::Failure::ResponseTimeout => {
                 Self::new(retry::Failure::ClientGone, Reason::BodyTimeout, 408)
             }
+            Pump::Done(Err(RelayError::SourceTooSlow)) if self.kind != retry::Failure::ResponseTimeout => {
+                Self::new(retry::Failure::ClientGone, Reason::SlowRequest, 408)
+            }
             Pump::Done(Err(RelayError::Refused(refusal))) => Self::client(*refusal),
             _ => self,
         }
@@ -472,7 +491,8 @@ pub async fn receive_response(
                 Err(_) => return Err(Failure::bad_response(Reason::UpstreamBadResponse)),
                 Ok(Parsed::Complete { head_len }) => {
                     intake.consume(head_len);
-                    let switches = response.status() == 101 && plan.upgrade && tunnel::is_granted(response);
+                    let granted = |proof: &Proof| tunnel::is_granted(response, proof);
+                    let switches = response.status() == 101 && plan.upgrade.as_ref().is_some_and(granted);
                     if !response.is_interim() || switches {
                         intake.rx.deadline().disarm();
                         let framing = h1::response_framing(response, plan.method);
@@ -482,6 +502,8 @@ pub async fn receive_response(
                     if interim > INTERIM_MAX || response.status() == 101 {
                         return Err(Failure::bad_response(Reason::UpstreamProtocolError));
                     }
+                    h1::response_framing(response, plan.method)
+                        .map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse))?;
                     relay_interim(response, plan, version, down_tx, out).await?;
                     response.clear();
                     continue;
@@ -512,7 +534,7 @@ async fn relay_interim(
     }
     h1::strip_hop_by_hop(&mut response.head);
     write_response(response, Persistence::Implied, out);
-    down_tx.deadline().arm(plan.response_write);
+    down_tx.deadline().arm_send(plan.response_send());
     down_tx.send(out).await.map_err(|_| Failure::client_gone())
 }
 

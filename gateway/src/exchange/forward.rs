@@ -18,7 +18,9 @@ use super::connection::Origin;
 use crate::http::{Head, Known, KnownSet, RequestHead};
 use crate::limit::CidrSet;
 
-/// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
+/// What we call ourselves.
+pub const PSEUDONYM: &str = "portcullis";
+/// Our entry in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
 pub const VIA: &str = "1.1 portcullis";
 
 /// Identity fields that only plugins may set.

@@ -21,6 +21,7 @@ mod attempt;
 mod connection;
 mod finish;
 mod forward;
+mod hops;
 mod plugins;
 mod proxy_protocol;
 mod pump;
@@ -34,9 +35,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
+use portcullis_config::ServerHeader;
 
 use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop, Persistence, write_response};
 use crate::http::{Known, ResponseHead};
+use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::net::deadline::Cutter;
 use crate::plugin::{Cx, Response};
@@ -65,6 +68,22 @@ pub enum Next {
     Reset,
 }
 
+/// Counts an exchange under way, for as long as it is held: also when a panic ends it.
+struct Active<'a>(&'a Shard);
+
+impl<'a> Active<'a> {
+    fn count(shard: &'a Shard) -> Self {
+        shard.metrics.requests_active.inc();
+        Self(shard)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.requests_active.dec();
+    }
+}
+
 /// Serves the request whose head is in `down.request`.
 async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -> Next {
     let snapshot = &*local.snapshot;
@@ -83,7 +102,10 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     cx.https = down.origin.https;
     cx.connection = down.facts();
     cx.response_fields = std::mem::take(&mut down.plugin_fields);
-    shard.metrics.requests_active.inc();
+    if snapshot.config.http.server_header == ServerHeader::Replace {
+        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
+    }
+    let active = Active::count(shard);
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
         // 2 admit
@@ -99,6 +121,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         };
         record.route = Some(route);
         let chosen = &snapshot.routes[route.index()];
+        record.response_write = chosen.times.response_write;
         (cx.route, cx.route_name) = (route, &chosen.name);
         cx.service = chosen.service;
         cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);
@@ -130,7 +153,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     // 8 finish
     down.plugin_fields = std::mem::take(&mut cx.response_fields);
     down.plugin_fields.clear();
-    shard.metrics.requests_active.dec();
+    drop(active);
     finish(shard, local, down, &record);
     connection::relax(down);
     next
@@ -166,7 +189,8 @@ async fn forward(
                         if carried.upgraded {
                             attempts.answered(&target, status, answered_ns);
                             // Boxed: connections that never become tunnels need no room for one.
-                            let run = tunnel::run(shard, down, record, &mut connection, plan.tunnel_idle);
+                            let run =
+                                tunnel::run(shard, down, record, &mut connection, plan.times.tunnel_idle);
                             let next = Box::pin(run).await;
                             target.pool().discard(connection);
                             return Ok(next);
@@ -233,7 +257,7 @@ async fn carry(
             &request_bytes,
         ))),
         None => {
-            up_tx.deadline().arm(plan.service.write_timeout);
+            up_tx.deadline().arm(plan.times.upstream_write);
             up_tx.send(upstream_out).await.map_err(Failure::send)?;
             Pump::Done(Ok(()))
         }
@@ -241,7 +265,7 @@ async fn carry(
     let version = request.version();
     // The target has its time to answer from when it has the request; what comes before has limits of its own.
     let limit = up_intake.rx.deadline().cutter();
-    let over = || limit.cut_after(plan.service.first_byte_timeout);
+    let over = || limit.cut_after(plan.times.first_byte);
     if pump.is_complete() {
         over();
     }
@@ -268,7 +292,7 @@ async fn carry(
     record.status = response.status();
 
     // 6 response plugins
-    let hop = edit_response(local, plan, cx, response, &record.request_id);
+    let hop = edit_response(shard, local, plan, cx, response, &record.request_id);
     let status = response.status();
     if status == 101 {
         record.head_bytes = tunnel::write_head(response, out);
@@ -280,7 +304,7 @@ async fn carry(
         h1::set_framing(&mut response.head, relayed);
     }
     let keep =
-        plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.draining();
+        plan.keep_alive && relayed != BodyFraming::UntilClose && pump.is_complete() && !shard.retiring();
     write_response(response, Persistence::to(version, keep), out);
     let head_bytes = out.len() as u64;
 
@@ -290,8 +314,9 @@ async fn carry(
     let leg = Leg {
         coding: if relayed == BodyFraming::Chunked { Coding::Chunked } else { Coding::Identity },
         trailers: plan.takes_trailers,
-        receive_idle: plan.service.body_idle_timeout,
-        send: plan.response_write,
+        receive_idle: plan.times.upstream_body_idle,
+        least: LeastRate::NONE,
+        send: plan.response_send(),
     };
     let sent = pump
         .beside(
@@ -336,6 +361,7 @@ async fn leave(down_tx: &mut Tx, cut_downstream: &Cutter, answered: bool) {
 
 /// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
 fn edit_response(
+    shard: &Shard,
     local: &Rc<Local>,
     plan: &Plan<'_>,
     cx: &mut Cx<'_>,
@@ -343,6 +369,13 @@ fn edit_response(
     request_id: &[u8],
 ) -> HopByHop {
     let hop = h1::strip_hop_by_hop(&mut response.head);
+    if local.snapshot.config.http.server_header == ServerHeader::Remove {
+        response.head.remove_known(Known::Server);
+    }
+    // RFC 9110 section 6.6.1: whoever forwards a response without a date adds when it was received.
+    if response.head.get_known(Known::Date).is_none() {
+        response.head.append_known(Known::Date, shard.date());
+    }
     attempt::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::VIA);

@@ -41,7 +41,7 @@ impl Pump<'_> {
                 && let Poll::Ready(result) = body.as_mut().poll(cx)
             {
                 match &result {
-                    Ok(()) | Err(RelayError::Sink) => over(),
+                    Ok(()) | Err(RelayError::Sink | RelayError::SinkTimedOut) => over(),
                     Err(_) => give_up(),
                 }
                 *self = Self::Done(result);

@@ -41,6 +41,8 @@ pub struct Shard {
     /// Shards of the process.
     shards: u32,
     log: RefCell<Option<ShardLog>>,
+    /// Answers say that their connection ends.
+    retiring: Cell<bool>,
     draining: Cell<bool>,
     /// Downstream connections of the whole process, for the limits on them.
     connections: Arc<Connections>,
@@ -92,6 +94,7 @@ impl Shard {
             watches: RefCell::default(),
             shards: parts.shards,
             log: RefCell::new(log),
+            retiring: Cell::new(false),
             draining: Cell::new(false),
             connections: parts.connections,
             open: RefCell::default(),
@@ -128,8 +131,20 @@ impl Shard {
         *self.watches.borrow_mut() = watches.collect();
     }
 
+    /// Lets every connection end with its next answer, so that clients come back elsewhere.
+    pub fn retire(&self) {
+        self.retiring.set(true);
+    }
+
+    /// Whether connections end with their next answer; true from before a drain to its end.
+    #[inline]
+    pub fn retiring(&self) -> bool {
+        self.retiring.get()
+    }
+
     /// Lets what is in flight be the last.
     pub fn begin_drain(&self) {
+        self.retire();
         self.draining.set(true);
         self.watches.borrow_mut().clear();
     }

@@ -14,6 +14,7 @@ mod authority;
 pub mod date;
 pub mod h1;
 pub mod head;
+pub mod hops;
 pub mod known;
 pub mod method;
 mod name;

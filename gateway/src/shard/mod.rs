@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,6 +57,8 @@ enum Order {
     Ban(Arc<CidrSet>),
     /// End the connections from these prefixes.
     Cut(Arc<CidrSet>),
+    /// Tell clients that their connections end, and go on.
+    Retire,
     /// Stop accepting everywhere, finish what is in flight, end when nothing is left.
     Drain,
     /// End now.
@@ -91,6 +94,8 @@ pub enum ShardsError {
 pub struct Shards {
     threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
     connections: Arc<Connections>,
+    /// Shards that have carried out their first order.
+    running: Arc<AtomicUsize>,
 }
 
 /// Starts a thread for each core. They accept nothing until they are given sockets.
@@ -99,6 +104,7 @@ pub struct Shards {
 /// A thread could not be started; those that were end by themselves.
 pub fn start(start: Start) -> Result<Shards, ShardsError> {
     let connections = Arc::new(Connections::default());
+    let running = Arc::new(AtomicUsize::new(0));
     let mut outboxes = start.outboxes.into_iter();
     let mut threads = Vec::with_capacity(start.cores.len());
     for (number, core) in start.cores.iter().copied().enumerate() {
@@ -117,6 +123,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             outbox: outboxes.next(),
             own: sender.try_clone().map_err(failed)?,
             connections: connections.clone(),
+            running: running.clone(),
             shards: start.cores.len() as u32,
         };
         let thread = std::thread::Builder::new()
@@ -125,7 +132,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             .map_err(failed)?;
         threads.push((sender, thread));
     }
-    Ok(Shards { threads, connections })
+    Ok(Shards { threads, connections, running })
 }
 
 impl Shards {
@@ -196,6 +203,19 @@ impl Shards {
         self.tell_all(|| Order::Close(address))
     }
 
+    /// Whether every shard obeys: its first order, a socket to listen on, is carried out.
+    pub fn are_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) >= self.threads.len()
+    }
+
+    /// Lets every shard tell its clients that their connections end.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn retire(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Retire)
+    }
+
     /// Lets every shard finish what is in flight.
     ///
     /// # Errors
@@ -247,6 +267,7 @@ struct Seed {
     /// Into its own mailbox.
     own: MailSender<Order>,
     connections: Arc<Connections>,
+    running: Arc<AtomicUsize>,
     /// How many there are in all.
     shards: u32,
 }
@@ -268,6 +289,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
         Driver::IoUring => metrics::Driver::IoUring,
         Driver::Epoll => metrics::Driver::Epoll,
     });
+    let running = seed.running;
     let shard = Shard::new(Parts {
         id: seed.id,
         metrics,
@@ -281,7 +303,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
     });
     net::spawn(async { deadline::turn_wheel().await });
     net::spawn(keep_house(shard.clone()));
-    obey(shard, receiver, seed.own).await;
+    obey(shard, receiver, seed.own, &running).await;
 }
 
 async fn keep_house(shard: Rc<Shard>) {
@@ -298,7 +320,13 @@ async fn keep_house(shard: Rc<Shard>) {
 }
 
 /// Carries out orders until the last one.
-async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<Order>) {
+async fn obey(
+    shard: Rc<Shard>,
+    receiver: MailReceiver<Order>,
+    own: MailSender<Order>,
+    running: &AtomicUsize,
+) {
+    let mut first = true;
     let mut own = Some(own);
     let mut mailbox = match receiver.attach() {
         Ok(mailbox) => mailbox,
@@ -329,12 +357,16 @@ async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<O
             }
             Order::Ban(prefixes) => shard.set_banned(prefixes),
             Order::Cut(sources) => shard.cut_sources(&sources),
+            Order::Retire => shard.retire(),
             Order::Drain => {
                 shard.begin_drain();
                 let closing = close(shard.clone(), flat(listeners.drain()));
                 net::spawn(end_when_idle(shard.clone(), closing, own.take()));
             }
             Order::Stop => break,
+        }
+        if std::mem::take(&mut first) {
+            running.fetch_add(1, Ordering::Release);
         }
     }
     shard.flush_log();

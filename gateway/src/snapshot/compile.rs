@@ -134,6 +134,7 @@ fn compile_services(
                 write_timeout: service.write_timeout,
                 first_byte_timeout: service.first_byte_timeout,
                 body_idle_timeout: service.body_idle_timeout,
+                request_trailers: service.request_trailers,
                 retries: service.retries,
                 tls,
                 tls_key,

@@ -90,6 +90,8 @@ pub struct Service {
     pub write_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub body_idle_timeout: Duration,
+    /// The targets take trailer fields of requests.
+    pub request_trailers: bool,
     /// Attempts after the first.
     pub retries: u32,
     /// TLS towards the targets, with the server name per target.
