@@ -157,7 +157,19 @@ const ROUTE_KEYS: &[Key] = &[
          `xdp.costs.request`. Not Kong's."),
     Key::new("plugins", super::entities(&const { Kind::Section(&PLUGIN) }), "Plugins for requests of this route."),
     Key::new("expression", Kind::STRING, "Kong's expression router. The route is left out of service.").reserved(),
-    Key::new("priority", Kind::Integer { min: 0, max: i64::MAX }, "Priority for the expression router.").reserved(),
+    Key::new(
+        "rule",
+        Kind::Text(&crate::rule::RULE),
+        "A condition in the words of Traefik's rules, beside the others: Host, HostRegexp, Path, PathPrefix, PathRegexp, \
+         Method, Header, HeaderRegexp, Query, QueryRegexp and ClientIP with `&&`, `||`, `!` and parentheses. Such a route takes only \
+         requests of its `protocols`, and strips nothing unless it has `paths`. Not Kong's.",
+    ),
+    Key::new(
+        "priority",
+        Kind::Integer { min: i64::MIN, max: i64::MAX },
+        "Which route comes first, before every other rule of precedence: higher first. Left out or 0: the length of \
+         `rule`, and 0 without one.",
+    ),
     Key::new("sources", Kind::Any, "Source addresses, for TCP and UDP streams.").reserved(),
     Key::new("destinations", Kind::Any, "Destination addresses, for TCP and UDP streams.").reserved(),
 ];

@@ -49,6 +49,16 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Print a configuration of Kong or Traefik in our own words, with what differs as comments; exit with 1 if it
+    /// cannot be used.
+    Import {
+        /// A file, or a folder of files that belong together.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Whose it is; found out from the file if left out.
+        #[arg(long, value_enum)]
+        from: Option<ForeignFormat>,
+    },
     /// Let a running gateway read its configuration again; exit with 1 if it refuses it.
     Reload {
         #[command(flatten)]
@@ -181,6 +191,12 @@ pub enum Format {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ForeignFormat {
+    Kong,
+    Traefik,
+}
+
 /// Does what the command line says. The exit code is the process's.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
@@ -189,6 +205,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             start::run(Inputs { config_path: config, load, begin: Box::new(Gateway::begin), upgrade })
         }
         Command::Check { files, strict, format } => commands::check(&files, strict, format),
+        Command::Import { file, from } => super::import::import(&file, from),
         Command::Reload { admin } => commands::reload(&admin.socket),
         Command::Status { admin, format } => commands::status(&admin.socket, format),
         Command::Ban { source, time, reason, admin } => operator::ban(&admin.socket, &source, time, &reason),
@@ -237,6 +254,8 @@ mod tests {
         let Command::Check { files, strict: true, format: Format::Json } = check.command else { panic!() };
         assert_eq!(files.len(), 2);
         assert!(parse("portcullis check").is_err());
+        let import = parse("portcullis import kong.yaml --from kong").unwrap();
+        let Command::Import { from: Some(ForeignFormat::Kong), .. } = import.command else { panic!() };
         let reload = parse("portcullis reload --admin /tmp/x").unwrap();
         assert!(matches!(reload.command, Command::Reload { admin } if admin.socket == Path::new("/tmp/x")));
         assert!(parse("portcullis xdp detach").is_ok() && parse("portcullis xdp").is_err());

@@ -35,32 +35,35 @@ pub fn loader(path: PathBuf) -> Load {
 /// Says everything that is wrong with each configuration: in the text, and in what only compiling shows (a
 /// plugin's settings, a certificate's key).
 pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode> {
-    let registry = Registry::new(1, DEFAULT_MAX_ROUTE_SERIES);
-    let ticketer = Ticketer::off();
     let checked = files.iter().map(|file| {
         let findings = match loader(file.clone())() {
             Err(errors) => errors,
             Ok(Loaded { config, mut remarks }) => {
-                let cx = CompileContext {
-                    generation: Generation(1),
-                    previous: None,
-                    registry: &registry,
-                    ticketer: &ticketer,
-                };
-                remarks.extend(match snapshot::compile(config, &cx) {
-                    Ok((snapshot, mut warnings)) => {
-                        let targets = gateway::targets(&snapshot);
-                        warnings.extend(advice::of_config(&snapshot.config, &targets, &Network::read()));
-                        warnings
-                    }
-                    Err(errors) => errors,
-                });
+                remarks.extend(compile_findings(config));
                 remarks
             }
         };
         Checked { file, findings }
     });
     Ok(print_check(&checked.collect::<Vec<_>>(), strict, format))
+}
+
+/// What only compiling shows.
+pub(super) fn compile_findings(config: Arc<portcullis_config::Config>) -> Vec<Diagnostic> {
+    let cx = CompileContext {
+        generation: Generation(1),
+        previous: None,
+        registry: &Registry::new(1, DEFAULT_MAX_ROUTE_SERIES),
+        ticketer: &Ticketer::off(),
+    };
+    match snapshot::compile(config, &cx) {
+        Ok((snapshot, mut warnings)) => {
+            let targets = gateway::targets(&snapshot);
+            warnings.extend(advice::of_config(&snapshot.config, &targets, &Network::read()));
+            warnings
+        }
+        Err(errors) => errors,
+    }
 }
 
 /// Prints the JSON schema, for editors.

@@ -15,6 +15,7 @@ mod client;
 mod commands;
 mod drain;
 mod gateway;
+mod import;
 mod interfaces;
 mod kernel;
 mod ledger;

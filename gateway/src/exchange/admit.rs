@@ -1,5 +1,7 @@
 //! Phases 2 and 3: what a request must fulfil before anybody looks at what it wants, and where it goes.
 
+use std::net::IpAddr;
+
 use portcullis_abi::Reason;
 
 use super::connection::Downstream;
@@ -66,7 +68,7 @@ pub fn admit(
 }
 
 /// Phase 3: the route, and how many bytes of the path its prefix took.
-pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<Response>> {
+pub fn route(local: &Local, down: &Downstream, client: IpAddr) -> Result<(RouteId, usize), Box<Response>> {
     let request = &down.request;
     let https = down.origin.https;
     let query = Query {
@@ -77,6 +79,8 @@ pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<R
         scheme: if https { Scheme::Https } else { Scheme::Http },
         sni: down.origin.sni.as_deref().map(str::as_bytes),
         headers: request,
+        query: request.query(),
+        client: Some(client),
     };
     let found = local.snapshot.router.route(&query).ok_or_else(|| refuse::response(404, Reason::NoRoute))?;
     match found.scheme {

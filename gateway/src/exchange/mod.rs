@@ -115,7 +115,7 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         };
         (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
         // 3 route
-        let (route, matched_len) = match admit::route(local, down) {
+        let (route, matched_len) = match admit::route(local, down, record.client) {
             Ok(found) => found,
             Err(response) => break 'answered Err(response),
         };

@@ -51,14 +51,14 @@ enum Order {
     Listen(SocketAddr, TcpListener),
     /// Stop accepting on the sockets of this address.
     Close(SocketAddr),
+    /// Tell clients that their connections end, and go on.
+    Retire,
     /// As `Drain`, but the sockets are another process's by now and stay open.
     Leave,
     /// Refuse connections from these prefixes.
     Ban(Arc<CidrSet>),
     /// End the connections from these prefixes.
     Cut(Arc<CidrSet>),
-    /// Tell clients that their connections end, and go on.
-    Retire,
     /// Stop accepting everywhere, finish what is in flight, end when nothing is left.
     Drain,
     /// End now.
@@ -93,9 +93,9 @@ pub enum ShardsError {
 /// The running shards, as the control thread holds them.
 pub struct Shards {
     threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
-    connections: Arc<Connections>,
     /// Shards that have carried out their first order.
     running: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
 }
 
 /// Starts a thread for each core. They accept nothing until they are given sockets.
@@ -132,7 +132,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             .map_err(failed)?;
         threads.push((sender, thread));
     }
-    Ok(Shards { threads, connections, running })
+    Ok(Shards { threads, running, connections })
 }
 
 impl Shards {
@@ -349,6 +349,7 @@ async fn obey(
                 let closing = closing.into_iter().map(|listener| (address, listener)).collect();
                 net::spawn(close(shard.clone(), closing));
             }
+            Order::Retire => shard.retire(),
             Order::Leave => {
                 shard.begin_drain();
                 listeners.values().flatten().for_each(|listener| listener.leave());
@@ -357,7 +358,6 @@ async fn obey(
             }
             Order::Ban(prefixes) => shard.set_banned(prefixes),
             Order::Cut(sources) => shard.cut_sources(&sources),
-            Order::Retire => shard.retire(),
             Order::Drain => {
                 shard.begin_drain();
                 let closing = close(shard.clone(), flat(listeners.drain()));
