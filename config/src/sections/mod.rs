@@ -15,7 +15,10 @@ mod upstream;
 pub use self::consumer::{ACL, BASIC_AUTH, CONSUMER, HMAC_AUTH, JWT_SECRET, KEY_AUTH};
 pub use self::edge::{CA_CERTIFICATE, CERTIFICATE, LISTENER, LISTENER_TLS, SNI};
 pub use self::http::HTTP;
-pub use self::kernel::{XDP, XDP_COSTS, XDP_LIMIT, XDP_LIMITS};
+pub use self::kernel::{
+    XDP, XDP_AGGREGATES, XDP_BANS, XDP_BLAST_RADIUS, XDP_COSTS, XDP_LIMIT, XDP_LIMITS, XDP_LIST,
+    XDP_PROMOTION, XDP_REFUSALS, XDP_RULE, XDP_TRIGGERS,
+};
 pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
 pub use self::service::{PLUGIN, ROUTE, SERVICE};
 pub use self::upstream::{

@@ -263,6 +263,7 @@ async fn handshake(
         }
         behind_proxy_header => Ok(behind_proxy_header),
     };
+    let mut behaviour = Behaviour::TlsHandshakeFailed;
     let reason = match first {
         Ok(1..) if tls::looks_like_plain_http(&received) => {
             refuse::plain_http_on_tls(&mut stream).await;
@@ -272,12 +273,17 @@ async fn handshake(
             Err(_) => Reason::InternalError,
             Ok(session) => match tls::Stream::handshake(stream, session, received).await {
                 Ok(stream) => {
+                    let limiter = &local.snapshot.source_limiter;
+                    limiter.mark_established(&shard.table, source.ip(), clock::now_ns());
                     shard.metrics.tls_handshake_done(stream.with_session(|s| s.resumed()) == Some(true));
                     return Some((stream, Vec::new()));
                 }
                 Err(HandshakeError::TimedOut) => Reason::TlsHandshakeTimeout,
+                Err(HandshakeError::Abandoned | HandshakeError::Io(_)) => {
+                    behaviour = Behaviour::TlsHandshakeAbandoned;
+                    Reason::TlsHandshakeFailed
+                }
                 Err(HandshakeError::Fault(fault)) => fault.downstream_reason(),
-                Err(_) => Reason::TlsHandshakeFailed,
             },
         },
         // Connected and said nothing: a port scan or a health check of a balancer (which may end with a reset), no
@@ -291,7 +297,10 @@ async fn handshake(
     shard.refused_source(reason, source.ip());
     shard.metrics.tls_handshake_failed();
     let limiter = &local.snapshot.source_limiter;
-    limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());
+    if reason == Reason::TlsHandshakeTimeout {
+        behaviour = Behaviour::TlsHandshakeAbandoned;
+    }
+    let _ = limiter.penalize(&shard.table, source.ip(), behaviour, clock::now_ns());
     None
 }
 

@@ -93,10 +93,8 @@ pub async fn malformed(shard: &Shard, local: &Local, down: &mut Downstream, refu
     down.tx.deadline().arm(LINGER);
     // A client that is gone gets no answer; it is counted all the same.
     let _ = down.tx.send(&mut down.out).await;
-    if refusal.reason != Reason::RequestTimeout {
-        let limiter = &local.snapshot.source_limiter;
-        limiter.penalize(&shard.table, down.origin.source.ip(), Behaviour::Malformed, now_ns);
-    }
+    // One that came too slowly is charged for that, by its reason.
+    record.malformed = Behaviour::of_reason(refusal.reason).is_none();
     finish(shard, local, down, &record);
 }
 

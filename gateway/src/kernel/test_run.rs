@@ -66,6 +66,21 @@ impl TestRun {
         run(&self.kernel.ebpf, entry.name(), packet, repeat)
     }
 
+    /// Runs one packet, and gives the action with the frame as the program left it.
+    pub fn answer(&self, packet: &[u8]) -> Result<(u32, Vec<u8>), KernelError> {
+        let program = program(&self.kernel.ebpf, PROGRAM)?;
+        let mut out = vec![0; packet.len().max(64)];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..Default::default()
+        };
+        let result = program.test_run(options).map_err(KernelError::program(PROGRAM))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+
     /// Instructions that the verifier walked through to accept a program, of the million it allows; `None`
     /// before Linux 5.16, which does not tell.
     pub fn verified_instructions(&self, entry: Entry) -> Result<Option<u32>, KernelError> {

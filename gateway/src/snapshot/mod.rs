@@ -14,6 +14,7 @@ mod edges;
 mod local;
 mod plugins;
 mod probes;
+mod sources;
 mod times;
 mod upstreams;
 
@@ -25,6 +26,7 @@ use portcullis_config as config;
 
 use crate::http::h1::HeadLimits;
 use crate::id::{Generation, ServiceId, UpstreamId};
+use crate::kernel::Lists;
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
 use crate::metrics::RouteSeries;
@@ -38,6 +40,7 @@ use crate::upstream::UpstreamSpec;
 pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use local::{Local, LocalService, PoolTable};
+pub use sources::rate;
 pub use times::Times;
 
 /// A compiled configuration.
@@ -59,6 +62,8 @@ pub struct Snapshot {
     pub response_head_limits: HeadLimits,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
+    /// What the kernel part is to know of sources.
+    pub kernel_lists: Lists,
 }
 
 /// A route as an exchange needs it once it is chosen.
