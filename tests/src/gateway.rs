@@ -29,6 +29,7 @@ pub struct Setup {
     body: String,
     sections: String,
     listeners: String,
+    h2c: bool,
     shards: Option<usize>,
     driver: Option<String>,
     tls: Option<String>,
@@ -79,6 +80,12 @@ impl Setup {
         self
     }
 
+    /// Lets clients of the plain listener speak HTTP/2 by prior knowledge.
+    pub fn h2c(mut self) -> Setup {
+        self.h2c = true;
+        self
+    }
+
     /// Adds a TCP address of the admin interface.
     pub fn admin_address(mut self, addr: SocketAddr) -> Setup {
         self.admin_address = Some(addr);
@@ -88,6 +95,15 @@ impl Setup {
     /// Adds a further plain listener.
     pub fn listener(mut self, name: &str, addr: SocketAddr) -> Setup {
         self.listeners.push_str(&format!("  - name: {name}\n    address: '{addr}'\n"));
+        self
+    }
+
+    /// Adds a further listener; `keys` are lines of YAML below its address, each with its line end.
+    pub fn listener_with(mut self, name: &str, addr: SocketAddr, keys: &str) -> Setup {
+        self = self.listener(name, addr);
+        for line in keys.lines() {
+            self.listeners.push_str(&format!("    {line}\n"));
+        }
         self
     }
 
@@ -116,8 +132,9 @@ impl Setup {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
             "_format_version: \"3.0\"\ndefaults: portcullis\n\
-             listeners:\n  - name: plain\n    address: {plain}\n",
+             listeners:\n  - name: plain\n    address: {plain}\n{h2c}",
             plain = places.plain,
+            h2c = if self.h2c { "    h2c: true\n" } else { "" },
         );
         if let Some(tls) = &self.tls {
             text.push_str(&format!(

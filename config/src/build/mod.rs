@@ -10,6 +10,7 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod names;
 mod plugin;
@@ -120,9 +121,14 @@ impl<'a> Builder<'a> {
             shards: runtime::shards(&single("shards").section("shards")),
             xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp"), self.folder_of("xdp")),
             http: http::http(&single("http").section("http")),
+            http2: http2::http2(&single("http2").section("http2")),
             limits,
             timeouts,
             trusted_proxies: single("trusted_proxies").cidrs("trusted_proxies"),
+            real_ip_header: edge::real_ip_header(single("real_ip_header")),
+            real_ip_recursive: single("real_ip_recursive").bool("real_ip_recursive"),
+            forwarded_header: single("forwarded_header").bool("forwarded_header"),
+            tickets: self.tickets(),
             admin: runtime::admin(&single("admin").section("admin")),
             telemetry: runtime::telemetry(&single("telemetry").section("telemetry")),
             redis: single("redis").get("redis").cloned(),

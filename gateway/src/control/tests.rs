@@ -56,6 +56,10 @@ impl Plane for FakePlane {
         Ok(())
     }
 
+    fn refreshed(&self, ok: bool, generation: Generation) {
+        self.script.borrow_mut().calls.push(format!("refreshed {ok} {generation}"));
+    }
+
     fn beat(&mut self) {}
 
     fn is_running(&self) -> bool {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::connection::Downstream;
+use super::downstream::Downstream;
 use super::shard::Shard;
+use crate::http::grpc::Call;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
 use crate::limit::{Behaviour, source_key};
@@ -30,6 +31,10 @@ pub struct Record {
     /// Received from the upstream; 0 when nothing was.
     pub upstream_status: u16,
     pub reason: Option<Reason>,
+    /// The request is a gRPC call.
+    pub call: Option<Call>,
+    /// The status that an answer of ours stands for, where it was given as another.
+    pub verdict: Option<u16>,
     pub attempts: u32,
     pub target: Option<SocketAddr>,
     pub connected_ns: Option<u64>,
@@ -66,6 +71,8 @@ impl Record {
             status: 0,
             upstream_status: 0,
             reason: None,
+            call: None,
+            verdict: None,
             attempts: 0,
             target: None,
             connected_ns: None,
@@ -81,13 +88,6 @@ impl Record {
             response_write: Duration::from_secs(30),
             tunnel_ns: None,
         }
-    }
-
-    /// Counts the bytes of an answer of ours.
-    pub fn count_answer(&mut self, answer: &[u8]) {
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
-        self.head_bytes = end as u64;
-        self.response_bytes = (answer.len() - end) as u64;
     }
 
     /// From the request to the last byte of its answer. How long a tunnel was open says nothing about latency.
@@ -143,12 +143,12 @@ fn judge(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_n
         Some(reason) if Behaviour::of_reason(reason).is_some() => Behaviour::of_reason(reason),
         _ if record.upstream_status != 0 => None,
         _ if record.malformed => Some(Behaviour::Malformed),
-        _ => Behaviour::of_status(record.status),
+        _ => Behaviour::of_status(record.verdict.unwrap_or(record.status)),
     };
     if let Some(behaviour) = behaviour {
         // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
         let _ = limiter.penalize(&shard.table, source, behaviour, now_ns);
-    } else if record.status < 400 {
+    } else if record.verdict.unwrap_or(record.status) < 400 {
         if record.identity.credential.is_some() {
             limiter.mark_authenticated(&shard.table, source, now_ns);
         } else {

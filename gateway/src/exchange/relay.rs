@@ -35,6 +35,8 @@ pub struct Leg {
     pub least: LeastRate,
     /// Time limit of one send.
     pub send: SendLimit,
+    /// Whether a receiver that gives up ends the sender's part at once.
+    pub watch: bool,
 }
 
 /// Why a body did not get across whole.
@@ -145,7 +147,8 @@ pub async fn relay(
     }
 }
 
-fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
+/// Appends payload in its framing.
+pub fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
     if coding == Coding::Chunked {
         write_chunk_header(payload.len(), out);
     }
@@ -194,6 +197,6 @@ async fn send(sink: &mut Tx, out: &mut Vec<u8>, leg: Leg) -> Result<(), RelayErr
 }
 
 /// How a receiver was lost.
-fn lost(sink: &Tx) -> RelayError {
+pub fn lost(sink: &Tx) -> RelayError {
     if sink.deadline().passed() { RelayError::SinkTimedOut } else { RelayError::Sink }
 }

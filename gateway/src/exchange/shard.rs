@@ -16,6 +16,7 @@ use portcullis_abi::{Block, Reason};
 use super::tunnel::Notice;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
+use crate::http::h2::Control;
 use crate::id::ShardId;
 use crate::limit::{CidrSet, Connections, Table, WallClock, random_secret, source_key};
 use crate::log::{self, Outbox, ShardLog};
@@ -147,6 +148,9 @@ impl Shard {
         self.retire();
         self.draining.set(true);
         self.watches.borrow_mut().clear();
+        for control in self.open.borrow().values().filter_map(|connection| connection.streams.as_ref()) {
+            control.drain();
+        }
     }
 
     /// Whether no connection is open.
@@ -246,7 +250,8 @@ impl Shard {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         let busy = Rc::new(Cell::new(false));
-        self.open.borrow_mut().insert(number, Visible { source, cutters, busy: busy.clone() });
+        let visible = Visible { source, cutters, busy: busy.clone(), streams: None };
+        self.open.borrow_mut().insert(number, visible);
         self.metrics.connections_active.inc();
         Some(OpenConnection { shard: self.clone(), number, source, busy })
     }
@@ -277,8 +282,10 @@ impl Shard {
     /// Ends the connections on which nothing is under way.
     pub fn cut_idle(&self) {
         for connection in self.open.borrow().values() {
-            if !connection.busy.get() {
-                connection.cutters.receiving.cut();
+            match &connection.streams {
+                Some(control) if control.is_idle() => control.close(),
+                None if !connection.busy.get() => connection.cutters.receiving.cut(),
+                _ => {}
             }
         }
     }
@@ -381,6 +388,8 @@ struct Visible {
     source: IpAddr,
     cutters: Cutters,
     busy: Rc<Cell<bool>>,
+    /// It speaks HTTP/2.
+    streams: Option<Control>,
 }
 
 /// A downstream connection that is open.
@@ -396,6 +405,16 @@ impl OpenConnection {
     #[inline]
     pub fn set_busy(&self, busy: bool) {
         self.busy.set(busy);
+    }
+
+    /// Says that it carries streams, and how they are ended.
+    pub fn is_shared(&self, control: Control) {
+        if self.shard.draining() {
+            control.drain();
+        }
+        if let Some(visible) = self.shard.open.borrow_mut().get_mut(&self.number) {
+            visible.streams = Some(control);
+        }
     }
 }
 

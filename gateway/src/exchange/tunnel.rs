@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::connection::Downstream;
+use super::channel::Channel;
+use super::client::{Client, Http1};
+use super::downstream::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
 use super::{Next, refuse};
@@ -104,24 +106,39 @@ impl Notice {
             waker.wake();
         }
     }
+
+    /// Whether notice was given.
+    pub fn is_given(&self) -> bool {
+        self.given.get()
+    }
+
+    /// Wakes that task when it is.
+    pub fn wake(&self, waker: &Waker) {
+        self.waker.set(Some(waker.clone()));
+    }
 }
 
 /// Runs a tunnel to its end. `down.out` holds the head of the 101.
 pub async fn run(
     shard: &Rc<Shard>,
+    client: &mut Client<'_>,
     down: &mut Downstream,
     record: &mut Record,
-    connection: &mut UpstreamConnection,
+    channel: &mut Channel,
     idle: Duration,
 ) -> Next {
-    down.tx.deadline().arm(record.response_write);
-    if down.tx.send(&mut down.out).await.is_err() {
+    let (Client::Http1(Http1 { intake, tx }), Channel::Http1(connection)) = (client, channel) else {
+        record.reason = Some(Reason::InternalError);
+        return Next::Reset;
+    };
+    tx.deadline().arm(record.response_write);
+    if tx.send(&mut down.out).await.is_err() {
         record.reason = Some(Reason::ClientAborted);
         return Next::Reset;
     }
     record.tunnel_ns = Some(clock::now_ns());
     let UpstreamConnection { intake: up_intake, tx: up_tx, .. } = connection;
-    for deadline in [down.intake.rx.deadline(), up_intake.rx.deadline(), up_tx.deadline()] {
+    for deadline in [intake.rx.deadline(), up_intake.rx.deadline(), up_tx.deadline()] {
         deadline.disarm();
     }
     let open = shard.open_tunnel();
@@ -141,8 +158,8 @@ pub async fn run(
         client_frames: Cell::new(Frames::default()),
         upstream_rx: up_intake.rx.deadline().cutter(),
         all: [
-            down.intake.rx.deadline().cutter(),
-            down.tx.deadline().cutter(),
+            intake.rx.deadline().cutter(),
+            tx.deadline().cutter(),
             up_intake.rx.deadline().cutter(),
             up_tx.deadline().cutter(),
         ],
@@ -152,8 +169,8 @@ pub async fn run(
         Tally { bytes: Cell::new(0), counter: &shard.metrics.bytes_out },
     );
     both(
-        tunnel.to_upstream(&mut down.intake, up_tx, &received),
-        tunnel.to_client(up_intake, &mut down.tx, &sent),
+        tunnel.to_upstream(intake, up_tx, &received),
+        tunnel.to_client(up_intake, tx, &sent),
         tunnel.watch(),
     )
     .await;
@@ -164,7 +181,7 @@ pub async fn run(
 }
 
 /// Runs two directions to their ends, and `watch` beside them, which has none.
-async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>, watch: impl Future) {
+pub(super) async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>, watch: impl Future) {
     let (mut one, mut other, mut watch) = (pin!(one), pin!(other), pin!(watch));
     let (mut one_done, mut other_done) = (false, false);
     poll_fn(|cx| {

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod deadline;
 mod descriptors;
 mod driver;
+mod isolate;
 mod listener;
 mod mailbox;
 mod pass;
@@ -21,6 +22,7 @@ mod stream;
 
 pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use driver::{Driver, DriverChoice, ProbeError, block_on, pin_to_core, probe, sleep, spawn};
+pub use isolate::spawn_isolated;
 pub use listener::{Listener, bind, steer_by_core, steer_by_hash};
 pub use mailbox::{MailReceiver, MailSender, mailbox};
 pub use pass::{receive_descriptors, send_descriptors};

@@ -25,6 +25,7 @@ mod in_flight_limit;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod mtls_auth;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
@@ -51,10 +52,12 @@ use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics};
 
 use crate::http::h1::BodyFraming;
+use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
 use crate::metrics::LimiterDecision;
+use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -153,6 +156,10 @@ pub struct Cx<'a> {
     pub client: IpAddr,
     pub https: bool,
     pub connection: Connection,
+    /// The client's certificate, which verified.
+    pub peer: Option<Arc<Peer>>,
+    /// What a trusted balancer's PROXY header says beside addresses.
+    pub proxied: Option<Rc<Tlvs>>,
     /// How the request's body is framed.
     pub body: BodyFraming,
     /// The client waits for leave to send the body. The field that said so is gone from the request.
@@ -176,6 +183,8 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+    /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
+    pub grpc_web: bool,
     /// What plugins hold until the exchange ends.
     pub held: Vec<Box<dyn Any>>,
 }
@@ -216,6 +225,8 @@ impl<'a> Cx<'a> {
             client,
             https: false,
             connection: Connection::default(),
+            peer: None,
+            proxied: None,
             body: BodyFraming::None,
             expects_continue: false,
             body_limit: None,
@@ -230,6 +241,7 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
+            grpc_web: false,
             held: Vec::new(),
         }
     }
@@ -309,6 +321,8 @@ pub struct CredentialPlaces {
 /// What a plugin may look at when it is compiled.
 pub struct CompileCx<'a> {
     pub consumers: &'a Arc<Consumers>,
+    /// The configuration that the plugin is part of, for what it refers to.
+    pub config: &'a config::Config,
     /// A number that stays the same for the same plugin instance across reloads: names its limit counters.
     pub instance: u64,
 }

@@ -4,8 +4,8 @@ use portcullis_config::{PluginCatalog, Section};
 
 use super::{
     Registration, acl, basic_auth, bot_detection, correlation_id, cors, in_flight_limit, ip_restriction, jwt,
-    key_auth, path_rewrite, prometheus, rate_limiting, redirect, request_size_limiting, request_termination,
-    request_transformer, response_transformer, security_headers, token_bucket,
+    key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting, redirect, request_size_limiting,
+    request_termination, request_transformer, response_transformer, security_headers, token_bucket,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
@@ -19,6 +19,7 @@ pub static REGISTRY: &[&Registration] = &[
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
+    &mtls_auth::REGISTRATION,
     &path_rewrite::REGISTRATION,
     &prometheus::REGISTRATION,
     &rate_limiting::REGISTRATION,

@@ -11,12 +11,9 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -407,28 +404,7 @@ fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: S
         shard.refused(Reason::InternalError);
         tracing::error!(shard = shard.id.0, "a connection ended in a panic, which is a bug");
     };
-    net::spawn(Isolated { task, panicked });
-}
-
-/// Runs a task so that a panic in it ends it alone, and not the thread with all other connections.
-struct Isolated<F, P> {
-    /// Boxed, as a future moved into another one takes its place twice.
-    task: Pin<Box<F>>,
-    panicked: P,
-}
-
-impl<F: Future<Output = ()>, P: FnMut() + Unpin> Future for Isolated<F, P> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let task = self.task.as_mut();
-        // What the task shares with others is cells and tables whose every state is a valid one, hence unwind-safe.
-        let polled = catch_unwind(AssertUnwindSafe(|| task.poll(cx)));
-        polled.unwrap_or_else(|_| {
-            (self.panicked)();
-            Poll::Ready(())
-        })
-    }
+    net::spawn_isolated(task, panicked);
 }
 
 /// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
@@ -448,27 +424,5 @@ async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own:
     if let Some(own) = own {
         // A full box holds an order that ends the thread, or the control thread is about to send one.
         let _ = own.send(Order::Stop);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    #[test]
-    fn a_panic_ends_its_own_task_only() {
-        let panics = Rc::new(Cell::new(0));
-        let counted = panics.clone();
-        let ended = net::block_on(Driver::Epoll, async move {
-            let broken = async {
-                net::sleep(Duration::from_millis(1)).await;
-                panic!("on purpose");
-            };
-            net::spawn(Isolated { task: Box::pin(broken), panicked: move || counted.set(counted.get() + 1) });
-            net::sleep(Duration::from_millis(50)).await;
-        });
-        assert_eq!((ended.is_ok(), panics.get()), (true, 1));
     }
 }

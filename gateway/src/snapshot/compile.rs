@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
-use super::{Listener, Route, Service, Snapshot, Times, edges, plugins, sources, upstreams};
+use super::{
+    Listener, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, sources, upstreams,
+};
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
@@ -45,8 +47,11 @@ pub fn compile(
     let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
     let router = compile_router(&config, &found);
     warn_of_buffering(&config, &found);
-    let listeners: Vec<Listener> =
-        config.listeners.iter().filter_map(|l| edges::listener(&config, l, cx.ticketer, &found)).collect();
+    let mut loaded = edges::Loaded::default();
+    let listen = |l| edges::listener(&config, l, cx.ticketer, &mut loaded, &found);
+    let listeners: Vec<Listener> = config.listeners.iter().filter_map(listen).collect();
+    let ticket_keys = edges::ticket_keys(&config, &found);
+    let streams = StreamRoutes::compile(&config, &found);
     let routes = config
         .routes
         .iter()
@@ -93,9 +98,14 @@ pub fn compile(
             allow_underscores: true,
             ..head_limits
         },
+        h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter: sources::limiter(&config, &trusted),
         kernel_lists,
+        tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
+        streams,
+        ticket_keys,
+        expiries: loaded.expiries,
         config,
     };
     Ok((snapshot, found.into_sorted()))
@@ -138,8 +148,12 @@ fn compile_services(
                 body_idle_timeout: service.body_idle_timeout,
                 request_trailers: service.request_trailers,
                 retries: service.retries,
+                http_version: http2::version(service.http_version),
+                grpc: matches!(service.protocol, config::Protocol::Grpc | config::Protocol::Grpcs),
                 tls,
                 tls_key,
+                tls_sni: service.tls.sni.as_deref().map(Into::into),
+                proxy_protocol: service.proxy_protocol,
             }
         })
         .collect()
@@ -160,8 +174,11 @@ fn warn_of_buffering(config: &Config, found: &Diagnostics) {
 }
 
 fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
-    let live =
-        |route: &config::Route| route.enabled && route.service.is_none_or(|service| config[service].enabled);
+    let live = |route: &config::Route| {
+        route.enabled
+            && !route.is_passthrough()
+            && route.service.is_none_or(|service| config[service].enabled)
+    };
     let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
         let (hosts, paths) = hosts_and_paths(route);
         route::RouteSpec {
