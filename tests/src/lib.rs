@@ -15,6 +15,7 @@ pub mod certs;
 pub mod client;
 pub mod eventually;
 pub mod gateway;
+pub mod h2;
 pub mod netns;
 pub mod origin;
 pub mod packet;

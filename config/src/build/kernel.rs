@@ -50,6 +50,7 @@ pub(super) fn xdp(fields: &Fields<'_>, present: bool, folder: &Path) -> Xdp {
         dead_after: fields.duration("dead_after"),
         hold_when_dead: fields.word("when_dead") == "hold",
         pin_path: PathBuf::from(fields.string("pin_path")),
+        origin: fields.origin(),
     };
     check(fields, &xdp);
     check_names(fields, &xdp);

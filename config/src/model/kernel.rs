@@ -60,6 +60,8 @@ pub struct Xdp {
     pub hold_when_dead: bool,
     /// Folder in a BPF file system where maps and link are pinned.
     pub pin_path: PathBuf,
+    /// Where the section is.
+    pub origin: Origin,
 }
 
 /// How the program is attached.

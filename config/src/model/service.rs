@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{CaCertificateRef, CertificateRef, OwnTimeouts, UpstreamRef};
+use super::{CaCertificateRef, CertificateRef, HttpVersion, OwnTimeouts, UpstreamRef};
 use crate::source::Origin;
 
 /// A service: one upstream API and how to talk to it (Kong `services`).
@@ -15,6 +15,8 @@ pub struct Service {
     pub id: Option<String>,
     /// How to speak to it.
     pub protocol: Protocol,
+    /// The HTTP spoken to the targets.
+    pub http_version: HttpVersion,
     /// Where it is.
     pub destination: Destination,
     /// Put before the rest of the request path, as written: it starts with `/`. `/` alone is `None`.
@@ -30,12 +32,16 @@ pub struct Service {
     pub body_idle_timeout: Duration,
     /// Bounds on time of its own, which count before the ones above.
     pub timeouts: OwnTimeouts,
+    /// Whether the targets are sent the trailer fields of requests.
+    pub request_trailers: bool,
     /// Further attempts after a failed one, 0 to 32767.
     pub retries: u32,
     /// A disabled service answers nothing; its routes are left out of the router.
     pub enabled: bool,
     /// TLS towards the targets; meaningful for [`Protocol::is_tls`] protocols.
     pub tls: UpstreamTls,
+    /// The PROXY header that connections to targets begin with.
+    pub proxy_protocol: ProxyHeader,
     /// Free labels.
     pub tags: Vec<String>,
     /// Where it was written.
@@ -85,6 +91,31 @@ pub struct UpstreamTls {
     pub ca_certificates: Vec<CaCertificateRef>,
     /// What to present when the target asks for a client certificate.
     pub client_certificate: Option<CertificateRef>,
+    /// Server name to ask for and to verify; `None` for the target's own.
+    pub sni: Option<String>,
+    /// Names of which the certificate must have one, in place of the server name; empty for that.
+    pub sans: SubjectNames,
+}
+
+/// Names that a certificate may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectNames {
+    /// DNS names.
+    pub dns: Vec<String>,
+    /// URIs.
+    pub uris: Vec<String>,
+}
+
+/// The PROXY header of connections to targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProxyHeader {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 /// A protocol of a service, route or plugin (Kong's words).

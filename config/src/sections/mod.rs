@@ -7,25 +7,29 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod runtime;
 mod service;
 mod upstream;
 
 pub use self::consumer::{ACL, BASIC_AUTH, CONSUMER, HMAC_AUTH, JWT_SECRET, KEY_AUTH};
-pub use self::edge::{CA_CERTIFICATE, CERTIFICATE, LISTENER, LISTENER_TLS, SNI};
+pub use self::edge::{
+    CA_CERTIFICATE, CERTIFICATE, CLIENT_AUTH, HSTS, LISTENER, LISTENER_TLS, REDIRECT_HTTPS, SNI, TICKETS,
+};
 pub use self::http::HTTP;
+pub use self::http2::HTTP2;
 pub use self::kernel::{
     XDP, XDP_AGGREGATES, XDP_BANS, XDP_BLAST_RADIUS, XDP_COSTS, XDP_LIMIT, XDP_LIMITS, XDP_LIST,
     XDP_PROMOTION, XDP_REFUSALS, XDP_RULE, XDP_TRIGGERS,
 };
 pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
-pub use self::service::{PLUGIN, ROUTE, SERVICE};
+pub use self::service::{PLUGIN, ROUTE, SERVICE, TLS_SANS};
 pub use self::upstream::{
     ACTIVE, ACTIVE_HEALTHY, ACTIVE_UNHEALTHY, HEALTHCHECKS, PASSIVE, PASSIVE_HEALTHY, PASSIVE_UNHEALTHY,
     TARGET, UPSTREAM,
 };
-use crate::schema::{Key, Kind, MAX_ENTITIES, Section};
+use crate::schema::{Key, Kind, MAX_ENTITIES, Section, text};
 
 /// A list of entities.
 const fn entities(of: &'static Kind) -> Kind {
@@ -81,6 +85,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new("shards", Kind::Section(&SHARDS), "The threads that carry traffic."),
     Key::new("xdp", Kind::Section(&XDP), "The part that runs in the kernel. Without this section it is off."),
     Key::new("http", Kind::Section(&HTTP), "How requests are read."),
+    Key::new("http2", Kind::Section(&HTTP2), "What an HTTP/2 connection may do."),
     Key::new("limits", Kind::Section(&LIMITS), "Bounds on sizes and numbers."),
     Key::new("timeouts", Kind::Section(&TIMEOUTS), "Bounds on time."),
     Key::new(
@@ -90,6 +95,30 @@ const ROOT_KEYS: &[Key] = &[
     )
     .default("[]")
     .kong("kong.conf trusted_ips"),
+    Key::new(
+        "real_ip_header",
+        Kind::Text(&text::HEADER_NAME),
+        "Where trusted proxies name the client: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP` or any other field \
+         with addresses, or `proxy_protocol` to believe no field. Without an `X-Forwarded-For`, `X-Real-IP` is looked at.",
+    )
+    .default("X-Forwarded-For")
+    .kong_default("X-Real-IP")
+    .kong("kong.conf real_ip_header"),
+    Key::new(
+        "real_ip_recursive",
+        Kind::Bool,
+        "Whether the client is the last address that is not a trusted proxy's, from the right; else it is the last one.",
+    )
+    .default("true")
+    .kong_default("false")
+    .kong("kong.conf real_ip_recursive"),
+    Key::new(
+        "forwarded_header",
+        Kind::Bool,
+        "Whether upstreams are told of the client in `Forwarded` (RFC 7239) besides `X-Forwarded-*`.",
+    )
+    .default("false"),
+    Key::new("tickets", Kind::Section(&TICKETS), "Keys of TLS session tickets."),
     Key::new("admin", Kind::Section(&ADMIN), "The operator's interface: metrics, status, reload."),
     Key::new("telemetry", Kind::Section(&TELEMETRY), "Logs."),
     Key::new("redis", Kind::Section(&REDIS), "A Redis that limits shared by several gateways will use.")
@@ -142,7 +171,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new(
         "ca_certificates",
         entities(&const { Kind::Section(&CA_CERTIFICATE) }),
-        "Authorities for upstream certificates.",
+        "Authorities for certificates of targets and clients.",
     ),
 ];
 

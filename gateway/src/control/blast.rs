@@ -32,11 +32,6 @@ impl BlastRadius {
         self.cap = cap;
     }
 
-    /// Every known-good source that was hit in the last hour.
-    pub fn hits(&self) -> &[Hit] {
-        &self.hits
-    }
-
     /// Known-good sources by reason: those that were dropped, and those that would have been.
     pub fn counts(&self) -> Vec<(Reason, u64, u64)> {
         let mut counts: BTreeMap<Reason, (u64, u64)> = BTreeMap::new();

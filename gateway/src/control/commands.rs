@@ -14,9 +14,10 @@ use portcullis_config::Diagnostic;
 use serde_json::{Value, json};
 
 use super::cli::Format;
-use super::client;
+use super::interfaces::Network;
 use super::reload::{Load, Loaded};
 use super::status::{ReloadReport, Tally};
+use super::{advice, client, gateway};
 use crate::id::Generation;
 use crate::kernel;
 use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Registry};
@@ -34,28 +35,35 @@ pub fn loader(path: PathBuf) -> Load {
 /// Says everything that is wrong with each configuration: in the text, and in what only compiling shows (a
 /// plugin's settings, a certificate's key).
 pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode> {
-    let registry = Registry::new(1, DEFAULT_MAX_ROUTE_SERIES);
-    let ticketer = Ticketer::off();
     let checked = files.iter().map(|file| {
         let findings = match loader(file.clone())() {
             Err(errors) => errors,
             Ok(Loaded { config, mut remarks }) => {
-                let cx = CompileContext {
-                    generation: Generation(1),
-                    previous: None,
-                    registry: &registry,
-                    ticketer: &ticketer,
-                };
-                remarks.extend(match snapshot::compile(config, &cx) {
-                    Ok((_, warnings)) => warnings,
-                    Err(errors) => errors,
-                });
+                remarks.extend(compile_findings(config));
                 remarks
             }
         };
         Checked { file, findings }
     });
     Ok(print_check(&checked.collect::<Vec<_>>(), strict, format))
+}
+
+/// What only compiling shows.
+pub(super) fn compile_findings(config: Arc<portcullis_config::Config>) -> Vec<Diagnostic> {
+    let cx = CompileContext {
+        generation: Generation(1),
+        previous: None,
+        registry: &Registry::new(1, DEFAULT_MAX_ROUTE_SERIES),
+        ticketer: &Ticketer::off(),
+    };
+    match snapshot::compile(config, &cx) {
+        Ok((snapshot, mut warnings)) => {
+            let targets = gateway::targets(&snapshot);
+            warnings.extend(advice::of_config(&snapshot.config, &targets, &Network::read()));
+            warnings
+        }
+        Err(errors) => errors,
+    }
 }
 
 /// Prints the JSON schema, for editors.
@@ -188,11 +196,38 @@ fn summary(status: &Value) -> String {
         part += &format!(" ({why})");
     }
     lines.push(part);
+    lines.extend(kernel_lines(kernel));
     if let Some(ok) = status["last_reload"]["ok"].as_bool() {
         let findings = status["last_reload"]["findings"].as_array().map_or(0, Vec::len);
         lines.push(format!("last reload: {}, {findings} findings", if ok { "ok" } else { "refused" }));
     }
     lines.join("\n") + "\n"
+}
+
+/// What the kernel part does with what it refuses, and what is unusual about it.
+fn kernel_lines(kernel: &Value) -> Vec<String> {
+    let list = |key: &str| kernel[key].as_array().cloned().unwrap_or_default();
+    let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let mut lines = Vec::new();
+    if kernel["dead"] == true {
+        let age = kernel["heartbeat_age_ms"].as_u64().unwrap_or(0) / 1000;
+        lines.push(format!("kernel part passes everything: no sign of life for {age} s"));
+    }
+    for rule in list("rules") {
+        lines.push(format!("kernel rule {}: {}", word(&rule["rule"]), word(&rule["mode"])));
+    }
+    for reason in list("tripped") {
+        lines.push(format!("kernel rule tripped, only counting now: {}", word(&reason)));
+    }
+    for hit in list("known_good") {
+        lines.push(format!(
+            "known-good sources under {}: {} dropped, {} would have been",
+            word(&hit["reason"]),
+            hit["dropped"],
+            hit["would_have_been"]
+        ));
+    }
+    lines
 }
 
 /// What checking one configuration found.
@@ -226,7 +261,7 @@ fn print_check(checked: &[Checked<'_>], strict: bool, format: Format) -> ExitCod
 }
 
 /// As `print!`, but a reader that has seen enough (`| head`) is no reason to panic.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
@@ -252,6 +287,20 @@ mod tests {
         assert!(summary(&json!({})).contains("portcullis null"));
         let native = json!({"kernel": {"mode": "native", "enforcement": "shadow", "interfaces": ["eth0"]}});
         assert!(summary(&native).ends_with("kernel part: native on eth0, shadow\n"));
+        let busy = json!({"kernel": {
+            "mode": "native", "dead": true, "heartbeat_age_ms": 7000, "tripped": ["drop_banned"],
+            "rules": [{"rule": "connections", "mode": "drop"}],
+            "known_good": [{"reason": "drop_banned", "dropped": 3, "would_have_been": 1}],
+        }});
+        let told = summary(&busy);
+        for line in [
+            "kernel part passes everything: no sign of life for 7 s",
+            "kernel rule connections: drop",
+            "kernel rule tripped, only counting now: drop_banned",
+            "known-good sources under drop_banned: 3 dropped, 1 would have been",
+        ] {
+            assert!(told.contains(line), "{line} is missing:\n{told}");
+        }
     }
 
     #[test]

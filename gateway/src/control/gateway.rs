@@ -10,22 +10,32 @@
 //! Never: the compilation, or anything about a request. Invariant: a socket that is bound but not published is
 //! closed again when a later step fails, so a failed reload leaves no address open.
 
-use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
+use super::advice;
+use super::interfaces::Network;
 use super::kernel::KernelPart;
+use super::ledger::{self, Ledger, View};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
+use super::steering::{Steered, Steerings, steer};
+use super::trusted::trusted;
+use super::upgrade::Handover;
 use crate::id::{Generation, ShardId};
-use crate::limit::{Table, WallClock, random_secret};
+use crate::kernel::interface_name;
+use crate::limit::{Table, WallClock, random_secret, source_prefix};
 use crate::log::Outbox;
-use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::metrics::{
+    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates, write_ledger, write_steering,
+};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
 use crate::snapshot::{self, CompileContext, Snapshot};
@@ -49,11 +59,20 @@ pub struct Gateway {
     /// Shards whose thread has ended without being told to; said once each.
     dead: BTreeSet<ShardId>,
     ticketer: Ticketer,
+    ledger: Ledger,
+    /// The shards' sockets once more, by address: for steering, and for a successor.
+    sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    /// Sockets of a predecessor, until the first generation is installed.
+    inherited: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    steerings: Steerings,
 }
 
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
 /// least used are forgotten first.
 const LIMIT_KEYS: usize = 1 << 18;
+
+/// Samples taken in one go; what is more waits in the ring, or is lost there.
+const DROPS_AT_ONCE: usize = 4096;
 
 /// Sockets of an address, one a shard.
 type Bound = (SocketAddr, Vec<TcpListener>);
@@ -94,23 +113,30 @@ impl Gateway {
             draining: false,
             dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
-            ticketer: Ticketer::new().context("ticket keys")?,
+            ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
+            ledger: Ledger::default(),
+            sockets: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            steerings: Steerings::new(),
             registry,
         })
     }
 
-    fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
+    fn bind_new(&mut self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         let mut bound = Vec::new();
         let mut errors = Vec::new();
         for listener in snapshot.config.listeners.iter().filter(|listener| !old.contains(&listener.address)) {
-            let sockets = self
-                .cores
-                .iter()
+            let mut sockets = self.inherited.remove(&listener.address).unwrap_or_default();
+            let missing = self.cores.len().saturating_sub(sockets.len());
+            let added = (0..missing)
                 .map(|_| net::bind(listener.address, listener.backlog))
                 .collect::<Result<Vec<_>, _>>();
-            match sockets {
-                Ok(sockets) => bound.push((listener.address, sockets)),
+            match added {
+                Ok(added) => {
+                    sockets.extend(added);
+                    bound.push((listener.address, sockets));
+                }
                 Err(cause) => errors.push(at_listener(&snapshot.config, listener, &cause.to_string())),
             }
         }
@@ -132,16 +158,86 @@ impl Gateway {
         Ok(shards)
     }
 
+    /// Hands the banned prefixes to the kernel's lists.
+    fn sync_bans(&mut self) {
+        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        let Some(snapshot) = &self.snapshot else { return };
+        if let Err(cause) = self.kernel.sync(snapshot, clock::now_ns()) {
+            tracing::error!("the banned prefixes are not in the kernel's lists: {cause:#}");
+        }
+    }
+
+    /// Takes the samples of dropped packets out of the program's ring.
+    fn take_drops(&mut self) {
+        let Some(program) = self.kernel.kernel_mut() else { return };
+        let taken = program.take_drops(DROPS_AT_ONCE);
+        self.ledger.drops.add(taken.into_iter().map(|one| ledger::Raw {
+            at_ns: one.time_ns,
+            interface:
+                interface_name(one.interface_index).unwrap_or_else(|| format!("if{}", one.interface_index)),
+            reason: one.reason,
+            length: one.len,
+            bytes: one.data,
+        }));
+    }
+
+    /// Ends the connections of sources that were banned for what they did.
+    fn cut_banned(&mut self) {
+        let mut keys = Vec::new();
+        self.kernel.table().take_new_bans(&mut keys);
+        let prefixes = keys.into_iter().filter_map(source_prefix).collect::<Vec<_>>();
+        let Some(shards) = self.shards.as_ref().filter(|_| !prefixes.is_empty()) else { return };
+        let trusted = self
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.config.xdp.enforcement == config::Enforcement::Shadow);
+        if trusted {
+            return; // only watched
+        }
+        if let Err(cause) = shards.cut(&Arc::new(prefixes.into_iter().collect())) {
+            tracing::error!(%cause, "not every connection of a banned source is ended");
+        }
+    }
+
+    /// What the ledger may see; `None` until something is in force.
+    fn view(&self, with_trusted: bool) -> Option<View<'_>> {
+        let snapshot = self.snapshot.as_deref()?;
+        let config = &*snapshot.config;
+        let trusted =
+            if with_trusted { trusted(config, &targets(snapshot), &Network::read()) } else { Vec::new() };
+        Some(View {
+            config,
+            snapshot,
+            registry: &self.registry,
+            table: self.kernel.table(),
+            shards: self.shards.as_ref()?,
+            cores: &self.cores,
+            kernel: self.kernel.status(),
+            program: self.kernel.kernel(),
+            packets: self.kernel.packets(),
+            trusted,
+            now_ns: clock::now_ns(),
+            now_unix: super::reload::unix_seconds(),
+        })
+    }
+
     fn publish(&mut self, snapshot: &Arc<Snapshot>, bound: Vec<Bound>) -> Result<()> {
         let Some(shards) = &self.shards else { return Ok(()) };
         if self.snapshot.is_some() {
             shards.publish(snapshot)?;
         }
         for (address, sockets) in bound {
+            let steered = steer(snapshot.config.shards.steering, address, &sockets, &self.cores);
+            tracing::debug!(%address, ?steered, "new connections");
+            self.steerings.insert(address, steered);
+            let kept = sockets.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+            self.sockets.insert(address, kept);
             shards.listen(address, sockets)?;
         }
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         for &address in old.difference(&addresses(snapshot)) {
+            self.steerings.remove(&address);
+            self.sockets.remove(&address);
             shards.close(address)?;
         }
         if self.snapshot.is_some() {
@@ -160,7 +256,11 @@ impl Plane for Gateway {
         Box::new(move |config, generation| {
             let previous = previous.as_deref();
             let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
-            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
+            snapshot::compile(config, &cx).map(|(snapshot, mut warnings)| {
+                warnings.extend(advice::of_config(&snapshot.config, &targets(&snapshot), &Network::read()));
+                warnings.extend(advice::of_machine(&snapshot.config));
+                (Arc::new(snapshot), warnings)
+            })
         })
     }
 
@@ -175,13 +275,25 @@ impl Plane for Gateway {
             // back would meet the same shard again.
             tracing::error!("the new configuration is not everywhere in force: {cause:#}");
         }
+        if let Err(cause) = self.ticketer.set(snapshot.ticket_keys.as_ref(), clock::now_ns()) {
+            tracing::error!(%cause, "the keys of session tickets stay what they were");
+        }
+        let is_first = self.snapshot.is_none();
         self.snapshot = Some(snapshot);
+        // Listeners that this configuration no longer has.
+        self.inherited.clear();
+        if let Some(view) = self.view(false).filter(|_| is_first) {
+            self.ledger.book.tell_shards(&view);
+        }
         Ok(())
     }
 
     fn beat(&mut self) {
         let now_ns = clock::now_ns();
         self.kernel.beat(now_ns);
+        if let Some(snapshot) = &self.snapshot {
+            self.ticketer.rotate(snapshot.config.tickets.rotation, now_ns);
+        }
         let dead = self.shards.as_ref().filter(|_| !self.draining).map(Shards::ended).unwrap_or_default();
         for shard in dead {
             if self.dead.insert(shard) {
@@ -191,13 +303,59 @@ impl Plane for Gateway {
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
+        self.take_drops();
+        self.cut_banned();
+        if self.ledger.beat(now_ns) {
+            self.sync_bans();
+            if let Some(view) = self.view(false) {
+                self.ledger.book.tell_shards(&view);
+            }
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.shards.as_ref().is_some_and(Shards::are_running)
+    }
+
+    fn retire(&mut self) {
+        let retired = self.shards.as_ref().map(Shards::retire);
+        if let Some(Err(cause)) = retired {
+            tracing::error!(%cause, "not every shard tells its clients of the drain");
+        }
     }
 
     fn drain(&mut self) {
         self.draining = true;
+        self.sockets.clear();
         let drained = self.shards.as_ref().map(Shards::drain);
         if let Some(Err(cause)) = drained {
             tracing::error!(%cause, "not every shard drains");
+        }
+    }
+
+    fn hand_over(&self) -> io::Result<Handover> {
+        let clones = |sockets: &Vec<TcpListener>| {
+            sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()
+        };
+        let listeners = self.sockets.iter().map(|(address, sockets)| Ok((*address, clones(sockets)?)));
+        Ok(Handover {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            admin: None,
+            bans: self.ledger.book.orders(),
+        })
+    }
+
+    fn take_over(&mut self, handover: Handover) {
+        self.inherited = handover.listeners.into_iter().collect();
+        self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
+        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+    }
+
+    fn leave(&mut self) {
+        self.draining = true;
+        self.sockets.clear();
+        if let Some(Err(cause)) = self.shards.as_ref().map(Shards::leave) {
+            tracing::error!(%cause, "not every shard leaves");
         }
     }
 
@@ -217,6 +375,24 @@ impl Plane for Gateway {
             self.registry.control().reload_published(generation, at);
         } else {
             self.registry.control().reload_refused(at);
+        }
+    }
+
+    fn refreshed(&self, ok: bool, generation: Generation) {
+        self.registry.control().certificates_reloaded(ok, generation);
+    }
+
+    fn answer(&mut self, ask: ledger::Ask) {
+        if matches!(ask, ledger::Ask::Drops(..) | ledger::Ask::Why(..)) {
+            self.take_drops();
+        }
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let with_trusted = matches!(ask, ledger::Ask::Ban(..) | ledger::Ask::Why(..));
+        // Without a view the question is dropped, which its asker sees.
+        let prefixes_changed = self.view(with_trusted).is_some_and(|view| ledger.answer(ask, &view));
+        self.ledger = ledger;
+        if prefixes_changed {
+            self.sync_bans();
         }
     }
 
@@ -241,6 +417,7 @@ impl Plane for Gateway {
                     name: listener.name.to_string(),
                     address: listener.address.to_string(),
                     tls: listener.tls.is_some(),
+                    steering: self.steerings.get(&listener.address).map_or("hash", Steered::as_str),
                 })
                 .collect(),
             connections: shards.iter().map(|shard| shard.connections).sum(),
@@ -252,7 +429,14 @@ impl Plane for Gateway {
     fn metrics(&self) -> String {
         let mut out = Exposition::new();
         self.registry.render(&mut out);
+        let expiries = self.snapshot.iter().flat_map(|snapshot| &snapshot.expiries);
+        write_certificates(&mut out, expiries.map(|(id, not_after)| (id.as_str(), *not_after)));
         self.kernel.write_metrics(&mut out);
+        let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
+        let steered = listeners
+            .filter_map(|listener| Some((&*listener.name, self.steerings.get(&listener.address)?.as_str())));
+        write_steering(&mut out, steered);
+        write_ledger(&mut out, &self.ledger.counts(self.kernel.table(), clock::now_ns()));
         out.finish()
     }
 }
@@ -264,7 +448,7 @@ fn cores(config: &Config, count: usize) -> Vec<usize> {
 }
 
 /// A container's cores need not begin at 0. From `/proc/self/status`; core 0 if that cannot be read.
-fn allowed_cores() -> Vec<usize> {
+pub(super) fn allowed_cores() -> Vec<usize> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let cores = parse_list(list.unwrap_or_default());
@@ -282,6 +466,12 @@ fn parse_list(list: &str) -> Vec<usize> {
 
 fn addresses(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
     snapshot.listeners.iter().map(|listener| listener.address).collect()
+}
+
+/// Addresses of all upstreams.
+pub(super) fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
+    let targets = snapshot.upstreams.iter().flat_map(|upstream| &upstream.targets);
+    targets.filter_map(|target| Some(target.address?.ip())).collect()
 }
 
 fn name(driver: Driver) -> &'static str {

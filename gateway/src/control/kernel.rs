@@ -9,13 +9,15 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use portcullis_abi::{Protocol, Rate, Reason};
 use portcullis_config::{Config, Enforcement, Refusal, Xdp, XdpMode};
 
 use super::blast::BlastRadius;
+use super::facts;
 use super::interfaces::Network;
-use super::status::KernelStatus;
-use crate::kernel::{Attachment, Kernel, Limits, Listener, Mode, Promotion, Settings};
+use super::status::{KernelStatus, RuleStatus};
+use crate::kernel::{Attachment, Kernel, Limits, Listener, Lists, Mode, Promotion, Settings};
 use crate::limit::{KNOWN_GOOD_NS, Table, random_secret};
 use crate::metrics::{Exposition, write_kernel_facts, write_kernel_mode, write_kernel_packets};
 use crate::net::clock;
@@ -30,6 +32,9 @@ pub struct KernelPart {
     required: bool,
     why: Option<String>,
     blast: BlastRadius,
+    /// Prefixes that an operator has banned.
+    banned: Vec<IpNet>,
+    rules: Vec<RuleStatus>,
 }
 
 impl KernelPart {
@@ -62,6 +67,8 @@ impl KernelPart {
             required: xdp.required,
             why,
             blast: BlastRadius::default(),
+            banned: Vec::new(),
+            rules: Vec::new(),
         })
     }
 
@@ -80,6 +87,11 @@ impl KernelPart {
         self.kernel.as_mut()
     }
 
+    /// Sets the prefixes that an operator has banned; the next [`KernelPart::sync`] puts them into the lists.
+    pub fn set_banned(&mut self, banned: Vec<IpNet>) {
+        self.banned = banned;
+    }
+
     /// Brings the maps in line with a configuration that is in force. The first call attaches the program.
     ///
     /// # Errors
@@ -89,11 +101,14 @@ impl KernelPart {
         let config = &snapshot.config;
         self.enforcement = config.xdp.enforcement;
         self.blast.configure(config.xdp.blast_radius);
+        self.rules = facts::rules(&config.xdp);
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         kernel.rearm();
         kernel.set_limits(&limits(&config.xdp));
         kernel.heartbeat(now_ns);
-        let overruled = kernel.sync_lists(&snapshot.kernel_lists);
+        let with_bans = (!self.banned.is_empty())
+            .then(|| Lists { banned: self.banned.clone(), ..snapshot.kernel_lists.clone() });
+        let overruled = kernel.sync_lists(with_bans.as_ref().unwrap_or(&snapshot.kernel_lists));
         let synced = overruled.and_then(|overruled| {
             for case in overruled {
                 let (refused, trusted) = (case.refused, case.trusted);
@@ -149,12 +164,19 @@ impl KernelPart {
         }
     }
 
+    /// Packets by reason so far; empty without the program.
+    pub fn packets(&self) -> Vec<u64> {
+        let counters = self.kernel.as_ref().and_then(|kernel| kernel.counters().ok());
+        counters.map(|counters| counters.to_vec()).unwrap_or_default()
+    }
+
     /// What was obtained.
     pub fn status(&self) -> KernelStatus {
         let attached = || self.attachments.iter().flatten().filter_map(|a| Some((a, a.style?)));
         let mut modes = attached().map(|(_, style)| style.as_str()).collect::<Vec<_>>();
         modes.sort_unstable();
         modes.dedup();
+        let seen = self.kernel.as_ref().map(|kernel| kernel.facts(clock::now_ns()));
         KernelStatus {
             mode: if modes.is_empty() { "off".into() } else { modes.join("+") },
             enforcement: match self.enforcement {
@@ -163,6 +185,11 @@ impl KernelPart {
             },
             interfaces: attached().map(|(attachment, _)| attachment.interface.clone()).collect(),
             why: self.why.clone(),
+            dead: seen.is_some_and(|seen| seen.dead),
+            heartbeat_age_ms: seen.map_or(0, |seen| seen.heartbeat_age_ns / 1_000_000),
+            rules: if modes.is_empty() { Vec::new() } else { self.rules.clone() },
+            tripped: seen.map(|seen| facts::tripped(seen.tripped)).unwrap_or_default(),
+            known_good: facts::known_good(&self.blast.counts()),
         }
     }
 

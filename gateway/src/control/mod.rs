@@ -9,14 +9,22 @@
 
 mod access_log;
 mod admin;
+mod advice;
 mod blast;
 pub mod cli;
 mod client;
 mod commands;
 mod drain;
+mod facts;
+mod files;
 mod gateway;
+mod import;
 mod interfaces;
 mod kernel;
+mod ledger;
+mod operate;
+mod operator;
+mod pcapng;
 mod plane;
 mod reload;
 mod runtime;
@@ -24,9 +32,13 @@ mod signals;
 mod socket;
 mod start;
 mod status;
+mod steering;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod top;
+mod trusted;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,14 +48,17 @@ use portcullis_config::Config;
 use tokio::sync::{mpsc, oneshot};
 
 use self::access_log::AccessLog;
-use self::admin::Ask;
+use self::admin::{AdminPort, Ask};
 use self::drain::{Drain, Ending, Step};
+use self::files::Files;
 use self::plane::Plane;
-use self::reload::{Load, Ready, Stopwatch};
+use self::reload::{Load, Loaded, Ready, Stopwatch};
 use self::signals::Signal;
 use self::status::{Finding, ReloadReport, State, Status};
 use self::telemetry::LevelSwitch;
+use self::upgrade::Handover;
 use crate::id::Generation;
+use crate::snapshot;
 
 /// All that can happen to the control thread.
 pub(crate) enum Event {
@@ -52,12 +67,16 @@ pub(crate) enum Event {
     Compiled,
     Signal(Signal),
     Tick,
+    /// A successor takes over.
+    Upgrade(upgrade::Ask),
 }
 
 /// The state of the process.
 struct Control<P: Plane> {
     plane: P,
     load: Load,
+    /// What the generation in force was compiled from besides.
+    files: Files,
     config_path: PathBuf,
     config: Arc<Config>,
     generation: Generation,
@@ -72,13 +91,27 @@ struct Control<P: Plane> {
     waiting: Vec<Option<oneshot::Sender<ReloadReport>>>,
     last_reload: Option<ReloadReport>,
     drain: Option<Drain>,
+    /// The admin interface's TCP port, and who answers on it.
+    admin_port: Option<AdminPort>,
+    /// Whether another process has the listening sockets by now.
+    handed_over: bool,
 }
 
 /// A reload under way.
 struct Reload<C> {
+    cause: Cause,
     watch: Stopwatch,
     result: oneshot::Receiver<Result<Ready<C>, Vec<Finding>>>,
     asked_by: Vec<Option<oneshot::Sender<ReloadReport>>>,
+}
+
+/// Why there is a reload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Somebody asked: everything is read again.
+    Asked,
+    /// Certificate or key files have changed: they are read again, for the configuration in force.
+    Files,
 }
 
 impl<P: Plane> Control<P> {
@@ -95,6 +128,8 @@ impl<P: Plane> Control<P> {
                 Event::Signal(Signal::ReopenLogs) => self.access_log.reopen().await,
                 Event::Signal(Signal::Stop) if self.drain.is_some() => return Ending::Forced,
                 Event::Signal(Signal::Stop) => self.start_drain(),
+                Event::Upgrade(upgrade::Ask::Offer(reply)) => drop(reply.send(self.offer())),
+                Event::Upgrade(upgrade::Ask::Leave) => self.leave(),
                 Event::Tick => {
                     if let Some(ending) = self.tick() {
                         return ending;
@@ -110,13 +145,23 @@ impl<P: Plane> Control<P> {
             self.last_beat = Instant::now();
             self.plane.beat();
         }
+        if self.drain.is_none() && self.reload.is_none() && self.files.changed() {
+            self.files.reading();
+            let config = Arc::clone(&self.config);
+            let load = move || Ok(Loaded { config: Arc::clone(&config), remarks: Vec::new() });
+            self.run_reload(Cause::Files, Arc::new(load), Vec::new());
+        }
         let drain = self.drain.as_mut()?;
         match drain.step(Instant::now(), self.plane.is_drained()) {
             Step::Wait => None,
             Step::Close => {
                 let limit_s = self.config.timeouts.drain.as_secs();
                 tracing::info!(limit_s, "listeners close, exchanges under way are finished");
-                self.plane.drain();
+                if self.handed_over {
+                    self.plane.leave()
+                } else {
+                    self.plane.drain()
+                }
                 None
             }
             Step::End(ending) => Some(ending),
@@ -126,13 +171,39 @@ impl<P: Plane> Control<P> {
     fn start_drain(&mut self) {
         let timeouts = &self.config.timeouts;
         tracing::info!(delay_s = timeouts.drain_delay.as_secs(), "draining: no longer ready");
+        self.plane.retire();
         self.drain = Some(Drain::new(Instant::now(), timeouts.drain_delay, timeouts.drain));
+        start::tick_every(DRAIN_TICK, self.events.clone());
+    }
+
+    /// What a successor gets.
+    fn offer(&self) -> Result<Handover, String> {
+        if self.drain.is_some() {
+            return Err("this process is draining".into());
+        }
+        let failed = |cause: std::io::Error| format!("the sockets cannot be duplicated: {cause}");
+        let mut handover = self.plane.hand_over().map_err(failed)?;
+        handover.admin = self.admin_port.as_ref().map(AdminPort::socket).transpose().map_err(failed)?;
+        tracing::info!("a successor asks for the listening sockets");
+        Ok(handover)
+    }
+
+    /// The successor serves: this process takes nothing new from this moment on.
+    fn leave(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        tracing::info!("a successor serves; exchanges under way are finished");
+        self.handed_over = true;
+        self.admin_port = None;
+        self.drain = Some(Drain::new(Instant::now(), Duration::ZERO, self.config.timeouts.drain));
         start::tick_every(DRAIN_TICK, self.events.clone());
     }
 
     fn answer(&mut self, ask: Ask) {
         // An asker that went away is no concern of ours, so failed sends are ignored throughout.
         match ask {
+            Ask::Ledger(ask) => self.plane.answer(ask),
             Ask::Config(reply) => drop(reply.send(start::masked(&self.config))),
             Ask::Metrics(reply) => drop(reply.send(self.plane.metrics())),
             Ask::Ready(reply) => drop(reply.send(self.state())),
@@ -142,7 +213,11 @@ impl<P: Plane> Control<P> {
     }
 
     fn state(&self) -> State {
-        if self.drain.is_some() { State::Draining } else { State::Serving }
+        match &self.drain {
+            Some(_) => State::Draining,
+            None if self.plane.is_running() => State::Serving,
+            None => State::Starting,
+        }
     }
 
     fn status(&self) -> Status {
@@ -170,10 +245,14 @@ impl<P: Plane> Control<P> {
         if self.reload.is_some() {
             return;
         }
-        let (sender, result) = oneshot::channel();
         let asked_by = std::mem::take(&mut self.waiting);
-        self.reload = Some(Reload { watch: Stopwatch::start(), result, asked_by });
-        let job = reload::prepare(Arc::clone(&self.load), self.plane.compiler(), self.generation.next());
+        self.run_reload(Cause::Asked, Arc::clone(&self.load), asked_by);
+    }
+
+    fn run_reload(&mut self, cause: Cause, load: Load, asked_by: Vec<Option<oneshot::Sender<ReloadReport>>>) {
+        let (sender, result) = oneshot::channel();
+        self.reload = Some(Reload { cause, watch: Stopwatch::start(), result, asked_by });
+        let job = reload::prepare(load, self.plane.compiler(), self.generation.next());
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             let _ = sender.send(job.await);
@@ -198,7 +277,13 @@ impl<P: Plane> Control<P> {
             Ok(remarks) => reload.watch.report(true, self.generation, remarks),
             Err(findings) => reload.watch.report(false, self.generation, findings),
         };
-        self.conclude(report, reload.asked_by);
+        match reload.cause {
+            Cause::Asked => self.conclude(report, reload.asked_by),
+            Cause::Files => {
+                reload::tell_of_files(&report);
+                self.plane.refreshed(report.ok, self.generation);
+            }
+        }
         if !self.waiting.is_empty() {
             let last = self.waiting.pop().flatten();
             self.start_reload(last);
@@ -222,6 +307,7 @@ impl<P: Plane> Control<P> {
         }
         self.level.set(config.telemetry.log_level.as_str());
         remarks.extend(reload::ignored_until_restart(&self.config, &config));
+        self.files.set(snapshot::files(&config));
         self.config = config;
         Ok(remarks)
     }

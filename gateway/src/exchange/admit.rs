@@ -1,19 +1,24 @@
 //! Phases 2 and 3: what a request must fulfil before anybody looks at what it wants, and where it goes.
 
-use portcullis_abi::Reason;
+use std::net::IpAddr;
 
-use super::connection::Downstream;
+use portcullis_abi::Reason;
+use portcullis_config::RedirectHttps;
+
+use super::client::Client;
+use super::downstream::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
-use super::{forward, refuse, tunnel};
+use super::{forward, hops, refuse, tunnel};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
-use crate::http::{Refusal, RequestHead};
+use crate::http::websocket::Proof;
+use crate::http::{Known, Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
 use crate::metrics::LimiterDecision;
-use crate::plugin::Response;
+use crate::plugin::{Content, Response};
 use crate::route::{HeaderLookup, Query, Scheme, SchemeFit};
-use crate::snapshot::{Local, Route};
+use crate::snapshot::{Listener, Local, Route};
 
 /// What was found out about a request's own framing.
 #[derive(Clone, Copy, Debug)]
@@ -21,47 +26,98 @@ pub struct Admitted {
     pub framing: BodyFraming,
     pub expects_continue: bool,
     pub hop: HopByHop,
-    /// The client asks for a WebSocket.
-    pub upgrade: bool,
+    /// The client asks for a WebSocket; what proves that it is given one.
+    pub upgrade: Option<Proof>,
 }
 
 /// Phase 2. Removes what concerns only this connection and what the client must not claim.
 pub fn admit(
     shard: &Shard,
     local: &Local,
+    client: &Client<'_>,
     down: &mut Downstream,
     record: &mut Record,
 ) -> Result<Admitted, Box<Response>> {
     let refused = |refusal: Refusal| refuse::response(refusal.status, refusal.reason);
-    let framing = h1::request_framing(&down.request).map_err(|refusal| {
-        record.malformed = true;
-        refused(refusal)
-    })?;
+    let framing = match client {
+        Client::Http1(_) => h1::request_framing(&down.request).map_err(|refusal| {
+            record.malformed = true;
+            refused(refusal)
+        })?,
+        Client::Http2(client) if client.protocol.is_some() => {
+            return Err(refuse::response(501, Reason::ConnectRefused));
+        }
+        // A call is a stream, whatever is known of its length.
+        Client::Http2(client) if record.call.is_some() => client.framing,
+        Client::Http2(client) => client.known_framing(),
+    };
+    if record.call.is_some_and(|call| call.bad_timeout) {
+        return Err(refuse::response(400, Reason::BadGrpcMessage));
+    }
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
-    down.request.head.remove_known(crate::http::Known::Expect);
+    down.request.head.remove_known(Known::Expect);
     let source = down.origin.speaker.ip();
     let trusted = &local.snapshot.trusted_proxies;
     forward::strip_claims(&mut down.request.head, !trusted.is_empty() && trusted.contains(source));
 
     let config = &local.snapshot.config;
     record.response_write = config.timeouts.response_write;
-    record.in_hand = match framing {
-        BodyFraming::None => Some(0),
-        BodyFraming::Length(n) if n <= down.intake.unread().len() as u64 => Some(n as usize),
-        _ => None,
-    };
+    record.in_hand = client.in_hand(framing);
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
-        && !shard.draining()
+        && !shard.retiring()
         && down.exchanges < config.limits.requests_per_connection;
-    let upgrade = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
+        return Err(response);
+    }
+    let asked = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
 }
 
+/// What the listener decides by itself: that a request came to the wrong connection, or is to come over HTTPS. Tells the
+/// upstream of the client's certificate, if the request may go on.
+pub fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Option<Box<Response>> {
+    let host = down.request.host();
+    // A client that showed no certificate because the server name wanted none must not speak to a name that does (RFC
+    // 9110 section 15.5.20, RFC 9113 section 9.1.2).
+    if down.origin.covered.as_ref().is_some_and(|covered| !covered.includes(host)) {
+        return Some(refuse::response(421, Reason::MisdirectedRequest));
+    }
+    if let Some(redirect) = listener.redirect_https
+        && !came_over_https(local, down)
+    {
+        return Some(redirect_to_listener(redirect, &down.request));
+    }
+    let mode = listener.forwarded_client_cert;
+    forward::add_client_certificate(&mut down.request.head, down.origin.peer.as_deref(), mode);
+    None
+}
+
+/// Whether a trusted balancer says that the client spoke TLS to it.
+fn came_over_https(local: &Local, down: &Downstream) -> bool {
+    let trusted = &local.snapshot.trusted_proxies;
+    let proto = down.request.head.get_known(Known::XForwardedProto);
+    trusted.contains(down.origin.speaker.ip())
+        && proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+}
+
+fn redirect_to_listener(redirect: RedirectHttps, request: &RequestHead) -> Box<Response> {
+    let host = String::from_utf8_lossy(request.host());
+    if host.is_empty() {
+        return refuse::response(400, Reason::MissingHost); // HTTP/1.0: to where?
+    }
+    let port = if redirect.port == 443 { String::new() } else { format!(":{}", redirect.port) };
+    let path = String::from_utf8_lossy(request.path());
+    let query = request.query().map(|q| format!("?{}", String::from_utf8_lossy(q))).unwrap_or_default();
+    let response = Response::with_content(redirect.status, Content::empty());
+    response.with_field("Location", format!("https://{host}{port}{path}{query}"))
+}
+
 /// Phase 3: the route, and how many bytes of the path its prefix took.
-pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<Response>> {
+pub fn route(local: &Local, down: &Downstream, client: IpAddr) -> Result<(RouteId, usize), Box<Response>> {
     let request = &down.request;
     let https = down.origin.https;
     let query = Query {
@@ -72,6 +128,8 @@ pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<R
         scheme: if https { Scheme::Https } else { Scheme::Http },
         sni: down.origin.sni.as_deref().map(str::as_bytes),
         headers: request,
+        query: request.query(),
+        client: Some(client),
     };
     let found = local.snapshot.router.route(&query).ok_or_else(|| refuse::response(404, Reason::NoRoute))?;
     match found.scheme {
@@ -122,14 +180,14 @@ pub fn charge(
 }
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
-pub fn may_keep(shard: &Shard, down: &mut Downstream, record: &Record) -> bool {
-    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
+pub fn may_keep(shard: &Shard, client: &mut Client<'_>, record: &Record) -> bool {
+    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.retiring()) else {
         return false;
     };
     if record.malformed || record.body_touched {
         return false;
     }
-    down.intake.consume(in_hand);
+    client.consume(in_hand);
     true
 }
 

@@ -12,12 +12,18 @@
 
 mod authority;
 pub mod date;
+pub mod forwarded;
+pub mod grpc;
+pub mod grpc_web;
 pub mod h1;
+pub mod h2;
 pub mod head;
+pub mod hops;
 pub mod known;
 pub mod method;
 mod name;
 pub mod path;
+pub mod proxy_protocol;
 pub mod query;
 pub mod refusal;
 pub mod request;

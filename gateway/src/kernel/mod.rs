@@ -43,6 +43,7 @@ pub use limits::{Limits, Promotion};
 pub use listeners::Listener;
 pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
 pub use routes::default_gateways;
+pub use sys::interface_name;
 
 /// The default place for pins.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/portcullis";

@@ -58,10 +58,17 @@ metrics! {
     CONNECTIONS: Counter "downstream_connections_total" "Client connections accepted, by shard.";
     CONNECTIONS_ACTIVE: Gauge "downstream_connections_active" "Client connections open, by shard.";
     CONNECTIONS_REFUSED: Counter "downstream_connections_refused_total" "Client connections closed at once, by shard.";
+    HTTP2_CONNECTIONS: Counter "downstream_http2_connections_total" "Client connections that speak HTTP/2.";
+    HTTP2_STREAMS: Counter "downstream_http2_streams_total" "Requests on client connections of HTTP/2.";
+    HTTP2_STREAMS_ACTIVE: Gauge "downstream_http2_streams_active" "Those in progress.";
     TUNNELS: Counter "tunnels_total" "Connections that became tunnels (WebSocket).";
     TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";
     TLS_HANDSHAKES: Counter "tls_handshakes_total" "TLS handshakes with clients, by result: full, resumed or failed.";
+    TLS_HANDSHAKE_FAILURES: Counter "tls_handshake_failures_total" "TLS handshakes with clients that came to nothing, by cause.";
+    CERTIFICATE_EXPIRY: Gauge "certificate_not_after_seconds" "When a certificate that is served ends to be valid, in seconds since the Unix epoch.";
+    CERTIFICATE_RELOADS: Counter "certificate_reloads_total" "Times that certificate, key or ticket files had changed, by result.";
+    CERTIFICATE_RELOAD_OK: Gauge "certificate_last_reload_success" "1 unless the last change of certificate, key or ticket files could not be used.";
 
     UPSTREAM_CONNECTS: Counter "upstream_connects_total" "Connections opened to targets.";
     UPSTREAM_REUSES: Counter "upstream_reuses_total" "Attempts that took an idle connection from the pool.";
@@ -73,6 +80,7 @@ metrics! {
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";
 
+    STEERING: Gauge "listener_steering_info" "Always 1; the labels are the listener and how its new connections find their shard: core or hash.";
     SHARD_DRIVER: Gauge "shard_driver_info" "Always 1; the label is the driver that the shard got.";
     SHARD_GENERATION: Gauge "shard_generation" "The generation that new exchanges use, by shard.";
     SHARD_CPU: Counter "shard_cpu_seconds_total" "CPU time of the shard's thread.";
@@ -82,6 +90,9 @@ metrics! {
     LAST_RELOAD_OK: Gauge "config_last_reload_success" "1 if the last configuration was published, 0 if it was refused.";
     LAST_RELOAD_TIME: Gauge "config_last_reload_timestamp_seconds" "When the last configuration was published or refused.";
 
+    BANS: Gauge "bans" "Bans in force, by who gave them: operator or behaviour.";
+    OPERATOR_BANS: Counter "operator_bans_total" "Bans that operators gave.";
+    DROP_SAMPLES: Counter "xdp_drop_samples_total" "Samples of dropped packets that were taken out of the program's ring.";
     XDP_PACKETS: Counter "xdp_packets_total" "Packets seen by the XDP program, by reason of the verdict.";
     XDP_RESETS: Counter "xdp_resets_total" "TCP resets that the XDP program has sent in answer to refused packets.";
     XDP_TRIPPED: Gauge "xdp_tripped" "1 for a reason to drop that was switched to shadow to spare known-good sources.";

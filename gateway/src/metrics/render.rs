@@ -15,7 +15,7 @@ use super::histogram::Totals;
 use super::names::{self, Metric};
 use super::registry::Registry;
 use super::route::{CLASSES, RouteMetrics, RouteSeries};
-use super::shard::{LimiterDecision, ShardMetrics};
+use super::shard::{HandshakeFailure, LimiterDecision, ShardMetrics};
 
 impl Registry {
     /// Writes all that the registry holds. Kernel counters and target health are the caller's to add.
@@ -38,6 +38,11 @@ impl Registry {
             .sample(&[("result", "failed")], control.reloads_failed.get());
         out.family(&names::LAST_RELOAD_OK).sample(&[], control.last_reload_ok.get());
         out.family(&names::LAST_RELOAD_TIME).sample(&[], control.last_reload_seconds.get());
+        out.family(&names::CERTIFICATE_RELOADS)
+            .sample(&[("result", "ok")], control.certificates_ok.get())
+            .sample(&[("result", "failed")], control.certificates_failed.get());
+        let bad = control.certificates_bad.get();
+        out.family(&names::CERTIFICATE_RELOAD_OK).sample(&[], u64::from(bad == 0));
     }
 
     fn render_requests(&self, out: &mut Exposition) {
@@ -90,15 +95,24 @@ impl Registry {
         self.by_shard(out, &names::CONNECTIONS, |shard| shard.connections_accepted.get().into());
         self.by_shard(out, &names::CONNECTIONS_ACTIVE, |shard| shard.connections_active.get().into());
         self.by_shard(out, &names::CONNECTIONS_REFUSED, |shard| shard.connections_refused.get().into());
+        out.family(&names::HTTP2_CONNECTIONS).sample(&[], self.count(|shard| &shard.http2_connections));
+        out.family(&names::HTTP2_STREAMS).sample(&[], self.count(|shard| &shard.http2_streams));
+        out.family(&names::HTTP2_STREAMS_ACTIVE).sample(&[], self.level(|shard| &shard.http2_streams_active));
         out.family(&names::TUNNELS).sample(&[], self.count(|shard| &shard.tunnels));
         out.family(&names::TUNNELS_ACTIVE).sample(&[], self.level(|shard| &shard.tunnels_active));
         out.family(&names::DOWNSTREAM_BYTES)
             .sample(&[("direction", "in")], self.count(|shard| &shard.bytes_in))
             .sample(&[("direction", "out")], self.count(|shard| &shard.bytes_out));
+        let failed = |cause| self.sum(|shard| shard.tls_failed(cause));
+        let all_failed: u64 = HandshakeFailure::ALL.into_iter().map(failed).sum();
         out.family(&names::TLS_HANDSHAKES)
             .sample(&[("result", "full")], self.count(|shard| &shard.tls_full))
             .sample(&[("result", "resumed")], self.count(|shard| &shard.tls_resumed))
-            .sample(&[("result", "failed")], self.count(|shard| &shard.tls_failed));
+            .sample(&[("result", "failed")], all_failed);
+        let mut family = out.family(&names::TLS_HANDSHAKE_FAILURES);
+        for cause in HandshakeFailure::ALL {
+            family.sample(&[("cause", cause.as_str())], failed(cause));
+        }
     }
 
     fn render_upstream(&self, out: &mut Exposition) {
@@ -173,12 +187,50 @@ pub fn write_kernel_facts(out: &mut Exposition, resets: u64, tripped: u64, hits:
     }
 }
 
+/// Writes when each certificate that is served ends to be valid, in seconds since 1970.
+pub fn write_certificates<'a>(out: &mut Exposition, expiries: impl Iterator<Item = (&'a str, u64)>) {
+    let mut family = out.family(&names::CERTIFICATE_EXPIRY);
+    for (certificate, not_after) in expiries {
+        family.sample(&[("certificate", certificate)], not_after);
+    }
+}
+
 /// Writes the mode that each interface got.
 pub fn write_kernel_mode<'a>(out: &mut Exposition, modes: impl IntoIterator<Item = (&'a str, &'a str)>) {
     let mut family = out.family(&names::XDP_MODE);
     for (interface, mode) in modes {
         family.sample(&[("interface", interface), ("mode", mode)], 1);
     }
+}
+
+/// Writes how each listener's new connections find their shard.
+pub fn write_steering<'a>(out: &mut Exposition, listeners: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut family = out.family(&names::STEERING);
+    for (listener, steering) in listeners {
+        family.sample(&[("listener", listener), ("steering", steering)], 1);
+    }
+}
+
+/// What the ledger counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerCounts {
+    /// Bans in force that operators gave.
+    pub banned_by_operator: u64,
+    /// Bans in force for behaviour.
+    pub banned_by_behaviour: u64,
+    /// Bans that operators gave, ever.
+    pub operator_bans: u64,
+    /// Samples of dropped packets that came.
+    pub samples_taken: u64,
+}
+
+/// Writes what the ledger counts.
+pub fn write_ledger(out: &mut Exposition, counts: &LedgerCounts) {
+    out.family(&names::BANS)
+        .sample(&[("by", "operator")], counts.banned_by_operator)
+        .sample(&[("by", "behaviour")], counts.banned_by_behaviour);
+    out.family(&names::OPERATOR_BANS).sample(&[], counts.operator_bans);
+    out.family(&names::DROP_SAMPLES).sample(&[], counts.samples_taken);
 }
 
 /// A route's answers over all shards by the value of the `code` label, in its order.

@@ -9,7 +9,9 @@ use portcullis_abi::Reason;
 
 use super::cell::{Counter, Gauge};
 use super::histogram::FineHistogram;
+use super::refusals::Refusals;
 use super::route::class_index;
+use super::sources::BusySources;
 
 /// The counts of one shard. Fields are public: `metrics.bytes_in.add(n)` is the whole interface.
 // Two cache lines apart from its neighbours, see `RouteMetrics`.
@@ -28,6 +30,12 @@ pub struct ShardMetrics {
     pub tunnels: Counter,
     /// Tunnels open.
     pub tunnels_active: Gauge,
+    /// Downstream connections that speak HTTP/2.
+    pub http2_connections: Counter,
+    /// Requests on them.
+    pub http2_streams: Counter,
+    /// Those in progress.
+    pub http2_streams_active: Gauge,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -52,10 +60,14 @@ pub struct ShardMetrics {
     pub cpu_ns: Gauge,
     /// The gateway's own share of each exchange.
     pub gateway_latency: FineHistogram,
+    /// The last refusals one by one.
+    pub refusals: Refusals,
+    /// The busiest clients.
+    pub sources: BusySources,
     driver: Gauge,
     pub(super) tls_full: Counter,
     pub(super) tls_resumed: Counter,
-    pub(super) tls_failed: Counter,
+    tls_failed: [Counter; HandshakeFailure::ALL.len()],
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
     reasons: [Counter; Reason::COUNT],
@@ -70,9 +82,12 @@ impl Default for ShardMetrics {
             connections_refused: Counter::default(),
             tls_full: Counter::default(),
             tls_resumed: Counter::default(),
-            tls_failed: Counter::default(),
+            tls_failed: Default::default(),
             tunnels: Counter::default(),
             tunnels_active: Gauge::default(),
+            http2_connections: Counter::default(),
+            http2_streams: Counter::default(),
+            http2_streams_active: Gauge::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),
@@ -85,6 +100,8 @@ impl Default for ShardMetrics {
             generation: Gauge::default(),
             cpu_ns: Gauge::default(),
             gateway_latency: FineHistogram::default(),
+            refusals: Refusals::default(),
+            sources: BusySources::default(),
             driver: Gauge::default(),
             classes: Default::default(),
             limiter: Default::default(),
@@ -115,8 +132,13 @@ impl ShardMetrics {
 
     /// Counts one TLS handshake that failed or was given up.
     #[inline]
-    pub fn tls_handshake_failed(&self) {
-        self.tls_failed.inc();
+    pub fn tls_handshake_failed(&self, cause: HandshakeFailure) {
+        self.tls_failed[cause as usize].inc();
+    }
+
+    /// TLS handshakes that came to nothing so far, for one cause.
+    pub(super) fn tls_failed(&self, cause: HandshakeFailure) -> u64 {
+        self.tls_failed[cause as usize].get()
     }
 
     /// Counts one decision of a limiter.
@@ -137,7 +159,7 @@ impl ShardMetrics {
     }
 
     /// Answers so far by class, in the order of `CLASSES`.
-    pub(super) fn requests(&self) -> [u64; 6] {
+    pub fn requests(&self) -> [u64; 6] {
         std::array::from_fn(|class| self.classes[class].get())
     }
 
@@ -178,6 +200,53 @@ impl LimiterDecision {
     }
 }
 
+macro_rules! handshake_failures {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Why a TLS handshake with a client came to nothing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum HandshakeFailure { $($(#[$doc])+ $variant,)+ }
+
+        impl HandshakeFailure {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [HandshakeFailure; [$($name,)+].len()] = [$(HandshakeFailure::$variant,)+];
+
+            /// The value of the `cause` label.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(HandshakeFailure::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+handshake_failures! {
+    /// The client closed the connection in the middle.
+    Abandoned = "abandoned",
+    /// The client sent a fatal alert, as it does when it does not trust our certificate.
+    AlertReceived = "alert_received",
+    /// A record does not authenticate.
+    BadRecord = "bad_record",
+    /// No certificate of the client, where one is required.
+    CertificateMissing = "certificate_missing",
+    /// The client's certificate does not verify.
+    CertificateRefused = "certificate_refused",
+    /// A fault of ours.
+    Internal = "internal",
+    /// No TLS, or no message that it claims to be.
+    NotTls = "not_tls",
+    /// No version, suite, group or protocol in common.
+    NothingInCommon = "nothing_in_common",
+    /// HTTP in the clear.
+    PlainHttp = "plain_http",
+    /// The client breaks the protocol.
+    Protocol = "protocol",
+    /// The connection broke.
+    Reset = "reset",
+    /// It took too long.
+    TimedOut = "timed_out",
+    /// No certificate for the server name, or no route where it would be passed on.
+    UnknownName = "unknown_name",
+}
+
 /// What drives a shard's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
@@ -208,6 +277,9 @@ mod tests {
     fn numbers_of_the_enums_are_their_places() {
         for (i, decision) in LimiterDecision::ALL.into_iter().enumerate() {
             assert_eq!(decision as usize, i);
+        }
+        for (i, cause) in HandshakeFailure::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, i);
         }
         for driver in Driver::ALL {
             let metrics = ShardMetrics::default();

@@ -12,6 +12,7 @@
 
 mod acl;
 mod basic_auth;
+mod body;
 mod bot_detection;
 pub mod chain;
 pub mod consumer;
@@ -20,15 +21,22 @@ mod cors;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
+mod in_flight_limit;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod mtls_auth;
+mod path_rewrite;
+mod prometheus;
 mod rate_limiting;
+mod redirect;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod security_headers;
+mod token_bucket;
 mod transform;
 
 use std::any::Any;
@@ -44,10 +52,12 @@ use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics};
 
 use crate::http::h1::BodyFraming;
+use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
 use crate::metrics::LimiterDecision;
+use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -146,6 +156,10 @@ pub struct Cx<'a> {
     pub client: IpAddr,
     pub https: bool,
     pub connection: Connection,
+    /// The client's certificate, which verified.
+    pub peer: Option<Arc<Peer>>,
+    /// What a trusted balancer's PROXY header says beside addresses.
+    pub proxied: Option<Rc<Tlvs>>,
     /// How the request's body is framed.
     pub body: BodyFraming,
     /// The client waits for leave to send the body. The field that said so is gone from the request.
@@ -169,6 +183,10 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+    /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
+    pub grpc_web: bool,
+    /// What plugins hold until the exchange ends.
+    pub held: Vec<Box<dyn Any>>,
 }
 
 /// The downstream connection as plugins see it.
@@ -207,6 +225,8 @@ impl<'a> Cx<'a> {
             client,
             https: false,
             connection: Connection::default(),
+            peer: None,
+            proxied: None,
             body: BodyFraming::None,
             expects_continue: false,
             body_limit: None,
@@ -221,6 +241,8 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
+            grpc_web: false,
+            held: Vec::new(),
         }
     }
 }
@@ -235,6 +257,34 @@ pub trait Plugin {
     /// Sees the response before it goes downstream; in reverse order of the chain. Not run on answers that the
     /// gateway made.
     fn on_response(&self, _cx: &mut Cx<'_>, _head: &mut ResponseHead) {}
+
+    /// Whether the plugin is to see this request's body whole. Asked at its turn, after [`on_request`](Self::on_request).
+    /// The body is held in memory then, up to `limits.buffered_body`; a larger one is refused with 413.
+    fn wants_request_body(&self, _cx: &Cx<'_>, _head: &RequestHead) -> bool {
+        false
+    }
+
+    /// Sees the request's body, if it wants to, before any later plugin sees the request. What it leaves is sent on,
+    /// with its length put right.
+    fn on_request_body(&self, _cx: &mut Cx<'_>, _head: &mut RequestHead, _body: &mut Vec<u8>) -> Flow {
+        Flow::Continue
+    }
+
+    /// Whether the plugin is to see this response's body whole. Asked after `on_response`, never of a response without
+    /// a body. The body is held in memory then, up to `limits.buffered_body`; a larger one becomes a 502.
+    fn wants_response_body(&self, _cx: &Cx<'_>, _head: &ResponseHead) -> bool {
+        false
+    }
+
+    /// Sees the response's body, if it wants to; an error is answered in place of the response.
+    fn on_response_body(
+        &self,
+        _cx: &mut Cx<'_>,
+        _head: &mut ResponseHead,
+        _body: &mut Vec<u8>,
+    ) -> Result<(), Box<Response>> {
+        Ok(())
+    }
 
     /// Whether `on_response` does anything, so that the relay can skip the rest.
     fn sees_response(&self) -> bool {
@@ -271,6 +321,8 @@ pub struct CredentialPlaces {
 /// What a plugin may look at when it is compiled.
 pub struct CompileCx<'a> {
     pub consumers: &'a Arc<Consumers>,
+    /// The configuration that the plugin is part of, for what it refers to.
+    pub config: &'a config::Config,
     /// A number that stays the same for the same plugin instance across reloads: names its limit counters.
     pub instance: u64,
 }

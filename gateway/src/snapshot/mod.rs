@@ -11,13 +11,16 @@
 
 mod compile;
 mod edges;
+mod http2;
 mod local;
 mod plugins;
 mod probes;
 mod sources;
+mod streams;
 mod times;
 mod upstreams;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +28,7 @@ use std::time::Duration;
 use portcullis_config as config;
 
 use crate::http::h1::HeadLimits;
+use crate::http::h2;
 use crate::id::{Generation, ServiceId, UpstreamId};
 use crate::kernel::Lists;
 use crate::limit::{CidrSet, SourceLimiter};
@@ -35,13 +39,16 @@ use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
 use crate::route::Router;
 use crate::tls;
-use crate::upstream::UpstreamSpec;
+use crate::upstream::{HttpVersion, UpstreamSpec};
 
 pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
+pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
 pub use sources::rate;
+pub use streams::StreamRoutes;
 pub use times::Times;
+pub use upstreams::stable_hash;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -60,10 +67,20 @@ pub struct Snapshot {
     /// Of requests.
     pub head_limits: HeadLimits,
     pub response_head_limits: HeadLimits,
+    /// What an HTTP/2 connection from a client is allowed.
+    pub h2: h2::Settings,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
     /// What the kernel part is to know of sources.
     pub kernel_lists: Lists,
+    /// Some target is told where the client connected to.
+    pub tells_destination: bool,
+    /// Routes for TLS streams that are passed on.
+    pub streams: StreamRoutes,
+    /// Keys of session tickets, where the configuration names a file of them.
+    pub ticket_keys: Option<tls::KeyFile>,
+    /// When certificates that are served end to be valid, by id, seconds since 1970.
+    pub expiries: BTreeMap<String, u64>,
 }
 
 /// A route as an exchange needs it once it is chosen.
@@ -95,12 +112,21 @@ pub struct Service {
     pub write_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub body_idle_timeout: Duration,
+    /// The targets take trailer fields of requests.
+    pub request_trailers: bool,
     /// Attempts after the first.
     pub retries: u32,
+    pub http_version: HttpVersion,
+    /// Its targets speak gRPC.
+    pub grpc: bool,
     /// TLS towards the targets, with the server name per target.
     pub tls: Option<tls::ClientConfig>,
     /// Tells pools of different TLS settings apart; stable across reloads.
     pub tls_key: Option<String>,
+    /// Server name to ask targets for, in place of their own.
+    pub tls_sni: Option<Box<str>>,
+    /// The PROXY header that connections begin with.
+    pub proxy_protocol: config::ProxyHeader,
 }
 
 /// A compiled plugin instance.
@@ -117,7 +143,16 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Trusted balancers begin each connection with a PROXY header.
     pub proxy_protocol: bool,
+    /// Without it and with `passthrough`, only streams that are passed on are taken.
     pub tls: Option<tls::ServerConfig>,
+    /// HTTP/2 is spoken without TLS to who begins with it.
+    pub h2c: bool,
+    /// Streams are passed on unopened where a route says so.
+    pub passthrough: bool,
+    pub redirect_https: Option<config::RedirectHttps>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<Box<str>>,
+    pub forwarded_client_cert: config::ForwardedClientCert,
 }
 
 /// Requests on one upstream connection before it is closed.

@@ -106,13 +106,15 @@ fn tls(
     });
     let settings = config::UpstreamTls {
         verify: upstream.healthchecks.active.https_verify_certificate,
-        verify_depth: None,
+        verify_depth: user.and_then(|service| service.tls.verify_depth),
+        sni: user.and_then(|service| service.tls.sni.clone()),
+        sans: user.map(|service| service.tls.sans.clone()).unwrap_or_default(),
         ca_certificates: user.map(|service| service.tls.ca_certificates.clone()).unwrap_or_default(),
         client_certificate: upstream
             .client_certificate
             .or(user.and_then(|service| service.tls.client_certificate)),
     };
-    match edges::build_client(config, &settings) {
+    match edges::build_client(config, &settings, vec![crate::tls::Alpn::Http11]) {
         Ok(client) => Some(client.for_shard()),
         Err(error) => {
             found.error(upstream.origin.span, &upstream.origin.path, error.to_string());

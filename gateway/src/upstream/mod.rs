@@ -10,6 +10,7 @@
 pub mod balance;
 pub mod health;
 mod pool;
+mod preamble;
 pub mod probe;
 pub mod retry;
 
@@ -21,7 +22,10 @@ use portcullis_config::HashKey;
 
 use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 
-pub use pool::{AcquireError, Connector, Pool, PoolKey, PoolLimits, UpstreamConnection};
+pub use pool::{
+    AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
+};
+pub use preamble::{Preamble, proxy_header};
 
 /// An upstream as all shards see it.
 pub struct UpstreamSpec {

@@ -1,11 +1,13 @@
 //! Clients: byte-exact connections, a builder for ordinary requests, real programs, and load.
 //!
 //! [`Connection`] sends exactly the bytes it is given and reads one response at a time; it never
-//! retries, follows or decodes. [`programs`] runs curl, Python, Node and openssl; [`load`] keeps
-//! connections busy and counts every failure.
+//! retries, follows or decodes. [`programs`] runs curl, Python, Node and openssl; [`background`] runs one beside a test; [`load`] keeps
+//! connections busy and counts every failure; [`tls`] negotiates what the test wants.
 
+pub mod background;
 pub mod load;
 pub mod programs;
+pub mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
