@@ -132,7 +132,14 @@ impl Kernel {
     /// Loads the program and its maps, taking over pinned maps of an earlier run. Attaches nothing.
     pub fn load(settings: &Settings) -> Result<Kernel, KernelError> {
         let pins = load::Pins::prepare(settings)?;
-        let loaded = undisturbed(|| load::load(settings, Some(&pins)))?;
+        let loaded = undisturbed(|| {
+            let mut loaded = load::load(settings, Some(&pins))?;
+            // The verifier takes a while, some seconds on a busy machine. An earlier run's program goes on meanwhile, and
+            // must not take the silence for a death.
+            loaded.config.heartbeat_ns.store(sys::monotonic_ns(), Relaxed);
+            load::program(&mut loaded.ebpf, portcullis_abi::PROGRAM)?;
+            Ok(loaded)
+        })?;
         let links = attach::Links::under(&settings.pin_root);
         Kernel::new(settings, loaded, links)
     }
@@ -167,7 +174,10 @@ impl Kernel {
     /// Attaches to every configured interface, or switches the pinned link there to this program. Each
     /// interface gets its own answer; with [`Mode::Native`] and [`Mode::Generic`] any failure is an error.
     pub fn attach(&mut self) -> Result<Vec<Attachment>, KernelError> {
-        self.links.attach(&mut self.ebpf, self.settings.mode, &self.settings.interfaces)
+        let attachments = self.links.attach(&mut self.ebpf, self.settings.mode, &self.settings.interfaces);
+        // It may have verified another program on the way.
+        self.heartbeat(sys::monotonic_ns());
+        attachments
     }
 
     /// The bucket table, shared with the program. Lives as long as the process.
