@@ -132,8 +132,8 @@ impl Advice<'_> {
                 let ports = earlier.ports.is_empty()
                     || (!rule.ports.is_empty() && rule.ports.iter().all(|port| earlier.ports.contains(port)));
                 let holds = |net: &IpNet| earlier.sources.iter().any(|outer| outer.contains(net));
-                let sources =
-                    earlier.sources.is_empty() || (!rule.sources.is_empty() && rule.sources.iter().all(holds));
+                let sources = earlier.sources.is_empty()
+                    || (!rule.sources.is_empty() && rule.sources.iter().all(holds));
                 ports && sources
             };
             if let Some(earlier) = rules[..at].iter().find(hides) {
@@ -158,9 +158,15 @@ impl Advice<'_> {
             }
         }
         let hard: Vec<_> = trusted.iter().filter(|one| one.because != Because::Allowed).cloned().collect();
+        let denied = xdp.deny.iter().map(|deny| (*deny, "xdp.deny".to_owned()));
+        let listed = xdp.lists.iter().filter(|list| !list.allows);
+        let listed = listed.flat_map(|list| {
+            list.sources.iter().map(move |deny| (*deny, format!("xdp.lists {}", list.name)))
+        });
+        let all = denied.chain(listed);
         let hits: Vec<_> =
-            (xdp.deny.iter()).filter_map(|deny| Some((*deny, overlapping(&hard, *deny)?))).collect();
-        for (deny, one) in hits.into_iter().take(LISTED_MAX) {
+            all.filter_map(|(deny, list)| Some((deny, list, overlapping(&hard, deny)?))).collect();
+        for (deny, list, one) in hits.into_iter().take(LISTED_MAX) {
             let message = if one.prefix.contains(&deny) {
                 format!("{deny} is denied in vain: {} ({})", one.because, one.prefix)
             } else {
