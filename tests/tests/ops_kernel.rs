@@ -127,7 +127,14 @@ fn an_operators_ban_is_dropped_in_the_kernel_in_shadow_mode_too() {
     ordered(&gateway, &["unban", BAD]);
     assert!(site.admitted(BAD));
 
-    // A prefix reaches the kernel's lists and the shards a moment after the answer.
+    let wide = ordered(&gateway, &["ban", "10.77.0.0/30", "--for", "5m"]);
+    assert!(wide.contains("refused by proxy (kernel part in shadow mode)"), "{wide}");
+    eventually("a prefix refused by the proxy", || holds(!site.served(BAD), "served"));
+    ordered(&gateway, &["unban", "10.77.0.0/30"]);
+
+    // With the lists in force a prefix is dropped as well. It reaches the kernel's lists and the shards a moment after the
+    // answer.
+    gateway.reload(&site.setup("enforcement: enforce"));
     let dropped = packets(&gateway, "drop_banned");
     ordered(&gateway, &["ban", "10.77.0.0/30", "--for", "5m"]);
     eventually("a prefix dropped", || {
