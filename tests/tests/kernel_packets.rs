@@ -494,7 +494,8 @@ fn a_spoofed_flood_does_not_wash_out_debts() {
 #[test]
 fn the_scrambler_does_nothing_unarmed() {
     privileged!();
-    let run = gateway();
+    let mut run = gateway();
+    run.also(Entry::RandomSources).expect("the program loads");
     run.run(Entry::RandomSources, &from(DENIED).build(), 1_000).expect("a run");
     assert_eq!(run.kernel.counters().expect("counters")[Reason::DropDenied as usize], 1_000);
 }
@@ -503,7 +504,8 @@ fn the_scrambler_does_nothing_unarmed() {
 #[test]
 fn the_verifier_walks_less_than_half_of_what_it_allows() {
     privileged!();
-    let run = gateway();
+    let mut run = gateway();
+    run.also(Entry::Frags).expect("the program loads");
     for entry in [Entry::Product, Entry::Frags] {
         let Some(walked) = run.verified_instructions(entry).expect("program info") else { return };
         println!("{entry:?}: {walked} instructions verified");

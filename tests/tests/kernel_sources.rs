@@ -398,7 +398,7 @@ fn drops_are_sampled_at_their_rate_and_known_good_sources_noted() {
     // On trial they are noted as well, under the reason, and as not dropped.
     bench.limits(Limits { shadow: true, samples: Rate::UNLIMITED, ..limits });
     bench.authenticate("192.0.2.3");
-    (0..5).for_each(|_| drop(bench.verdict(&syn("192.0.2.3").build())));
+    assert_eq!(bench.admitted("192.0.2.3", 5), 5);
     let hits = bench.run.kernel.known_good_hits().expect("hits");
     let hit = hits.iter().find(|hit| hit.key == source_key(ip("192.0.2.3"))).expect("noted");
     assert_eq!((hit.reason, hit.packets, hit.dropped), (Reason::DropConnectionRate, 3, false));

@@ -17,6 +17,7 @@ use super::blast::BlastRadius;
 use super::facts;
 use super::interfaces::Network;
 use super::status::{KernelStatus, RuleStatus};
+use crate::id::Generation;
 use crate::kernel::{Attachment, Kernel, Limits, Listener, Lists, Mode, Promotion, Settings};
 use crate::limit::{KNOWN_GOOD_NS, Table, random_secret};
 use crate::metrics::{Exposition, write_kernel_facts, write_kernel_mode, write_kernel_packets};
@@ -35,6 +36,8 @@ pub struct KernelPart {
     /// Prefixes that an operator has banned.
     banned: Vec<IpNet>,
     rules: Vec<RuleStatus>,
+    /// The one in force.
+    generation: Option<Generation>,
 }
 
 impl KernelPart {
@@ -69,6 +72,7 @@ impl KernelPart {
             blast: BlastRadius::default(),
             banned: Vec::new(),
             rules: Vec::new(),
+            generation: None,
         })
     }
 
@@ -103,7 +107,10 @@ impl KernelPart {
         self.blast.configure(config.xdp.blast_radius);
         self.rules = facts::rules(&config.xdp);
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        kernel.rearm();
+        // What was switched to shadow stays so until the operator has written something new.
+        if self.generation.replace(snapshot.generation) != Some(snapshot.generation) {
+            kernel.rearm();
+        }
         kernel.set_limits(&limits(&config.xdp));
         kernel.heartbeat(now_ns);
         let with_bans = (!self.banned.is_empty())

@@ -380,7 +380,10 @@ mod tests {
 
     #[test]
     fn shadow_decides_the_same_and_refuses_nothing() {
-        let limiter = limiter(|settings| settings.enforcement = Enforcement::Shadow);
+        let limiter = limiter(|settings| {
+            settings.enforcement = Enforcement::Shadow;
+            settings.ban_enforcement = Enforcement::Shadow;
+        });
         let source = "192.0.2.1";
         assert_eq!(limiter.admitted(source, NOW), 5);
         assert_eq!(limiter.admit(source, NOW), Admission::Watched { retry_after_ns: MS });

@@ -302,7 +302,7 @@ mod tests {
         table.block(key, NOW, NOW + 200 * MS, 1, Reason::RateLimited);
         table.mark_established(key, NOW, NOW + 900 * MS);
         match table.block_at(key, NOW) {
-            Block::Banned { until, level, reason } => {
+            Block::Banned { until, level, reason, .. } => {
                 assert!((NOW + 199 * MS..=NOW + 200 * MS).contains(&until));
                 assert_eq!((level, reason), (1, Reason::RateLimited));
             }
