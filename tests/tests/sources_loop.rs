@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use portcullis_tests::client::{Connection, Request};
-use portcullis_tests::eventually::{eventually, holds};
+use portcullis_tests::eventually::{eventually, holds, within};
 use portcullis_tests::gateway::Gateway;
 use portcullis_tests::netns::Forger;
 use portcullis_tests::packet::{Packet, SYN};
@@ -62,7 +62,7 @@ fn stuffing_is_cut_at_the_nic_while_a_neighbour_is_served() {
 fn bans_come_by_offence_end_by_themselves_and_grow() {
     privileged!();
     let site = Site::new();
-    let more = "enforcement: enforce, bans: {triggers: {unauthorized: 6/m}, steps: [1s, 4s, 4s], decay: 1h}";
+    let more = "enforcement: enforce, bans: {triggers: {unauthorized: 6/m}, steps: [3s, 10s], decay: 1h}";
     let gateway = Gateway::start(&site.setup_with("auto", "1000/s", more));
     let mut early = site.connect(BAD).expect("a connection");
     let banned_by = |connection: &mut Connection| {
@@ -84,11 +84,13 @@ fn bans_come_by_offence_end_by_themselves_and_grow() {
 
     let mut late = site.connect(BAD).expect("a connection");
     let banned = banned_by(&mut late);
-    eventually("the end of the second ban", || holds(site.admitted(BAD), "still banned"));
+    within(Duration::from_secs(60), "the end of the second ban", || {
+        holds(site.admitted(BAD), "still banned")
+    });
     let second = banned.elapsed();
     println!("banned for {first:?}, then {second:?}");
-    // Two requests are let in after the first ban ends, so that the second begins before its time is up at the soonest.
-    assert!(second > Duration::from_secs(3), "{second:?}");
+    // The client sees its connection end up to a second into the ban, and two more may pass on a busy machine.
+    assert!(second > Duration::from_secs(6) && second > first, "{second:?}");
     assert!(site.admitted(GOOD));
 }
 
@@ -109,11 +111,7 @@ fn two_enforcers_give_away_one_bucket() {
     // The kernel counts each SYN that it let in, a retransmitted one as well.
     let syns = || packets(&gateway, "pass");
     let (tokens, seconds) = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Relaxed) {
-                drop(site.connect(BAD));
-            }
-        });
+        scope.spawn(|| site.lab.in_client(|| knock(&stop)));
         let mut connection = site.connect(BAD).expect("the first connection");
         let mut served = 0.0;
         let mut until_limited = |served: &mut f64| loop {
@@ -137,6 +135,22 @@ fn two_enforcers_give_away_one_bucket() {
     let share = tokens / (RATE * seconds);
     println!("{tokens} tokens in {seconds:.3} s: {share:.4} of the rate");
     assert!((0.98..=1.02).contains(&share), "{share}");
+}
+
+/// Opens connections that nobody goes on with, a few hundred a second: whether one is let in, its sender does not wait to
+/// see.
+fn knock(stop: &AtomicBool) {
+    let forger = Forger::open().expect("a raw socket");
+    let (from, gate): (Ipv4Addr, _) = (BAD.parse().expect("an address"), Ipv4Addr::new(10, 77, 0, 2));
+    for number in 0u32.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        let port = 1_024 + (number % 30_000) as u16;
+        let syn = Packet::between(from.into(), gate.into()).tcp(8080, SYN).tcp_numbers(port, number, 0);
+        forger.send(&syn.checksummed().build(), gate.into()).expect("sending");
+        std::thread::park_timeout(Duration::from_millis(3));
+    }
 }
 
 /// The shards charge by memory alone: not one bpf() call on their threads.
@@ -323,6 +337,7 @@ fn a_limit_may_be_left_to_the_proxy() {
     });
     let refused = refused.expect("the proxy refuses in the end");
     assert!(refused.has("retry-after"));
+    drop(site.connect(BAD).expect("the kernel passes it"));
     assert!(packets(&gateway, "shadow_connection_rate") >= 1.0);
     assert_eq!(packets(&gateway, "drop_connection_rate"), 0.0);
     assert!(site.admitted(GOOD));

@@ -50,10 +50,11 @@ pub(super) fn sets(settings: &Settings) -> usize {
     settings.sets.clamp(SETS_MIN, SETS_MAX).next_power_of_two()
 }
 
-/// Slots for SYNs of unknown sources: one for each source that the table can hold, up to 32 MiB. A flood that fills them
-/// within a second hides retransmissions; more sources would not fit the table either.
+/// Slots for SYNs of unknown sources: four for each source that the table can hold, 8 to 32 MiB. A flood overwrites them
+/// at random; with 32 MiB and a million SYNs a second, four of five are there when the first retransmission comes after
+/// a second.
 pub(super) fn retries(settings: &Settings) -> u32 {
-    ((sets(settings) * portcullis_abi::WAYS) as u32).min(1 << 22)
+    ((sets(settings) * portcullis_abi::WAYS * 4) as u32).clamp(1 << 20, 1 << 22)
 }
 
 /// Where maps are pinned.
