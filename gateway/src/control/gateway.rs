@@ -279,6 +279,7 @@ impl Plane for Gateway {
             tracing::error!(%cause, "the keys of session tickets stay what they were");
         }
         let is_first = self.snapshot.is_none();
+        self.kernel.beat(clock::now_ns());
         self.snapshot = Some(snapshot);
         // Listeners that this configuration no longer has.
         self.inherited.clear();

@@ -133,6 +133,10 @@ impl KernelPart {
         if self.attachments.is_none() {
             self.attach()?;
         }
+        if let Some(kernel) = &self.kernel {
+            // Loading and a million prefixes take their time: longer, perhaps, than a gateway may be silent.
+            kernel.heartbeat(clock::now_ns());
+        }
         Ok(())
     }
 

@@ -310,17 +310,18 @@ fn ban(source: String, reason: String, until_ns: u64, level: u8, wide: bool, vie
         until: view.unix(until_ns),
         seconds_left: until_ns.saturating_sub(view.now_ns).div_ceil(1_000_000_000),
         level,
-        enforced_by: enforced_by(view),
+        enforced_by: enforced_by(wide, view),
         wide,
     }
 }
 
-fn enforced_by(view: &View<'_>) -> String {
+fn enforced_by(wide: bool, view: &View<'_>) -> String {
     match (view.kernel.mode.as_str(), &view.kernel.why) {
         ("off", Some(why)) => format!("proxy (kernel part off: {why})"),
         ("off", None) => "proxy (kernel part off)".into(),
         _ if view.kernel.dead => "proxy (kernel part passes everything: no sign of life)".into(),
-        // What an operator bans is dropped in shadow mode too: an order is no guess.
+        _ if wide && view.kernel.enforcement != "enforce" => "proxy (kernel part in shadow mode)".into(),
+        // The ban of one source is dropped in shadow mode too: an order is no guess.
         _ => "kernel and proxy".into(),
     }
 }
