@@ -214,15 +214,8 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
         && !establishes(unknown(block, config), unknown(now, config))
         && !way.is_some_and(|way| connections.is_over(way, unknown(now, config)))
     {
-        let over = coarse::charge(key, flow, config, now);
-        if over & coarse::NET != 0 && course.refuses(Reason::DropAggregateRate, 0) {
-            return Reason::DropAggregateRate;
-        }
-        if over & coarse::UNKNOWN != 0 && course.refuses(Reason::DropUnknownRate, 0) {
-            return Reason::DropUnknownRate;
-        }
-        if over & coarse::RETRIED != 0 {
-            passes = Reason::PassRetried;
+        if let Some(reason) = charge_unknown(key, flow, &mut passes, course) {
+            return reason;
         }
     }
 
@@ -257,6 +250,22 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
         }
     }
     passes
+}
+
+/// The limits that unknown sources share.
+#[inline(always)]
+fn charge_unknown(key: u64, flow: u32, passes: &mut Reason, course: &mut Course<'_>) -> Option<Reason> {
+    let over = coarse::charge(key, flow, course.config, course.now);
+    if over & coarse::NET != 0 && course.refuses(Reason::DropAggregateRate, 0) {
+        return Some(Reason::DropAggregateRate);
+    }
+    if over & coarse::UNKNOWN != 0 && course.refuses(Reason::DropUnknownRate, 0) {
+        return Some(Reason::DropUnknownRate);
+    }
+    if over & coarse::RETRIED != 0 {
+        *passes = Reason::PassRetried;
+    }
+    None
 }
 
 /// A limit, and what a packet costs under it.

@@ -71,8 +71,7 @@ pub fn compile(
             series: cx.registry.route(&route.name),
         })
         .collect();
-    let trusted = sources::trusted(&config, &upstream_list);
-    let kernel_lists = sources::lists(&config, &trusted, &found);
+    let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
     let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
     let limits = &config.limits;
     let head_limits = HeadLimits {
@@ -100,7 +99,7 @@ pub fn compile(
         },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
-        source_limiter: sources::limiter(&config, &trusted),
+        source_limiter,
         kernel_lists,
         tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
         streams,

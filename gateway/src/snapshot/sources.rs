@@ -17,9 +17,19 @@ use crate::kernel::{self, LimitSpec, Lists, NamedList};
 use crate::limit::{BanSettings, Costs, Enforcement, SourceLimiter, SourceSettings};
 use crate::upstream::UpstreamSpec;
 
+/// Both sides, from one set of trusted addresses.
+pub(super) fn compile(
+    config: &Config,
+    upstreams: &[Arc<UpstreamSpec>],
+    found: &Diagnostics,
+) -> (SourceLimiter, Lists) {
+    let trusted = trusted(config, upstreams);
+    (limiter(config, &trusted), lists(config, &trusted, found))
+}
+
 /// Never charged, banned or dropped, besides loopback: proxies in front, upstream targets, the gateways of this host, and
 /// whom the operator names.
-pub(super) fn trusted(config: &Config, upstreams: &[Arc<UpstreamSpec>]) -> Vec<IpNet> {
+fn trusted(config: &Config, upstreams: &[Arc<UpstreamSpec>]) -> Vec<IpNet> {
     let targets = upstreams.iter().flat_map(|upstream| &upstream.targets).filter_map(|target| target.address);
     let hosts = targets.map(|target| target.ip()).chain(kernel::default_gateways());
     let hosts = hosts.map(|address| IpNet::from(address.to_canonical()));
@@ -27,7 +37,7 @@ pub(super) fn trusted(config: &Config, upstreams: &[Arc<UpstreamSpec>]) -> Vec<I
 }
 
 /// The bucket of a source as the proxy uses it.
-pub(super) fn limiter(config: &Config, trusted: &[IpNet]) -> SourceLimiter {
+fn limiter(config: &Config, trusted: &[IpNet]) -> SourceLimiter {
     let xdp = &config.xdp;
     let costs = xdp.costs;
     let shadow = xdp.enforcement == config::Enforcement::Shadow;
@@ -88,7 +98,7 @@ fn bans(bans: &config::Bans) -> BanSettings {
 }
 
 /// The lists and limits of the kernel's side. Findings are reported at the list with the file.
-pub(super) fn lists(config: &Config, trusted: &[IpNet], found: &Diagnostics) -> Lists {
+fn lists(config: &Config, trusted: &[IpNet], found: &Diagnostics) -> Lists {
     let xdp = &config.xdp;
     let loopback = LOOPBACK.iter().filter_map(|text| text.parse::<IpNet>().ok());
     let mut lists = Lists {
