@@ -419,8 +419,8 @@ fn one_source_gets_its_rate_on_either_clock() {
     privileged!();
     for coarse in [false, true] {
         let mut run = gateway();
-        // A burst of a second: on a busy machine this thread is away for many milliseconds at a time.
-        let rate = Rate::per_second(5_000, 5_000);
+        // A burst of some seconds: on a busy machine this thread is away for that long.
+        let rate = Rate::per_second(5_000, 25_000);
         run.kernel.set_limits(&Limits { packets: rate, connections: Rate::UNLIMITED, ..Limits::default() });
         run.coarse_clock(coarse);
         let packet = Packet::v4().tcp(443, ACK).build();
