@@ -164,7 +164,10 @@ fn a_spoofed_flood_takes_no_room_and_no_marks() {
     bench.limits(limits);
     bench.run.random_sources(u32::MAX, 7).expect("the scrambler");
     bench.run.run(Entry::RandomSources, &syn("192.0.2.1").build(), 2_000_000).expect("the flood");
-    assert!(in_use(&bench) <= before + 100, "{} ways, {before} before", in_use(&bench));
+    // Of so many random sources some come twice, and late enough to count as tried again.
+    let twice = bench.run.kernel.counters().expect("counters")[Reason::PassRetried as usize] as usize;
+    assert!(in_use(&bench) <= before + 100 + twice, "{} ways, {before} before, {twice}", in_use(&bench));
+    assert!(twice < 20_000, "{twice} of two million");
 
     // Without that limit the flood takes what it can get, but no marks: at most where five share a set of four.
     bench.limits(Limits { unknown: Rate::UNLIMITED, ..limits });
