@@ -10,10 +10,12 @@
 mod access_log;
 mod admin;
 mod advice;
+mod blast;
 pub mod cli;
 mod client;
 mod commands;
 mod drain;
+mod facts;
 mod files;
 mod gateway;
 mod import;

@@ -127,29 +127,33 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
     if let Some(route) = record.route {
         local.route_metrics(route).record(record.status, total_ns, upstream_ns);
     }
-    if record.verdict.unwrap_or(record.status) >= 400 {
-        penalize(shard, local, down, record, now_ns);
-    } else {
-        local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
-    }
+    judge(shard, local, down, record, now_ns);
     if shard.logs_access() {
         write_log(shard, local, down, record, now_ns, upstream_ns);
     }
 }
 
-/// A request that the gateway refused with 401, 403 or 429, or could not read, costs its source extra. Answers of the
-/// upstream cost nothing: what they mean is the upstream's business.
-fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_ns: u64) {
-    if record.upstream_status != 0 || record.reason == Some(Reason::SourceLimited) {
-        return;
-    }
-    let behaviour = if record.malformed {
-        Some(Behaviour::Malformed)
-    } else {
-        Behaviour::of_status(record.verdict.unwrap_or(record.status))
+/// What an exchange tells of its source. A request that the gateway refused with 401, 403 or 429, or could not read, and
+/// a client that was too slow, cost it extra; a request that was served is to its credit. Answers of the upstream cost
+/// nothing: what they mean is the upstream's business.
+fn judge(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_ns: u64) {
+    let (limiter, source) = (&local.snapshot.source_limiter, down.origin.source.ip());
+    let behaviour = match record.reason {
+        Some(Reason::SourceLimited | Reason::SourceBanned) => return,
+        Some(reason) if Behaviour::of_reason(reason).is_some() => Behaviour::of_reason(reason),
+        _ if record.upstream_status != 0 => None,
+        _ if record.malformed => Some(Behaviour::Malformed),
+        _ => Behaviour::of_status(record.verdict.unwrap_or(record.status)),
     };
     if let Some(behaviour) = behaviour {
-        local.snapshot.source_limiter.penalize(&shard.table, down.origin.source.ip(), behaviour, now_ns);
+        // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
+        let _ = limiter.penalize(&shard.table, source, behaviour, now_ns);
+    } else if record.verdict.unwrap_or(record.status) < 400 {
+        if record.identity.credential.is_some() {
+            limiter.mark_authenticated(&shard.table, source, now_ns);
+        } else {
+            limiter.mark_established(&shard.table, source, now_ns);
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn serve(
     };
     let ending = server.run(&mut connection).await;
     if let Some(reason) = ending.reason {
-        shard.refused(reason);
+        shard.refused_source(reason, connection.origin.source.ip());
     }
     if ending.abuse {
         connection.penalize();
@@ -77,7 +77,7 @@ impl Connection {
         let local = self.shard.local();
         let source = self.origin.source.ip();
         let limiter = &local.snapshot.source_limiter;
-        limiter.penalize(&self.shard.table, source, Behaviour::Malformed, clock::now_ns());
+        let _ = limiter.penalize(&self.shard.table, source, Behaviour::MalformedHttp2, clock::now_ns());
     }
 }
 
@@ -115,7 +115,7 @@ impl Application for Connection {
     }
 
     fn malformed(&mut self, reason: Reason) {
-        self.shard.refused(reason);
+        self.shard.refused_source(reason, self.origin.source.ip());
         self.penalize();
     }
 }

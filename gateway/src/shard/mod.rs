@@ -39,6 +39,9 @@ const SWEEP_TICKS: u32 = 40;
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// How long a draining shard leaves idle connections open: long enough for a request that is on its way.
 const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
+/// The same where a successor serves already: nobody waits for this process to end, so a client that connected a moment
+/// ago has the time to send its request.
+const LEAVE_IDLE_GRACE: Duration = Duration::from_secs(5);
 /// How long a listener that is about to close waits for handshakes under way: a long round trip.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(300);
 
@@ -356,14 +359,15 @@ async fn obey(
                 shard.begin_drain();
                 listeners.values().flatten().for_each(|listener| listener.leave());
                 listeners.clear();
-                net::spawn(end_when_idle(shard.clone(), net::sleep(HANDSHAKE_GRACE), own.take()));
+                let closing = net::sleep(HANDSHAKE_GRACE);
+                net::spawn(end_when_idle(shard.clone(), closing, LEAVE_IDLE_GRACE, own.take()));
             }
             Order::Ban(prefixes) => shard.set_banned(prefixes),
             Order::Cut(sources) => shard.cut_sources(&sources),
             Order::Drain => {
                 shard.begin_drain();
                 let closing = close(shard.clone(), flat(listeners.drain()));
-                net::spawn(end_when_idle(shard.clone(), closing, own.take()));
+                net::spawn(end_when_idle(shard.clone(), closing, DRAIN_IDLE_GRACE, own.take()));
             }
             Order::Stop => break,
         }
@@ -414,12 +418,17 @@ fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: S
 
 /// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
 /// takes with `Order::Stop`.
-async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own: Option<MailSender<Order>>) {
+async fn end_when_idle(
+    shard: Rc<Shard>,
+    closing: impl Future<Output = ()>,
+    idle_grace: Duration,
+    own: Option<MailSender<Order>>,
+) {
     closing.await;
     let mut waited = Duration::ZERO;
     while !shard.is_idle() {
         // A client that has just sent a request must not be cut off: it is told `Connection: close` with its answer.
-        if waited >= DRAIN_IDLE_GRACE {
+        if waited >= idle_grace {
             shard.cut_idle();
             shard.end_tunnels();
         }

@@ -15,6 +15,7 @@ mod http2;
 mod local;
 mod plugins;
 mod probes;
+mod sources;
 mod streams;
 mod times;
 mod upstreams;
@@ -29,6 +30,7 @@ use portcullis_config as config;
 use crate::http::h1::HeadLimits;
 use crate::http::h2::Settings;
 use crate::id::{Generation, ServiceId, UpstreamId};
+use crate::kernel::Lists;
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
 use crate::metrics::RouteSeries;
@@ -43,6 +45,7 @@ pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
+pub use sources::rate;
 pub use streams::StreamRoutes;
 pub use times::Times;
 pub use upstreams::stable_hash;
@@ -68,6 +71,8 @@ pub struct Snapshot {
     pub h2: Settings,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
+    /// What the kernel part is to know of sources.
+    pub kernel_lists: Lists,
     /// Some target is told where the client connected to.
     pub tells_destination: bool,
     /// Routes for TLS streams that are passed on.
