@@ -181,7 +181,9 @@ fn no_bpf_call_on_the_way_of_a_request() {
     let log = gateway.dir().join("strace");
     let mut strace = Command::new("strace");
     strace.args(["-e", "trace=bpf,accept,accept4,io_uring_enter,epoll_wait", "-o"]).arg(&log);
-    shards.iter().for_each(|shard| drop(strace.args(["-p", shard])));
+    for shard in &shards {
+        strace.args(["-p", shard]);
+    }
     let mut strace = strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace");
     let read = || std::fs::read_to_string(&log).unwrap_or_default();
     eventually("a system call that is seen", || {
