@@ -61,7 +61,7 @@ pub async fn carry(
     record: &mut Record,
     channel: &mut Channel,
 ) -> Result<Carried, Failure> {
-    let Stage { plan, expiry, .. } = stage;
+    let plan = stage.plan;
     if plan.wants_continue() && !client.send_continue(&mut down.out).await {
         return Err(Failure { sent: false, ..Failure::client_gone() });
     }
@@ -76,13 +76,11 @@ pub async fn carry(
 
     // 5 send, with the body beside what follows unless it goes with the head
     let body = begin_request(plan, source, sink, &request_bytes).await?;
-    let mut pump = Pump::new(body, expiry);
+    let mut pump = Pump::new(body, stage.expiry);
     let version = request.version();
-    // The target has its time to answer from when it has the request; what comes before has limits of its own.
+    // The target has its time from when it has the request; what comes before has limits of its own.
     let over = || limit.cut_after(plan.first_byte());
-    if pump.is_complete() {
-        over();
-    }
+    pump.is_complete().then(over);
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
     let head = pump.beside(head, || cuts.upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
