@@ -88,7 +88,11 @@ fn every_kind_of_call_passes() {
     assert_eq!(pair.call("kinds"), all_kinds());
     assert_eq!(pair.call_secure("kinds"), all_kinds());
     let line = pair.gateway.logged(|line| line["path"] == "/test.Echo/Bidi");
-    assert_eq!((&line["status"], &line["http"], &line["reason"]), (&json!(200), &json!("2"), &Value::Null), "{line}");
+    assert_eq!(
+        (&line["status"], &line["http"], &line["reason"]),
+        (&json!(200), &json!("2"), &Value::Null),
+        "{line}"
+    );
 }
 
 #[test]
@@ -99,7 +103,8 @@ fn every_kind_of_call_passes_to_a_server_with_tls() {
     let Some(mut command) = origin_command(Some(&leaf)) else { return };
     let mut origin = Background::start(&mut command);
     let url = format!("grpcs://localhost:{}\n    ca_certificates: [own]", origin.port());
-    let authorities = format!("ca_certificates:\n  - {{id: own, cert_file: '{}'}}", authority.ca_file().display());
+    let authorities =
+        format!("ca_certificates:\n  - {{id: own, cert_file: '{}'}}", authority.ca_file().display());
     let gateway = Gateway::start(&service(&url, "").with(&authorities).h2c());
     assert_eq!(run_json(&mut self::command(&gateway.addr().to_string(), "kinds")), all_kinds());
 }
@@ -139,7 +144,11 @@ fn statuses_details_and_trailing_metadata_of_the_server_arrive() {
 fn metadata_and_the_rest_of_the_deadline_reach_the_server() {
     let Some(pair) = pair("", "") else { return };
     let told = pair.call("meta");
-    assert_eq!((&told["metadata"]["x-own"], &told["metadata"]["x-own-bin"]), (&json!("v"), &json!("01fe")), "{told}");
+    assert_eq!(
+        (&told["metadata"]["x-own"], &told["metadata"]["x-own-bin"]),
+        (&json!("v"), &json!("01fe")),
+        "{told}"
+    );
     let remaining = told["remaining"].as_f64().expect("a deadline");
     assert!((1.0..=20.0).contains(&remaining), "{told}");
     assert_eq!(told["metadata"]["x-forwarded-for"], "127.0.0.1", "{told}");
@@ -167,7 +176,11 @@ fn the_gateway_answers_when_a_deadline_has_passed() {
         run_json(python.args(fields))
     };
     let told = call(&mut python, &["grpc-timeout: 300m"]);
-    assert_eq!((&told["status"], &told["reset"], &told["ended"]), (&json!(200), &Value::Null, &json!(true)), "{told}");
+    assert_eq!(
+        (&told["status"], &told["reset"], &told["ended"]),
+        (&json!(200), &Value::Null, &json!(true)),
+        "{told}"
+    );
     let field = |name: &str| {
         let fields = told["fields"].as_array().expect("fields");
         fields.iter().find(|pair| pair[0] == name).map(|pair| pair[1].clone())
@@ -207,7 +220,11 @@ fn refusals_are_statuses_of_grpc() {
     let limit = plugin("{name: rate-limiting, config: {minute: 1, policy: local}}");
     let Some(pair) = pair(&limit, "") else { return };
     let told = pair.call("twice");
-    assert_eq!((&told["first"]["code"], &told["second"]["code"]), (&json!("OK"), &json!("RESOURCE_EXHAUSTED")), "{told}");
+    assert_eq!(
+        (&told["first"]["code"], &told["second"]["code"]),
+        (&json!("OK"), &json!("RESOURCE_EXHAUSTED")),
+        "{told}"
+    );
     assert_eq!(told["second"]["details"], "API rate limit exceeded", "{told}");
 }
 

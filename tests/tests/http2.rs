@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use portcullis_tests::certs::Authority;
-use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::client::Connection;
+use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
 use portcullis_tests::origin::{
-    Bulk, Canned, Chunked, EarlyResponse, Echo, Gate, Held, Interim, Origin, Script, Truncating, UntilClose, Wire,
+    Bulk, Canned, Chunked, EarlyResponse, Echo, Gate, Held, Interim, Origin, Script, Truncating, UntilClose,
+    Wire,
 };
 use serde_json::{Value, json};
 
@@ -84,9 +85,14 @@ fn bodies_of_any_size_arrive_whole() {
     let origin = Origin::start(Echo { name: "origin" });
     let gateway = gateway(&origin);
     // Empty, in one piece with its head, in pieces, larger than every window and than what is kept for a retry.
-    for (size, pieces, length) in
-        [(0, 1, "no"), (5, 1, "no"), (5, 1, "length"), (3000, 30, "no"), (70_000, 7, "length"), (3_000_000, 1, "no")]
-    {
+    for (size, pieces, length) in [
+        (0, 1, "no"),
+        (5, 1, "no"),
+        (5, 1, "length"),
+        (3000, 30, "no"),
+        (70_000, 7, "length"),
+        (3_000_000, 1, "no"),
+    ] {
         let arguments = ["/echo".to_owned(), size.to_string(), pieces.to_string(), length.to_owned()];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         if size == 0 {
@@ -96,7 +102,11 @@ fn bodies_of_any_size_arrive_whole() {
         assert_eq!(told["status"], 200, "{size}: {told}");
         let received = origin.last();
         let expected: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-        assert!(received.body.bytes == expected, "{size} in {pieces} pieces: {} bytes", received.body.bytes.len());
+        assert!(
+            received.body.bytes == expected,
+            "{size} in {pieces} pieces: {} bytes",
+            received.body.bytes.len()
+        );
         let announced = received.head.get("content-length").map(str::to_owned);
         let chunked = received.head.has_token("transfer-encoding", "chunked");
         assert!(announced.is_some() != chunked, "{size}: {:?}", received.head.fields);
@@ -132,7 +142,10 @@ fn statuses_and_methods_without_a_body_have_none() {
         let origin = Origin::start(Canned { status, fields, body: "" });
         let gateway = gateway(&origin);
         let Some(told) = frames(&gateway, "get", &["/"]) else { return };
-        assert_eq!((&told["status"], &told["length"]), (&json!(status[..3].parse::<u16>().unwrap()), &json!(0)));
+        assert_eq!(
+            (&told["status"], &told["length"]),
+            (&json!(status[..3].parse::<u16>().unwrap()), &json!(0))
+        );
         assert_eq!(told["ended"], true, "{told}");
     }
     let origin = Origin::start(Echo { name: "origin" });
@@ -284,14 +297,20 @@ fn a_drain_says_goodbye_and_lets_streams_finish() {
     let origin = Origin::start(Held { gate: gate.clone(), midway: true });
     let mut gateway = gateway(&origin);
     let Some(mut held) = command(&gateway, "drain", &["/held"]) else { return };
-    let client = held.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("python");
+    let client =
+        held.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("python");
     origin.wait_for(1);
     gateway.signal("TERM");
     let client = Waiter(Some(client));
-    eventually("a drain that has begun", || holds(TcpStream::connect(gateway.addr()).is_err(), "still listening"));
+    eventually("a drain that has begun", || {
+        holds(TcpStream::connect(gateway.addr()).is_err(), "still listening")
+    });
     gate.open();
     let told = client.json();
-    assert_eq!((&told["body"], &told["ended"], &told["closed"]), (&json!("held-on\n"), &json!(true), &json!(true)));
+    assert_eq!(
+        (&told["body"], &told["ended"], &told["closed"]),
+        (&json!("held-on\n"), &json!(true), &json!(true))
+    );
     assert_eq!(told["goaway"]["code"], NO_ERROR, "{told}");
     assert!(gateway.wait_end().success());
 }
@@ -347,14 +366,21 @@ fn real_clients_speak_it_over_tls() {
     let dir = tempfile::tempdir().expect("a folder");
     let authority = Authority::new(dir.path());
     let leaf = authority.leaf(&["localhost"]);
-    let certificate = format!("certificates:\n  - {{name: one, cert_file: {}, key_file: {}}}\n", leaf.cert.display(), leaf.key.display());
+    let certificate = format!(
+        "certificates:\n  - {{name: one, cert_file: {}, key_file: {}}}\n",
+        leaf.cert.display(),
+        leaf.key.display()
+    );
     let setup = Setup::proxy(origin.addr(), "").with(&certificate).tls("{certificates: [one]}");
     let gateway = Gateway::start(&setup);
     let url = format!("https://localhost:{}/real", gateway.tls_addr().port());
     let ca = authority.ca_file();
     if let Some(mut curl) = curl() {
         let version = "%{http_version}";
-        let output = run(curl.args(["--http2", "--output", "/dev/null", "--write-out", version, "--cacert"]).arg(&ca).arg(&url));
+        let output = run(curl
+            .args(["--http2", "--output", "/dev/null", "--write-out", version, "--cacert"])
+            .arg(&ca)
+            .arg(&url));
         assert_eq!(output.stdout, b"2");
     }
     if let Some(mut python) = python_with("h2", "http2_client.py") {

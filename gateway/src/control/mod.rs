@@ -18,6 +18,7 @@ mod files;
 mod gateway;
 mod import;
 mod interfaces;
+mod jwt;
 mod kernel;
 mod ledger;
 mod operate;

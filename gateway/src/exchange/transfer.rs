@@ -338,13 +338,11 @@ impl Sink<'_> {
     /// Sends octets, and the end of the body behind them if they are the last.
     async fn put(&mut self, data: Bytes, last: bool, leg: Leg) -> Result<(), RelayError> {
         match self {
-            Self::Http2 { body, halt } => {
-                match unless(halt, body.data(data, last, leg.send.pause)).await {
-                    Some(Ok(())) => Ok(()),
-                    Some(Err(BodyError::TimedOut)) => Err(RelayError::SinkTimedOut),
-                    _ => Err(RelayError::Sink),
-                }
-            }
+            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send.pause)).await {
+                Some(Ok(())) => Ok(()),
+                Some(Err(BodyError::TimedOut)) => Err(RelayError::SinkTimedOut),
+                _ => Err(RelayError::Sink),
+            },
             Self::Http1 { tx, out } => {
                 if tx.deadline().expired() {
                     return Err(RelayError::Sink);

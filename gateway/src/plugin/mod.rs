@@ -14,12 +14,14 @@ mod acl;
 mod basic_auth;
 mod body;
 mod bot_detection;
+mod call;
 pub mod chain;
 pub mod consumer;
 mod correlation_id;
 mod cors;
 #[cfg(test)]
 pub mod fixture;
+mod forward_auth;
 pub mod identity;
 mod in_flight_limit;
 mod ip_restriction;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `places` | where in a request a token may be |
 //! | `token` | the compact serialisation: three parts, header, claims |
+//! | `jwk` | keys in JSON |
 //! | `keys` | the keys, each with the one algorithm it is for; signatures |
 //! | `cache` | tokens whose signature was found good |
 //!
@@ -13,6 +14,7 @@
 //! its times hold at this very request, whether or not it is in the cache.
 
 mod cache;
+mod jwk;
 mod keys;
 mod places;
 mod token;
@@ -27,6 +29,7 @@ use portcullis_config::schema::text;
 use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Section};
 
 use self::cache::{Cache, Verified};
+pub use self::jwk::{Verdict, judge};
 pub use self::keys::KeySet;
 use self::places::{Found, Places};
 pub(super) use self::token::{Alphabet, base64};
@@ -269,6 +272,7 @@ impl Memory {
         let token = Compact::split(token).map_err(Refused::Bad)?;
         let header = token.header().map_err(Refused::Bad)?;
         let algorithm = token::algorithm(&header).map_err(Refused::Bad)?;
+        token::check_kind(&header, &["JWT", "at+jwt"], false).map_err(Refused::Bad)?;
         let claims = token.claims().map_err(Refused::Bad)?;
         let name = &self.rules.key_claim;
         let name = match claims.get(name).or_else(|| header.get(name)) {
