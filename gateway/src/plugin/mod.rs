@@ -142,6 +142,8 @@ impl Response {
 pub struct Identity {
     pub consumer: Option<ConsumerId>,
     pub credential: Option<CredentialRef>,
+    /// Somebody proved who he is, be it a consumer or not.
+    pub authenticated: bool,
     /// The consumer is the stand-in of `config.anonymous`.
     pub anonymous: bool,
 }

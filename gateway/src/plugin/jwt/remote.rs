@@ -92,7 +92,8 @@ impl RemoteSpec {
         let mut sources = Vec::new();
         let mut names = fields.strings("jwks_uris");
         for uri in &names {
-            sources.extend(Service::new(fields, "jwks_uris", uri, verify).map(|service| (service, Kind::Keys)));
+            sources
+                .extend(Service::new(fields, "jwks_uris", uri, verify).map(|service| (service, Kind::Keys)));
         }
         if let Some(issuer) = fields.optional_string("issuer") {
             let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
@@ -248,7 +249,8 @@ impl Source {
     async fn text(&self, spec: &RemoteSpec) -> Result<Vec<u8>, CallError> {
         let Kind::Discovery(issuer) = &self.kind else { return get(&self.caller, spec.timeout).await };
         let document = get(&self.caller, spec.timeout).await?;
-        let url = keys_url(&document, issuer, self.caller.service().url.https).ok_or(CallError::BadResponse)?;
+        let url =
+            keys_url(&document, issuer, self.caller.service().url.https).ok_or(CallError::BadResponse)?;
         let known = self.keys_at.borrow().clone().filter(|known| known.service().url == url);
         let caller = known.unwrap_or_else(|| Rc::new(Caller::new(self.caller.service().elsewhere(url))));
         *self.keys_at.borrow_mut() = Some(caller.clone());
@@ -285,7 +287,8 @@ mod tests {
 
     #[test]
     fn discovery_is_believed_about_its_own_issuer_only() {
-        let document = |issuer: &str, uri: &str| format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{uri}\",\"x\":[]}}");
+        let document =
+            |issuer: &str, uri: &str| format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{uri}\",\"x\":[]}}");
         for (issuer, uri, expected) in [
             ("https://id.example", "https://keys.example/a", true),
             ("https://id.example/", "https://keys.example/a", false),

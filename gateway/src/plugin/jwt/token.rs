@@ -63,6 +63,11 @@ impl<'a> Compact<'a> {
     pub fn claims(&self) -> Result<Members<'_>, &'static str> {
         Members::parse(&self.claims).ok_or("invalid JSON")
     }
+
+    /// The claims with all that is in them. `None` too where they are nested deeper than the parser's bound.
+    pub fn all_claims(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        serde_json::from_slice(&self.claims).ok()
+    }
 }
 
 /// The algorithm that a header asks for, if it asks for nothing that we do not do. Keys in the header (`jwk`, `jku`,
