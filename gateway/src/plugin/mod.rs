@@ -24,6 +24,7 @@ pub mod fixture;
 mod forward_auth;
 pub mod identity;
 mod in_flight_limit;
+mod introspection;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;

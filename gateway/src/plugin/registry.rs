@@ -4,9 +4,9 @@ use portcullis_config::{PluginCatalog, Section};
 
 use super::{
     Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, in_flight_limit,
-    ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting, redirect,
-    request_size_limiting, request_termination, request_transformer, response_transformer, security_headers,
-    token_bucket,
+    introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting,
+    redirect, request_size_limiting, request_termination, request_transformer, response_transformer,
+    security_headers, token_bucket,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
@@ -18,6 +18,7 @@ pub static REGISTRY: &[&Registration] = &[
     &cors::REGISTRATION,
     &forward_auth::REGISTRATION,
     &in_flight_limit::REGISTRATION,
+    &introspection::REGISTRATION,
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,

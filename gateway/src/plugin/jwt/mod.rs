@@ -33,7 +33,7 @@ use portcullis_config::schema::text;
 use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Section};
 
 use self::cache::{Cache, Owner, Verified};
-use self::claims::{Demands, Told};
+pub(super) use self::claims::{Demands, Told};
 pub use self::jwk::{Verdict, judge};
 pub use self::keys::KeySet;
 use self::places::{Found, Places};
@@ -195,7 +195,7 @@ struct Jwt {
 
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
+pub(super) enum Refused {
     Missing,
     Several,
     Bad(&'static str),
