@@ -296,3 +296,66 @@ fn jwt_discovers_an_issuers_keys_and_knows_its_consumers() {
     let refused = bearer(&gateway, &of(&issuer, "ann", "write")).expect(403);
     assert!(refused.header("www-authenticate").contains("insufficient_scope"));
 }
+
+/// Knows one token, and says so to whoever knows its own secret.
+struct Issuer;
+
+impl Script for Issuer {
+    fn serve(&self, wire: &mut Wire) -> io::Result<()> {
+        while let Some(received) = wire.request()? {
+            let body = received.body.text();
+            if received.head.get("authorization") != Some("Basic Y2xpZW50OnNlY3JldA==") {
+                wire.answer("401 Unauthorized", "", b"{\"active\":true}")?;
+            } else if body.contains("token=good") {
+                let said = json!({"active": true, "sub": "ann-1", "username": "ann", "scope": "read", "exp": now(300)});
+                wire.answer("200 OK", "Content-Type: application/json\r\n", said.to_string().as_bytes())?;
+            } else {
+                wire.answer("200 OK", "Content-Type: application/json\r\n", b"{\"active\":false}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn introspected(issuer: &Origin, secret: &str, settings: &str) -> (Gateway, Origin) {
+    let origin = Origin::start(Echo::default());
+    let text = format!(
+        "consumers: [{{username: ann}}]\nservices:\n  - name: web\n    url: http://{}\n    routes:\n      - paths: [/]\n        \
+         plugins:\n          - name: oauth2-introspection\n            config: {{introspection_url: 'http://{}/i', \
+         authorization_value: 'Basic {secret}', {settings}}}\n",
+        origin.addr(),
+        issuer.addr()
+    );
+    (Gateway::start(&Setup::new(text).shards(1)), origin)
+}
+
+#[test]
+fn introspection_is_asked_once_and_believed_for_its_time() {
+    let issuer = Origin::start(Issuer);
+    let (gateway, _origin) = introspected(&issuer, "Y2xpZW50OnNlY3JldA==", "hide_credentials: true");
+    for _ in 0..5 {
+        let seen = bearer(&gateway, "good").expect(200).json();
+        assert_eq!(header_of(&seen, "X-Consumer-Username"), Some("ann"));
+        assert_eq!(header_of(&seen, "X-Credential-Identifier"), Some("ann-1"));
+        assert_eq!(header_of(&seen, "Authorization"), None);
+    }
+    assert_eq!(issuer.requests(), 1);
+    for _ in 0..3 {
+        bearer(&gateway, "other").expect(401);
+    }
+    assert_eq!(issuer.requests(), 2);
+    Request::get("/").send(gateway.addr()).expect(401);
+    drop(issuer);
+    bearer(&gateway, "third").expect(503);
+    bearer(&gateway, "good").expect(200);
+}
+
+#[test]
+fn introspection_without_leave_or_scope_lets_nobody_pass() {
+    let issuer = Origin::start(Issuer);
+    let (gateway, origin) = introspected(&issuer, "d3Jvbmc=", "");
+    bearer(&gateway, "good").expect(503);
+    assert_eq!(origin.requests(), 0);
+    let (gateway, _origin) = introspected(&issuer, "Y2xpZW50OnNlY3JldA==", "scopes_required: [write]");
+    bearer(&gateway, "good").expect(403);
+}
