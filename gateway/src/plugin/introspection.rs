@@ -111,6 +111,9 @@ enum Refused {
 /// What the server said of a token; `None` that it does not count.
 type Said = Option<Rc<Map<String, Value>>>;
 
+/// What was said, and until when it counts.
+type Answer = (Said, u64);
+
 fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&SECTION, found);
     let verify = fields.bool("tls_verify");
@@ -173,7 +176,7 @@ struct Memory {
     settings: String,
     caller: Caller,
     /// By token, with the monotonic time until which an answer counts.
-    answers: RefCell<HashMap<Box<[u8]>, (Said, u64)>>,
+    answers: RefCell<HashMap<Box<[u8]>, Answer>>,
     /// Tokens that are being asked about.
     pending: RefCell<HashSet<Box<[u8]>>>,
 }
@@ -402,7 +405,7 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::http::ResponseHead;
-    use crate::plugin::fixture::request;
+    use crate::plugin::fixture::{Fixture, request};
 
     fn reply(status: u16, body: &str) -> Reply {
         let mut head = ResponseHead::new();
@@ -441,6 +444,21 @@ mod tests {
         assert_eq!(found("Authorization: Bearer a b"), Err(Refused::Invalid));
         assert_eq!(found("Authorization: Bearer a&active=true"), Err(Refused::Invalid));
         assert_eq!(found("Authorization: Bearer a\nAuthorization: Bearer b"), Err(Refused::Invalid));
+    }
+
+    #[test]
+    fn settings() {
+        let fixture = Fixture::default();
+        let url = "introspection_url: 'http://127.0.0.1:9/i'";
+        for (settings, expected) in [
+            (format!("{{{url}}}"), "authorization_value"),
+            ("{authorization_value: x}".to_owned(), "introspection_url"),
+            (format!("{{{url}, authorization_value: 'ü'}}"), "no value of a field"),
+            ("{introspection_url: 'ftp://a/', authorization_value: x}".to_owned(), "no URL of HTTP"),
+        ] {
+            let said = fixture.refused("oauth2-introspection", &settings);
+            assert!(said.contains(expected), "{settings}: {said}");
+        }
     }
 
     #[test]

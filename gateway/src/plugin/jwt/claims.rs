@@ -47,15 +47,22 @@ const OURS: KnownSet = KnownSet::of(&[
 ]);
 
 impl Demands {
+    /// Reads `issuers`, `audiences` and `scopes_required`.
     pub fn read(fields: &Fields<'_>) -> Self {
-        let mut issuers = fields.strings("issuers");
-        issuers.extend(fields.optional_string("issuer"));
         Self {
-            issuers,
+            issuers: fields.strings("issuers"),
             audiences: fields.strings("audiences"),
             scopes: fields.strings("scopes_required"),
-            kinds: fields.strings("typ_allowed").iter().map(|kind| kind.to_ascii_lowercase()).collect(),
+            kinds: Vec::new(),
         }
+    }
+
+    /// As [`read`](Self::read), with what only signed tokens have: `issuer` and `typ_allowed`.
+    pub fn read_signed(fields: &Fields<'_>) -> Self {
+        let mut demands = Self::read(fields);
+        demands.issuers.extend(fields.optional_string("issuer"));
+        demands.kinds = fields.strings("typ_allowed").iter().map(|kind| kind.to_ascii_lowercase()).collect();
+        demands
     }
 
     /// Whether nothing is asked of claims.

@@ -303,7 +303,7 @@ impl Rules {
             nbf: listed("nbf"),
             maximum_expiration: fields.duration("maximum_expiration").as_secs(),
             skew: fields.duration("clock_skew").as_secs(),
-            demands: Demands::read(fields),
+            demands: Demands::read_signed(fields),
             consumer_claim: fields.optional_string("consumer_claim"),
         };
         if !fields.is_set("claims_to_verify") && rules.nbf == Check::Required {
