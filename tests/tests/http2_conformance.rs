@@ -565,6 +565,9 @@ fn section_8_1_message_framing() {
     let body = [post(1, "/"), frame(kind::DATA, 0, 1, b"body")].concat();
     case("trailers", &[body.clone(), trailers(END, &[("x-sum", "1")])].concat(), &Expect::Status(1, 200));
     case("trailers that end nothing", &[body.clone(), trailers(4, &[("x-sum", "1")])].concat(), &MALFORMED);
+    for fields in [[(":method", "GET"), ("x", "1")], [(":status", "200"), ("x", "1")]] {
+        case("a pseudo-field in trailers", &[body.clone(), trailers(END, &fields)].concat(), &MALFORMED);
+    }
     case(
         "a pseudo-field in trailers, after a field",
         &[body, trailers(END, &[("x", "1"), (":method", "GET")])].concat(),
@@ -670,7 +673,8 @@ fn section_8_3_1_what_http1_would_refuse_is_answered() {
     check("userinfo", &[get, scheme, path, (":authority", "user@test")], 400);
     check("an encoded slash", &[get, scheme, (":path", "/a%2fb"), host], 400);
     check("an asterisk", &[get, scheme, (":path", "*"), host], 400);
-    check("OPTIONS *", &[(":method", "OPTIONS"), scheme, (":path", "*"), host], 200);
+    // Well formed, and of no route.
+    check("OPTIONS *", &[(":method", "OPTIONS"), scheme, (":path", "*"), host], 404);
     check("TRACE", &[(":method", "TRACE"), scheme, path, host], 405);
     check("CONNECT", &[(":method", "CONNECT"), (":authority", "test:443")], 405);
     check(

@@ -11,11 +11,12 @@ use super::downstream::Downstream;
 use super::failure::Failure;
 use super::plan::Plan;
 use super::transfer::{Sink, Source, Stream};
+use crate::http::Reason;
 use crate::http::h1::BodyDecoder;
 use crate::http::h2::SendBody;
 use crate::http::h2::client::{Place, Response};
 use crate::tls::Intake;
-use crate::upstream::{Connected, Pool, UpstreamConnection};
+use crate::upstream::{Connected, Pool, UpstreamConnection, retry};
 
 /// What an attempt is made on.
 pub enum Channel {
@@ -60,6 +61,10 @@ impl Channel {
             Connected::Http1(connection) => {
                 plan.write_request(down, client);
                 Ok(Self::Http1(connection))
+            }
+            // A target that speaks HTTP/2 alone is not asked for a WebSocket.
+            Connected::Http2(_) if plan.upgrade.is_some() => {
+                Err(Failure::new(retry::Failure::ClientGone, Reason::UpstreamProtocolError, 502))
             }
             Connected::Http2(lease) => {
                 let kept = !lease.first;
@@ -120,6 +125,14 @@ impl Channel {
 }
 
 impl<'a> Inlet<'a> {
+    /// The same for a while.
+    pub fn reborrow(&mut self) -> Inlet<'_> {
+        match self {
+            Self::Http1(intake) => Inlet::Http1(intake),
+            Self::Http2 { stream, kept } => Inlet::Http2 { stream, kept: *kept },
+        }
+    }
+
     /// The body, once the head was received.
     pub fn body(self, decoder: &'a mut BodyDecoder, halt: &'a Cell<bool>) -> Source<'a> {
         match self {

@@ -60,9 +60,17 @@ impl Failure {
         Self::new(retry::Failure::BadResponse, reason, 502)
     }
 
-    /// The time of the whole exchange is over, which says nothing about the target.
+    /// The exchange was ended from outside, which says nothing about the target.
     pub fn expired(reason: Reason) -> Self {
-        Self::new(retry::Failure::ClientGone, reason, 504)
+        match reason {
+            Reason::ClientAborted => Self { body_touched: true, ..Self::client_gone() },
+            reason => Self::new(retry::Failure::ClientGone, reason, 504),
+        }
+    }
+
+    /// Adds whether some of the request body was taken from the client and is gone.
+    pub fn touching(self, body: bool) -> Self {
+        Self { body_touched: self.body_touched || body, ..self }
     }
 
     /// Adds what the body's own way says: a client that broke off explains an upstream that did.

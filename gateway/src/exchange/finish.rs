@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Origin};
 use super::shard::Shard;
 use crate::http::grpc::Call;
 use crate::http::{Known, Version};
@@ -212,6 +212,7 @@ fn write_log(
         user_agent: request.head.get_known(Known::UserAgent),
         headers: &headers,
         tls: down.origin.tls_version,
+        hop: hop(&down.origin),
         http: match request.version() {
             Version::Http10 => "1.0",
             Version::Http11 => "1.1",
@@ -220,6 +221,18 @@ fn write_log(
         generation: snapshot.generation.0,
         shard: shard.id.0,
     });
+}
+
+/// What is known of the client's connection beside addresses.
+pub fn hop(origin: &Origin) -> log::Hop<'_> {
+    let said = origin.proxied.as_deref();
+    log::Hop {
+        sni: origin.sni.as_deref(),
+        certificate: origin.peer.as_deref().map(|peer| peer.subject.as_str()),
+        proxy_id: said.and_then(|tlvs| tlvs.unique_id.as_deref()),
+        proxy_authority: said.and_then(|tlvs| tlvs.authority.as_deref()),
+        proxy_alpn: said.and_then(|tlvs| tlvs.alpn.as_deref()),
+    }
 }
 
 /// The path as the client sent it: plugins and `strip_path` change the other one.

@@ -134,7 +134,9 @@ async fn serve_stream(
     if let Some(refusal) = refusal {
         refuse::malformed(&shard, &local, &mut Client::Http2(&mut client), &mut down, refusal).await;
     } else {
-        client.body.gather().await;
+        if client.protocol.is_none() {
+            client.body.gather().await;
+        }
         exchange(&shard, &local, &mut Client::Http2(&mut client), &mut down).await;
     }
     // The stream is over for the client before its place is free.

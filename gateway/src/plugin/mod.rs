@@ -22,6 +22,7 @@ mod cors;
 #[cfg(test)]
 pub mod fixture;
 mod forward_auth;
+mod grpc_web;
 pub mod identity;
 mod in_flight_limit;
 mod introspection;
@@ -37,6 +38,7 @@ pub mod registry;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod request_validator;
 mod response_transformer;
 mod security_headers;
 mod token_bucket;

@@ -31,6 +31,8 @@ use crate::snapshot::Snapshot;
 const ORDERS_MAX: usize = 64;
 /// How often the access log block is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How often clients that wait for an answer are looked at, in ticks: a client that has left is noticed within two looks.
+const LOOK_TICKS: u32 = 20;
 /// How often idle upstream connections are looked at, in ticks.
 const SWEEP_TICKS: u32 = 40;
 /// How often a draining shard looks whether it is done.
@@ -310,6 +312,9 @@ async fn keep_house(shard: Rc<Shard>) {
         let now_ns = clock::now_ns();
         shard.tick(now_ns);
         ticks += 1;
+        if ticks % LOOK_TICKS == 0 {
+            shard.sweep_clients();
+        }
         if ticks % SWEEP_TICKS == 0 {
             shard.sweep_pools(now_ns);
         }

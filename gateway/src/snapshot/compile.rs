@@ -74,9 +74,9 @@ pub fn compile(
     let limiter = source_limiter(&config, &upstream_list);
     let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
     let limits = &config.limits;
-    let head_limits = HeadLimits {
+    let head_limits_of = |head: u32| HeadLimits {
         request_line: limits.request_line as usize,
-        head: limits.head as usize,
+        head: head as usize,
         fields: limits.header_count as usize,
         allow_underscores: false,
         path: path_policy(&config.http),
@@ -90,13 +90,9 @@ pub fn compile(
         consumers,
         plugins,
         listeners,
-        head_limits,
+        head_limits: head_limits_of(limits.head),
         // A target may use names with an underscore: what it says is not a claim about the client.
-        response_head_limits: HeadLimits {
-            head: limits.response_head as usize,
-            allow_underscores: true,
-            ..head_limits
-        },
+        response_head_limits: HeadLimits { allow_underscores: true, ..head_limits_of(limits.response_head) },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter: limiter,

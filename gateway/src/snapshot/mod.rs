@@ -27,7 +27,7 @@ use std::time::Duration;
 use portcullis_config as config;
 
 use crate::http::h1::HeadLimits;
-use crate::http::h2;
+use crate::http::h2::Settings;
 use crate::id::{Generation, ServiceId, UpstreamId};
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub head_limits: HeadLimits,
     pub response_head_limits: HeadLimits,
     /// What an HTTP/2 connection from a client is allowed.
-    pub h2: h2::Settings,
+    pub h2: Settings,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
     /// Some target is told where the client connected to.

@@ -20,7 +20,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["httparse", "h2"], &["gateway/src/http/"]),
     (&["aya", "aya_log"], &["gateway/src/kernel/", "ebpf/abi/"]),
     (&["aya_ebpf", "aya_log_ebpf"], &["ebpf/src/"]),
-    (&["jsonwebtoken"], &["gateway/src/plugin/"]),
+    (&["jsonschema", "jsonwebtoken"], &["gateway/src/plugin/"]),
     (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
     (&["tokio_uring", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
     // The codec of HTTP/2 reads and writes by tokio's traits; nothing of tokio runs there.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::preamble::Preamble;
-use crate::http::h2;
+use crate::http::h2::Settings;
 use crate::http::h2::client::Lease;
 use crate::net::{self, ConnectError};
 use crate::tls;
@@ -60,7 +60,7 @@ pub struct PoolLimits {
     /// Connections of HTTP/2 per shard and target.
     pub multiplexed_max: usize,
     /// What each of them is allowed.
-    pub h2: h2::Settings,
+    pub h2: Settings,
 }
 
 /// A connection to a target.
