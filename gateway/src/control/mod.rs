@@ -20,6 +20,7 @@ mod files;
 mod gateway;
 mod import;
 mod interfaces;
+mod jwt;
 mod kernel;
 mod ledger;
 mod operate;

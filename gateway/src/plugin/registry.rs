@@ -3,8 +3,8 @@
 use portcullis_config::{PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, correlation_id, cors, grpc_web, in_flight_limit,
-    ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting, redirect,
+    Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web, in_flight_limit,
+    introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting, redirect,
     request_size_limiting, request_termination, request_transformer, request_validator, response_transformer,
     security_headers, token_bucket,
 };
@@ -16,8 +16,10 @@ pub static REGISTRY: &[&Registration] = &[
     &bot_detection::REGISTRATION,
     &correlation_id::REGISTRATION,
     &cors::REGISTRATION,
+    &forward_auth::REGISTRATION,
     &grpc_web::REGISTRATION,
     &in_flight_limit::REGISTRATION,
+    &introspection::REGISTRATION,
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,

@@ -60,7 +60,7 @@ fn passed(count: u32, mut send: impl FnMut() -> Answer) -> u32 {
 fn identity(fixture: &Fixture, key: &str) -> Identity {
     let credential = fixture.consumers.by_key(key.as_bytes(), Duration::ZERO).expect("a key of the fixture");
     let consumer = fixture.consumers.credential(credential).consumer;
-    Identity { consumer: Some(consumer), credential: Some(credential), anonymous: false }
+    Identity { consumer: Some(consumer), credential: Some(credential), authenticated: true, anonymous: false }
 }
 
 #[test]
