@@ -111,7 +111,8 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         for metric in ALL {
             let name = metric.name;
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(name.bytes().all(fits), "{name}");
             assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(
                 !name.ends_with("_sum") && !name.ends_with("_count") && !name.ends_with("_bucket"),
