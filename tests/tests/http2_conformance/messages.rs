@@ -167,8 +167,8 @@ fn section_8_3_1_what_http1_would_refuse_is_answered() {
     check("userinfo", &[get, scheme, path, (":authority", "user@test")], 400);
     check("an encoded slash", &[get, scheme, (":path", "/a%2fb"), host], 400);
     check("an asterisk", &[get, scheme, (":path", "*"), host], 400);
-    // Well formed, and of no route.
-    check("OPTIONS *", &[(":method", "OPTIONS"), scheme, (":path", "*"), host], 404);
+    // Answered here: it asks what the gateway can do, and is of no route (RFC 9110 section 9.3.7).
+    check("OPTIONS *", &[(":method", "OPTIONS"), scheme, (":path", "*"), host], 200);
     check("TRACE", &[(":method", "TRACE"), scheme, path, host], 405);
     check("CONNECT", &[(":method", "CONNECT"), (":authority", "test:443")], 405);
     check(
