@@ -36,10 +36,15 @@ impl Site {
     /// Namespaces and an origin; no gateway yet.
     #[allow(clippy::new_without_default, reason = "it makes namespaces")]
     pub fn new() -> Site {
+        Self::with(|| Origin::start(Counting::named("origin")))
+    }
+
+    /// As [`Site::new`], with an origin of one's own.
+    pub fn with(origin: impl FnOnce() -> Origin + Send) -> Site {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let lab = Lab::new().expect("two namespaces");
         lab.client_ip(&["addr", "add", &format!("{GOOD}/16"), "dev", VETH]).expect("a second address");
-        let origin = lab.in_server(|| Origin::start(Counting::named("origin")));
+        let origin = lab.in_server(origin);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/portcullis-loop-{}-{number}", std::process::id()));
         Site { lab, origin: Some(origin), pins }
@@ -53,14 +58,20 @@ impl Site {
 
     /// As [`Site::setup`], with a mode and a limit of its own.
     pub fn setup_with(&self, mode: &str, connections: &str, more: &str) -> Setup {
+        self.bare_setup(&format!(
+            "xdp: {{mode: {mode}, interfaces: [{VETH}], pin_path: {pins}, table_entries: 1024, penalty_cap: 5s, \
+             limits: {{connections: {connections}}}, {more}}}\n",
+            pins = self.pins.display(),
+        ))
+    }
+
+    /// A gateway without an `xdp` section, with the sections of `more`.
+    pub fn bare_setup(&self, more: &str) -> Setup {
         let origin = self.origin.as_ref().expect("an origin").addr();
         Setup::new(format!(
             "services:\n  - name: web\n    url: http://{origin}\n    routes:\n      - {{name: all, paths: [/]}}\n      \
              - {{name: private, paths: [/private], plugins: [{{name: key-auth}}]}}\n\
-             consumers:\n  - username: amelie\n    keyauth_credentials: [{{key: open-sesame}}]\n\
-             xdp: {{mode: {mode}, interfaces: [{VETH}], pin_path: {pins}, table_entries: 1024, penalty_cap: 5s, \
-             limits: {{connections: {connections}}}, {more}}}\n",
-            pins = self.pins.display(),
+             consumers:\n  - username: amelie\n    keyauth_credentials: [{{key: open-sesame}}]\n{more}",
         ))
         .inside(self.lab.server_namespace(), GATE.parse().expect("an address"))
     }
@@ -77,7 +88,14 @@ impl Site {
         })
     }
 
-    /// Whether a new connection from `from` is answered.
+    /// The status of a request on a new connection; `None` when none is answered.
+    pub fn status(&self, from: &str, path: &str) -> Option<u16> {
+        let mut connection = self.connect(from).ok()?;
+        connection.try_send(&Request::get(path).bytes()).ok()?;
+        connection.try_response(false).ok().map(|response| response.status)
+    }
+
+    /// Whether a new connection from `from` is answered; false: its SYN was dropped.
     pub fn admitted(&self, from: &str) -> bool {
         match self.connect(from) {
             Ok(mut connection) => Request::get("/").send_on(&mut connection).status == 200,

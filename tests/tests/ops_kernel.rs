@@ -1,102 +1,20 @@
 //! What an operator orders and asks where the kernel part acts: bans at the card, samples of what it dropped, and a
 //! successor that takes it over.
 
-use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use portcullis_tests::client::{Connection, Request};
+use portcullis_tests::client::Request;
 use portcullis_tests::eventually::{eventually, holds};
-use portcullis_tests::gateway::{Gateway, Setup, binary};
-use portcullis_tests::netns::{Lab, VETH};
-use portcullis_tests::origin::{Counting, Origin};
+use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::netns::VETH;
 use portcullis_tests::privileged;
+use portcullis_tests::site::{BAD, GATE, GOOD, Site, packets};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
-const GATE: &str = "10.77.0.2:8080";
-const BAD: &str = "10.77.0.1";
-const GOOD: &str = "10.77.0.9";
-/// A SYN that is not answered by then was dropped; on a veth an answer takes microseconds.
-const PATIENCE: Duration = Duration::from_millis(300);
-
-/// A lab with a gateway's surroundings, and a folder for pins that goes with it.
-struct Site {
-    lab: Lab,
-    origin: Option<Origin>,
-    pins: PathBuf,
-}
-
-impl Site {
-    fn new() -> Site {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let lab = Lab::new().expect("two namespaces");
-        lab.client_ip(&["addr", "add", &format!("{GOOD}/16"), "dev", VETH]).expect("a second address");
-        let origin = lab.in_server(|| Origin::start(Counting::named("origin")));
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let pins = PathBuf::from(format!("/sys/fs/bpf/portcullis-ops-{}-{number}", std::process::id()));
-        Site { lab, origin: Some(origin), pins }
-    }
-
-    fn setup(&self, more: &str) -> Setup {
-        let origin = self.origin.as_ref().expect("an origin").addr();
-        Setup::new(format!(
-            "services:\n  - name: web\n    url: http://{origin}\n    routes:\n      - {{name: all, paths: [/]}}\n\
-             xdp: {{mode: auto, interfaces: [{VETH}], pin_path: {pins}, table_entries: 1024, {more}}}\n",
-            pins = self.pins.display(),
-        ))
-        .inside(self.lab.server_namespace(), GATE.parse().expect("an address"))
-    }
-
-    fn connect(&self, from: &str) -> io::Result<Connection> {
-        self.lab.in_client(|| {
-            let source: SocketAddr = format!("{from}:0").parse().expect("an address");
-            let target: SocketAddr = GATE.parse().expect("an address");
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&source.into())?;
-            socket.connect_timeout(&target.into(), PATIENCE)?;
-            Connection::over(TcpStream::from(socket))
-        })
-    }
-
-    /// Whether a request on a new connection from `from` is answered, however it is refused if not.
-    fn served(&self, from: &str) -> bool {
-        let Ok(mut connection) = self.connect(from) else { return false };
-        let sent = connection.try_send(&Request::get("/").bytes());
-        sent.is_ok() && connection.try_response(false).is_ok_and(|response| response.status == 200)
-    }
-
-    /// Whether a new connection from `from` is answered; false: its SYN was dropped.
-    #[track_caller]
-    fn admitted(&self, from: &str) -> bool {
-        match self.connect(from) {
-            Ok(mut connection) => Request::get("/").send_on(&mut connection).status == 200,
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "dropped, not refused");
-                false
-            }
-        }
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let detached = Command::new(binary()).args(["xdp", "detach", "--pins"]).arg(&self.pins).output();
-        if !detached.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("detaching: {detached:?}");
-        }
-        drop(std::fs::remove_dir_all(&self.pins));
-        // The origin stops by a connection to itself, which has to come from its own namespace.
-        let origin = self.origin.take();
-        self.lab.in_server(|| drop(origin));
-    }
-}
-
-fn packets(gateway: &Gateway, reason: &str) -> f64 {
-    gateway.metrics().get("portcullis_xdp_packets_total", &[("reason", reason)])
+/// A gateway whose limits nobody here meets.
+fn setup(site: &Site, more: &str) -> Setup {
+    site.setup_with("auto", "1000/s", more)
 }
 
 fn ordered(gateway: &Gateway, order: &[&str]) -> String {
@@ -114,7 +32,7 @@ fn json(gateway: &Gateway, order: &[&str]) -> Value {
 fn an_operators_ban_is_dropped_in_the_kernel_in_shadow_mode_too() {
     privileged!();
     let site = Site::new();
-    let gateway = Gateway::start(&site.setup("enforcement: shadow"));
+    let gateway = Gateway::start(&setup(&site, "enforcement: shadow"));
     let mut open = site.connect(BAD).expect("a connection");
     assert_eq!(Request::get("/").keep().send_on(&mut open).status, 200);
     let said = ordered(&gateway, &["ban", BAD, "--for", "5m", "--reason", "scraping"]);
@@ -129,16 +47,19 @@ fn an_operators_ban_is_dropped_in_the_kernel_in_shadow_mode_too() {
 
     let wide = ordered(&gateway, &["ban", "10.77.0.0/30", "--for", "5m"]);
     assert!(wide.contains("refused by proxy (kernel part in shadow mode)"), "{wide}");
-    eventually("a prefix refused by the proxy", || holds(!site.served(BAD), "served"));
+    eventually("a prefix refused by the proxy", || holds(site.status(BAD, "/") != Some(200), "served"));
     ordered(&gateway, &["unban", "10.77.0.0/30"]);
 
     // With the lists in force a prefix is dropped as well. It reaches the kernel's lists and the shards a moment after the
     // answer.
-    gateway.reload(&site.setup("enforcement: enforce"));
+    gateway.reload(&setup(&site, "enforcement: enforce"));
     let dropped = packets(&gateway, "drop_banned");
     ordered(&gateway, &["ban", "10.77.0.0/30", "--for", "5m"]);
     eventually("a prefix dropped", || {
-        holds(!site.served(BAD) && packets(&gateway, "drop_banned") > dropped, "not in the kernel")
+        holds(
+            site.status(BAD, "/") != Some(200) && packets(&gateway, "drop_banned") > dropped,
+            "not in the kernel",
+        )
     });
     assert!(site.admitted(GOOD));
     let why = json(&gateway, &["why", BAD, "--json"]);
@@ -147,7 +68,7 @@ fn an_operators_ban_is_dropped_in_the_kernel_in_shadow_mode_too() {
         "{why}"
     );
     ordered(&gateway, &["unban", "10.77.0.0/30"]);
-    eventually("the end of it", || holds(site.served(BAD), "still banned"));
+    eventually("the end of it", || holds(site.status(BAD, "/") == Some(200), "still banned"));
 }
 
 #[test]
@@ -155,7 +76,7 @@ fn dropped_packets_are_shown_and_captured() {
     privileged!();
     let site = Site::new();
     let gateway =
-        Gateway::start(&site.setup(&format!("enforcement: enforce, samples: 1000/s, deny: [{BAD}]")));
+        Gateway::start(&setup(&site, &format!("enforcement: enforce, samples: 1000/s, deny: [{BAD}]")));
     assert!(!site.admitted(BAD));
     let text = ordered(&gateway, &["drops"]);
     let line = text.lines().next().unwrap_or_else(|| panic!("no sample"));
@@ -192,7 +113,7 @@ fn a_ban_for_behaviour_ends_what_the_source_has_open_and_is_listed() {
     privileged!();
     let site = Site::new();
     let more = "enforcement: enforce, bans: {triggers: {malformed: 3/m}, steps: [1m]}";
-    let gateway = Gateway::start(&site.setup(more));
+    let gateway = Gateway::start(&setup(&site, more));
     let mut kept = site.connect(BAD).expect("a connection");
     assert_eq!(Request::get("/").keep().send_on(&mut kept).status, 200);
     for _ in 0..20 {
@@ -215,7 +136,7 @@ fn a_ban_for_behaviour_ends_what_the_source_has_open_and_is_listed() {
 fn a_successor_takes_the_kernel_part_over_and_nothing_passes_meanwhile() {
     privileged!();
     let site = Site::new();
-    let mut gateway = Gateway::start(&site.setup("enforcement: enforce"));
+    let mut gateway = Gateway::start(&setup(&site, "enforcement: enforce"));
     ordered(&gateway, &["ban", BAD, "--for", "10m", "--reason", "kept"]);
     assert!(!site.admitted(BAD));
     let dropped = packets(&gateway, "drop_banned");

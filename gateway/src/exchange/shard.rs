@@ -271,11 +271,11 @@ impl Shard {
         *self.banned.borrow_mut() = prefixes;
     }
 
-    /// Ends every connection from `sources`, whatever is under way on it.
+    /// Resets every connection from `sources`, whatever is under way on it.
     pub fn cut_sources(&self, sources: &CidrSet) {
         for connection in self.open.borrow().values() {
             if sources.contains(connection.source) {
-                connection.cutters.both.cut();
+                connection.cutters.both.reset();
                 connection.cutters.receiving.cut();
             }
         }

@@ -15,9 +15,11 @@
 //! acknowledges at the least rate that is asked of it; that is looked up when half of the time has gone, and never before.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::clock::now_ns;
 use super::driver;
@@ -164,6 +166,19 @@ impl Cutter {
             self.0.end.set(End::Cut);
             shut_down(&self.0);
         }
+    }
+
+    /// As [`Cutter::cut`], and what is closed then is reset (SO_LINGER 0). For another side whose acknowledgements no longer
+    /// come in, as those of a banned source: an orderly end would wait behind what is unacknowledged.
+    pub fn reset(&self) {
+        let fd = self.0.fd.get();
+        if fd >= 0 {
+            // SAFETY: `fd` is open, see `shut_down`, and is borrowed for this call only.
+            let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+            // Without it the end is an orderly one, which comes later.
+            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
+        self.cut();
     }
 
     /// As [`Deadline::disarm`].
