@@ -126,6 +126,8 @@ fn two_enforcers_give_away_one_bucket() {
         served = 0.0;
         let (mut end, mut syns_after) = (start, syns_before);
         while end - start < Duration::from_secs(5) {
+            // Asked without a pause, requests would take each token the moment it is there, and connections none.
+            std::thread::sleep(Duration::from_millis(8));
             (end, syns_after) = until_limited(&mut served);
         }
         stop.store(true, Relaxed);
