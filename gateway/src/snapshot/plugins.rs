@@ -7,10 +7,10 @@ use portcullis_config::{self as config, Config, Diagnostics};
 
 use super::PluginInstance;
 use crate::id::ConsumerId;
-use crate::plugin::CompileCx;
-use crate::plugin::chain::{Candidate, PluginIndex, Scope};
+use crate::plugin::chain::{Candidate, Chain, PluginIndex, Scope};
 use crate::plugin::consumer::Consumers;
 use crate::plugin::registry::find;
+use crate::plugin::{CompileCx, Wants};
 
 pub(super) type Candidates = Vec<Candidate<config::RouteRef, config::ServiceRef>>;
 
@@ -42,6 +42,26 @@ pub(super) fn compile(
         instances.push(PluginInstance { name: registration.name, spec, key });
     }
     (instances, candidates)
+}
+
+/// The chain of each route, in the order of the configuration, and what its plugins look at beside the request.
+pub(super) fn chains(
+    config: &Config,
+    candidates: &Candidates,
+    plugins: &[PluginInstance],
+) -> Vec<(Chain, Wants)> {
+    let is_capture = |key: &config::HashKey| matches!(key, config::HashKey::UriCapture(_));
+    // Balancing may look at captures too; who knows which route leads there.
+    let hashed =
+        config.upstreams.iter().any(|one| is_capture(&one.hash_on) || is_capture(&one.hash_fallback));
+    let always = Wants { captures: hashed, ..Wants::default() };
+    let of = |(index, route): (usize, &config::Route)| {
+        let chain = Chain::compile(candidates, &config::RouteRef(index as u32), route.service.as_ref());
+        let each = chain.instances().map(|index| plugins[index.0 as usize].spec.wants());
+        let wants = each.fold(always, Wants::or);
+        (chain, wants)
+    };
+    config.routes.iter().enumerate().map(of).collect()
 }
 
 /// The same number for the same instance across reloads: by what it is put on, not by where it stands in the file. So a
