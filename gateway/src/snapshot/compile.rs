@@ -43,10 +43,9 @@ pub fn compile(
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     let found = Diagnostics::new(config.sources.clone());
     let consumers = Arc::new(Consumers::compile(&config, clock::wall(), &found));
-    let (plugins, candidates) = plugins::compile(&config, &consumers, &found);
+    let (plugins, chains) = plugins::compile(&config, &consumers, &found);
     let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
     let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
-    let chains = plugins::chains(&config, &candidates, &plugins);
     let router = compile_router(&config, &chains, &found);
     warn_of_buffering(&config, &found);
     let mut loaded = edges::Loaded::default();

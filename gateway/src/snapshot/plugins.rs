@@ -12,14 +12,17 @@ use crate::plugin::consumer::Consumers;
 use crate::plugin::registry::find;
 use crate::plugin::{CompileCx, Wants};
 
-pub(super) type Candidates = Vec<Candidate<config::RouteRef, config::ServiceRef>>;
+type Candidates = Vec<Candidate<config::RouteRef, config::ServiceRef>>;
 
-/// All enabled instances, and where each applies.
+/// The chain of each route, in the order of the configuration, and what its plugins look at beside the request.
+pub(super) type Chains = Vec<(Chain, Wants)>;
+
+/// All enabled instances, and the chains that they make.
 pub(super) fn compile(
     config: &Config,
     consumers: &Arc<Consumers>,
     found: &Diagnostics,
-) -> (Vec<PluginInstance>, Candidates) {
+) -> (Vec<PluginInstance>, Chains) {
     let mut instances = Vec::new();
     let mut candidates = Vec::new();
     for plugin in config.plugins.iter().filter(|plugin| plugin.enabled) {
@@ -41,15 +44,11 @@ pub(super) fn compile(
         });
         instances.push(PluginInstance { name: registration.name, spec, key });
     }
-    (instances, candidates)
+    let chains = chains(config, &candidates, &instances);
+    (instances, chains)
 }
 
-/// The chain of each route, in the order of the configuration, and what its plugins look at beside the request.
-pub(super) fn chains(
-    config: &Config,
-    candidates: &Candidates,
-    plugins: &[PluginInstance],
-) -> Vec<(Chain, Wants)> {
+fn chains(config: &Config, candidates: &Candidates, plugins: &[PluginInstance]) -> Chains {
     let is_capture = |key: &config::HashKey| matches!(key, config::HashKey::UriCapture(_));
     // Balancing may look at captures too; who knows which route leads there.
     let hashed =
