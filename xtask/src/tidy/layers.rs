@@ -27,6 +27,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["tokio"], &["gateway/src/control/", "gateway/src/http/h2/transport.rs"]),
     (&["saphyr_parser"], &["config/"]),
     (&["ratatui"], &["gateway/src/control/top/"]),
+    (&["mimalloc"], &["gateway/src/main.rs"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),
     (&["anyhow"], &["gateway/src/main.rs", "gateway/src/control/", "gateway/build.rs", "xtask/"]),
 ];
