@@ -7,9 +7,10 @@ use portcullis_config::{self as config, Config, Diagnostics};
 use super::compile::resolve;
 use super::{Snapshot, probes};
 use crate::id::UpstreamId;
-use crate::upstream::balance::{Algorithm, Ring, TargetIndex, WhenAllDown};
+use crate::net::clock;
+use crate::upstream::balance::{Algorithm, Maglev, Ring, TargetIndex, WhenAllDown};
 use crate::upstream::health::{Group, Policy, Statuses};
-use crate::upstream::{TargetSpec, UpstreamSpec};
+use crate::upstream::{TargetSpec, UpstreamSpec, breaker};
 
 /// Longest ejection, whatever the number of times in a row.
 const EJECTION_MAX_NS: u64 = 600_000_000_000;
@@ -25,7 +26,10 @@ pub fn compile(config: &Config, previous: Option<&Snapshot>, found: &Diagnostics
             let targets = upstream
                 .targets
                 .iter()
-                .map(|t| target(&t.address, t.weight, None, &t.origin, found))
+                .map(|t| TargetSpec {
+                    backup: t.backup,
+                    ..target(&t.address, t.weight, None, &t.origin, found)
+                })
                 .collect();
             warn_of_what_is_not_done(upstream, found);
             let mut spec = build(config, &upstream.name, targets, Some(upstream), previous);
@@ -96,6 +100,7 @@ fn target(
         name: address.to_string().into(),
         address: resolved.ok(),
         weight,
+        backup: false,
         host: host.into_bytes().into(),
         tls_name,
     }
@@ -113,22 +118,29 @@ fn build(
         Some(old) if old.targets.iter().map(|t| &t.name).eq(targets.iter().map(|t| &t.name)) => {
             old.health.clone()
         }
-        Some(old) => Arc::new(Group::adopting(targets.len(), |index| {
-            let known = old.targets.iter().position(|t| t.name == targets[index].name)?;
-            Some((&*old.health, TargetIndex(known as u32)))
-        })),
+        Some(old) => {
+            let known = |index: usize| old.targets.iter().position(|t| t.name == targets[index].name);
+            let group = Group::adopting(targets.len(), |index| {
+                Some((&*old.health, TargetIndex(known(index)? as u32)))
+            });
+            // A target that joins others starts slowly, where that is asked for.
+            let now_ns = clock::now_ns();
+            let new = (0..targets.len()).filter(|&index| known(index).is_none());
+            new.for_each(|index| group.begin(TargetIndex(index as u32), now_ns));
+            Arc::new(group)
+        }
         None => Arc::new(Group::new(targets.len())),
     };
     let algorithm = match upstream.map(|u| u.algorithm) {
         None | Some(config::Algorithm::RoundRobin) => Algorithm::RoundRobin,
         Some(config::Algorithm::LeastConnections) => Algorithm::LeastConnections,
-        // Latency is judged by load until measurements are shared: two choices, fewer under way wins.
-        Some(config::Algorithm::Latency) => Algorithm::TwoChoices,
+        Some(config::Algorithm::Latency) => Algorithm::Latency,
+        Some(config::Algorithm::TwoChoices) => Algorithm::TwoChoices,
+        Some(config::Algorithm::Random) => Algorithm::Random,
         Some(config::Algorithm::ConsistentHashing) => {
-            let points: Vec<(u64, u32)> =
-                targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect();
-            Algorithm::ConsistentHashing(Arc::new(Ring::new(&points)))
+            Algorithm::ConsistentHashing(Arc::new(Ring::new(&points(&targets))))
         }
+        Some(config::Algorithm::Maglev) => Algorithm::Maglev(Arc::new(Maglev::new(&points(&targets)))),
     };
     UpstreamSpec {
         name: name.into(),
@@ -143,6 +155,28 @@ fn build(
         health_policy: upstream.map_or_else(Policy::default, |u| policy(&u.healthchecks.passive)),
         retry_budget_percent: config.limits.retry_budget_percent.into(),
         probe: None,
+        slow_start_ns: upstream.map_or(0, |u| nanoseconds(u.slow_start)),
+        breaker: upstream.and_then(|u| u.circuit_breaker.as_ref()).map(|settings| {
+            let known = old.and_then(|old| old.breaker.as_ref()).map(|(breaker, _)| breaker.clone());
+            (known.unwrap_or_default(), breaker_policy(settings))
+        }),
+    }
+}
+
+fn points(targets: &[TargetSpec]) -> Vec<(u64, u32)> {
+    targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect()
+}
+
+fn breaker_policy(settings: &config::CircuitBreaker) -> breaker::Policy {
+    breaker::Policy {
+        window_ns: nanoseconds(settings.window),
+        requests_min: settings.min_requests,
+        failures_percent: settings.failure_percent,
+        slow_ns: nanoseconds(settings.slow_after),
+        slow_percent: settings.slow_percent,
+        open_ns: nanoseconds(settings.open_for),
+        open_max_ns: nanoseconds(settings.open_for_max),
+        trials: settings.trials,
     }
 }
 
