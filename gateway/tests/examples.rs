@@ -17,7 +17,10 @@ use portcullis_config::{
     AccessLogDestination, Config, Diagnostic, FixedEnvironment, HashKey, JwtMaterial, Loaded, Pem, Severity,
     Text, XdpMode, load_texts, parse_str,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
+    KeyPair, SerialNumber,
+};
 use tempfile::TempDir;
 
 /// An RSA key whose other half nobody has.
@@ -35,6 +38,19 @@ rwIDAQAB
 /// The checkout's folder `config`.
 fn config_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("config")
+}
+
+/// A list of revoked certificates, with nothing on it.
+fn revoked(authority: &CertifiedIssuer<'static, KeyPair>) -> String {
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2124, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(authority).and_then(|list| list.pem()).expect("a list")
 }
 
 /// What an operator brings along: a folder with certificates, and the same in PEM for those written in place.
@@ -61,6 +77,8 @@ impl Site {
             ("shop.example.com.pem", &site.certificate),
             ("shop.example.com.key", &site.key),
             ("internal-ca.pem", &authority.pem()),
+            ("internal.crl", &revoked(&authority)),
+            ("tickets.keys", &"5a".repeat(80)),
         ];
         for (name, content) in files {
             std::fs::write(site.path("certs").join(name), content).expect(name);
@@ -194,8 +212,13 @@ fn reference_works_with_warnings_only_for_what_is_kept_for_later() {
     assert!(unexpected.is_empty(), "{}", unexpected.concat());
 }
 
-/// What is said of keys that do nothing, or no longer are what to write.
-const LATER: &[&str] = &["accepted, not acted on yet", "accepted, but not made yet", "deprecated"];
+/// What is said of keys that do nothing, or no longer are what to write, and of a response that only a responder can make.
+const LATER: &[&str] = &[
+    "accepted, not acted on yet",
+    "accepted, but not made yet",
+    "deprecated",
+    "no OCSP response is stapled: cannot read",
+];
 
 /// The reference is made from its skeleton and the tables. With `PORTCULLIS_BLESS=1` the test writes it.
 #[test]

@@ -91,6 +91,15 @@ impl Setup {
         self
     }
 
+    /// Adds a further listener; `keys` are lines of YAML below its address, each with its line end.
+    pub fn listener_with(mut self, name: &str, addr: SocketAddr, keys: &str) -> Setup {
+        self = self.listener(name, addr);
+        for line in keys.lines() {
+            self.listeners.push_str(&format!("    {line}\n"));
+        }
+        self
+    }
+
     /// Adds a further plain listener whose balancers speak the PROXY protocol.
     pub fn proxied_listener(mut self, name: &str, addr: SocketAddr) -> Setup {
         self = self.listener(name, addr);

@@ -7,8 +7,9 @@ use super::{Builder, Document};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    Alpn, CaCertificate, CaCertificateRef, Certificate, CertificateRef, HostPattern, Listener, ListenerTls,
-    Pem, TlsVersion,
+    Alpn, CaCertificate, CaCertificateRef, Certificate, CertificateRef, Cipher, ClientAuth, ClientAuthMode,
+    Curve, ForwardedClientCert, HostPattern, Hsts, Listener, ListenerTls, Passthrough, Pem, RealIpHeader,
+    RedirectHttps, Tickets, TlsVersion,
 };
 use crate::node::Node;
 use crate::schema::{Entity, text};
@@ -22,12 +23,16 @@ const DEFAULT_BACKLOG: u32 = 4096;
 impl<'a> Builder<'a> {
     /// Builds certificates, server names and authorities.
     pub(super) fn build_certificates(&mut self) {
+        self.build_authorities();
         let mut seen: HashMap<HostPattern, Span> = HashMap::new();
         for (document, fields) in self.all("certificates") {
             let reference = CertificateRef(self.certificates.len() as u32);
             self.names.certificates.add(Entity::Certificate, "name", &fields, reference);
             self.names.certificates.add(Entity::Certificate, "id", &fields, reference);
             let mut certificate = certificate(document, &fields);
+            if let Some(auth) = fields.optional_section("client_auth") {
+                certificate.client_auth = Some(self.client_auth(document, &auth));
+            }
             let items = fields.get("snis").map(Node::items).unwrap_or_default().iter().enumerate();
             for (index, node) in items {
                 let path = format!("{}[{index}]", fields.path_of("snis"));
@@ -50,12 +55,16 @@ impl<'a> Builder<'a> {
             let sni = self.sni(node, node, fields.path(), &mut seen);
             self.certificates[owner.index()].snis.extend(sni);
         }
+    }
+
+    fn build_authorities(&mut self) {
         for (document, fields) in self.all("ca_certificates") {
             let reference = CaCertificateRef(self.ca_certificates.len() as u32);
             self.names.ca_certificates.add(Entity::CaCertificate, "name", &fields, reference);
             self.names.ca_certificates.add(Entity::CaCertificate, "id", &fields, reference);
             self.ca_certificates.push(CaCertificate {
                 id: identity(&fields),
+                uuid: fields.optional_string("id"),
                 cert: pem(document, &fields, "cert", "cert_file"),
                 tags: fields.strings("tags"),
                 origin: fields.origin(),
@@ -93,8 +102,8 @@ impl<'a> Builder<'a> {
             return self.default_listeners();
         }
         let mut listeners: Vec<Listener> = Vec::new();
-        for (_, fields) in written {
-            let Some(listener) = self.listener(&fields) else { continue };
+        for (document, fields) in written {
+            let Some(listener) = self.listener(document, &fields) else { continue };
             for other in &listeners {
                 let place = || format!("it was first given at {}", self.found.place(other.origin.span));
                 if other.address == listener.address {
@@ -122,6 +131,9 @@ impl<'a> Builder<'a> {
                 proxy_protocol: false,
                 backlog: DEFAULT_BACKLOG,
                 tls,
+                redirect_https: None,
+                hsts: None,
+                forwarded_client_cert: ForwardedClientCert::default(),
                 origin,
             }
         };
@@ -132,15 +144,16 @@ impl<'a> Builder<'a> {
         listeners
     }
 
-    fn listener(&self, fields: &Fields<'_>) -> Option<Listener> {
+    fn listener(&self, document: &Document<'_>, fields: &Fields<'_>) -> Option<Listener> {
         let address = fields.socket_address("address")?;
         let tls = match fields.optional_section("tls") {
-            Some(tls) => Some(self.listener_tls(&tls)),
+            Some(tls) => Some(self.listener_tls(document, &tls)),
             None if fields.optional_bool("tls") == Some(true) => Some(self.tls_of_all()),
             None => None,
         };
         let named = fields.section("tls").is_set("certificates");
-        if tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) && !named {
+        let needs = |tls: &ListenerTls| tls.certificates.is_empty() && tls.passthrough != Passthrough::Only;
+        if tls.as_ref().is_some_and(needs) && !named {
             fields.error(
                 "tls",
                 Fault::new("there is no certificate to offer").hint("add one under `certificates`"),
@@ -152,6 +165,9 @@ impl<'a> Builder<'a> {
             h2c: fields.bool("h2c"),
             proxy_protocol: fields.bool("proxy_protocol"),
             backlog: fields.integer("backlog"),
+            redirect_https: redirect_https(fields, tls.is_some()),
+            hsts: hsts(fields, tls.is_some()),
+            forwarded_client_cert: forwarded_client_cert(fields),
             tls,
             origin: fields.origin(),
         })
@@ -163,6 +179,10 @@ impl<'a> Builder<'a> {
             default_certificate: self.nameless(&certificates),
             certificates,
             min_version: TlsVersion::V1_2,
+            ciphers: Vec::new(),
+            curves: Curve::DEFAULT.to_vec(),
+            client_auth: ClientAuth::default(),
+            passthrough: Passthrough::Off,
             alpn: vec![Alpn::Http11],
             session_tickets: true,
         }
@@ -173,7 +193,49 @@ impl<'a> Builder<'a> {
         certificates.iter().copied().find(|one| self.certificates[one.index()].snis.is_empty())
     }
 
-    fn listener_tls(&self, fields: &Fields<'_>) -> ListenerTls {
+    /// Whether, and how, clients are asked for certificates.
+    fn client_auth(&self, document: &Document<'_>, fields: &Fields<'_>) -> ClientAuth {
+        let mode = match fields.word("mode") {
+            "none" => ClientAuthMode::None,
+            "optional" => ClientAuthMode::Optional,
+            _ => ClientAuthMode::Require,
+        };
+        let path = fields.path_of("ca_certificates");
+        let authorities = fields.references("ca_certificates").into_iter();
+        let ca_certificates: Vec<_> = authorities
+            .filter_map(|one| {
+                self.names.ca_certificates.resolve(Entity::CaCertificate, &one, &path, self.found)
+            })
+            .collect();
+        let written = fields.get("ca_certificates").is_some_and(|node| !node.items().is_empty());
+        if mode != ClientAuthMode::None && !written && !fields.has_unknown_keys() {
+            let fault = Fault::new("no authority is given that certificates of clients must be signed by");
+            fields.error("ca_certificates", fault.hint("name one of `ca_certificates`"));
+        }
+        let files = fields.strings("crl_files").into_iter();
+        ClientAuth {
+            mode,
+            ca_certificates,
+            verify_depth: fields.optional_integer("verify_depth"),
+            crl_files: files.map(|path| document.folder.join(path)).collect(),
+        }
+    }
+
+    /// Keys of session tickets.
+    pub(super) fn tickets(&self) -> Tickets {
+        let document = self.documents.iter().find(|one| one.root.is_set("tickets"));
+        self.single("tickets"); // two are an error
+        let Some(document) = document.or(self.documents.first()) else {
+            return Tickets { key_file: None, rotation: std::time::Duration::ZERO };
+        };
+        let fields = document.root.section("tickets");
+        Tickets {
+            key_file: fields.optional_string("key_file").map(|path| document.folder.join(path)),
+            rotation: fields.duration("rotation"),
+        }
+    }
+
+    fn listener_tls(&self, document: &Document<'_>, fields: &Fields<'_>) -> ListenerTls {
         let resolve = |one, key: &str| {
             self.names.certificates.resolve(Entity::Certificate, &one, &fields.path_of(key), self.found)
         };
@@ -186,7 +248,10 @@ impl<'a> Builder<'a> {
             fields.reference("default_certificate").and_then(|one| resolve(one, "default_certificate"));
         if !fields.is_set("certificates") {
             certificates = (0..self.certificates.len() as u32).map(CertificateRef).collect();
-        } else if certificates.is_empty() && !self.certificates.is_empty() {
+        } else if certificates.is_empty()
+            && !self.certificates.is_empty()
+            && fields.word("passthrough") != "only"
+        {
             fields.error(
                 "certificates",
                 Fault::new("the list is empty").hint("leave it out to offer every certificate"),
@@ -197,17 +262,126 @@ impl<'a> Builder<'a> {
         if alpn.contains(&"h2") {
             fields.warning("alpn", "`h2` is accepted, not acted on yet");
         }
+        let client_auth = fields.optional_section("client_auth");
+        let min_version = min_version(fields);
         ListenerTls {
-            default_certificate: default.or_else(|| self.nameless(&certificates)),
+            default_certificate: default
+                .or_else(|| self.nameless(&certificates))
+                .filter(|_| !fields.bool("strict_sni")),
             certificates,
-            min_version: if fields.word("min_version") == "1.3" {
-                TlsVersion::V1_3
-            } else {
-                TlsVersion::V1_2
+            min_version,
+            ciphers: ciphers(fields, min_version),
+            curves: curves(fields),
+            client_auth: client_auth.map(|auth| self.client_auth(document, &auth)).unwrap_or_default(),
+            passthrough: match fields.word("passthrough") {
+                "mixed" => Passthrough::Mixed,
+                "only" => Passthrough::Only,
+                _ => Passthrough::Off,
             },
             alpn: alpn.into_iter().map(|word| if word == "h2" { Alpn::H2 } else { Alpn::Http11 }).collect(),
             session_tickets: fields.bool("session_tickets"),
         }
+    }
+}
+
+/// The oldest version: what is written, else what the policy says.
+fn min_version(fields: &Fields<'_>) -> TlsVersion {
+    let modern = fields.word("policy") == "modern";
+    match fields.optional_word("min_version") {
+        Some("1.2") if modern => {
+            let fault = Fault::new("the policy `modern` is TLS 1.3 only");
+            fields.error("min_version", fault.hint("write `policy: intermediate` for TLS 1.2"));
+            TlsVersion::V1_2
+        }
+        Some("1.2") => TlsVersion::V1_2,
+        None if !modern => TlsVersion::V1_2,
+        _ => TlsVersion::V1_3,
+    }
+}
+
+fn ciphers(fields: &Fields<'_>, min_version: TlsVersion) -> Vec<Cipher> {
+    let ciphers: Vec<_> = fields.words("ciphers").into_iter().filter_map(Cipher::from_word).collect();
+    let of = |version| ciphers.iter().filter(|cipher| cipher.version() == version).count();
+    if min_version == TlsVersion::V1_3 && of(TlsVersion::V1_2) > 0 {
+        fields.warning("ciphers", "suites of TLS 1.2 are listed, which this listener does not speak");
+    }
+    if !ciphers.is_empty() && of(TlsVersion::V1_3) == 0 {
+        if min_version == TlsVersion::V1_3 {
+            fields.error("ciphers", "no suite of TLS 1.3 is listed, the only version that is spoken");
+        } else {
+            let fault = Fault::new("no suite of TLS 1.3 is listed, so it is not spoken");
+            fields.warning("ciphers", fault.hint("add `TLS_AES_128_GCM_SHA256`"));
+        }
+    }
+    ciphers
+}
+
+fn curves(fields: &Fields<'_>) -> Vec<Curve> {
+    let curves: Vec<_> = fields.words("curves").into_iter().filter_map(Curve::from_word).collect();
+    if curves.is_empty() && fields.is_set("curves") {
+        fields.error("curves", Fault::new("the list is empty").hint("leave it out for the usual groups"));
+    }
+    if curves.is_empty() { Curve::DEFAULT.to_vec() } else { curves }
+}
+
+fn redirect_https(fields: &Fields<'_>, tls: bool) -> Option<RedirectHttps> {
+    let section = match fields.optional_section("redirect_https") {
+        Some(section) => section,
+        None if fields.bool("redirect_https") => fields.section("redirect_https"),
+        None => return None,
+    };
+    if tls {
+        fields.error("redirect_https", "a listener with TLS would redirect to itself");
+    }
+    let status = section.word("status").parse().unwrap_or(308);
+    Some(RedirectHttps { status, port: section.integer("port") })
+}
+
+fn hsts(fields: &Fields<'_>, tls: bool) -> Option<Hsts> {
+    let section = match fields.optional_section("hsts") {
+        Some(section) => section,
+        None if fields.bool("hsts") => fields.section("hsts"),
+        None => return None,
+    };
+    let hsts = Hsts {
+        max_age: section.duration("max_age"),
+        include_subdomains: section.bool("include_subdomains"),
+        preload: section.bool("preload"),
+    };
+    if !tls {
+        // RFC 6797 section 7.2.
+        fields.error(
+            "hsts",
+            Fault::new("it may not be sent over plain HTTP").hint("set it on the TLS listener"),
+        );
+    }
+    let year = std::time::Duration::from_secs(31_536_000);
+    if hsts.preload && (!hsts.include_subdomains || hsts.max_age < year) {
+        let fault = Fault::new(
+            "browsers take a name on their lists only with all names below it, for a year or more",
+        );
+        section.warning("preload", fault.hint("set `include_subdomains: true` and `max_age: 365d`"));
+    }
+    Some(hsts)
+}
+
+fn forwarded_client_cert(fields: &Fields<'_>) -> ForwardedClientCert {
+    match fields.word("forwarded_client_cert") {
+        "sanitize" => ForwardedClientCert::Sanitize,
+        "append_forward" => ForwardedClientCert::AppendForward,
+        "forward_only" => ForwardedClientCert::ForwardOnly,
+        "always_forward_only" => ForwardedClientCert::AlwaysForwardOnly,
+        _ => ForwardedClientCert::SanitizeSet,
+    }
+}
+
+/// Where trusted proxies name the client.
+pub(super) fn real_ip_header(fields: &Fields<'_>) -> RealIpHeader {
+    match fields.string("real_ip_header").to_ascii_lowercase().as_str() {
+        "x-forwarded-for" | "" => RealIpHeader::XForwardedFor,
+        "forwarded" => RealIpHeader::Forwarded,
+        "proxy_protocol" => RealIpHeader::ProxyProtocol,
+        other => RealIpHeader::Other(other.to_owned()),
     }
 }
 
@@ -217,6 +391,8 @@ fn certificate(document: &Document<'_>, fields: &Fields<'_>) -> Certificate {
         cert: pem(document, fields, "cert", "cert_file"),
         key: pem(document, fields, "key", "key_file"),
         snis: Vec::new(),
+        ocsp_file: fields.optional_string("ocsp_file").map(|path| document.folder.join(path)),
+        client_auth: None,
         tags: fields.strings("tags"),
         origin: fields.origin(),
     }

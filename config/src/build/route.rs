@@ -39,11 +39,26 @@ impl<'a> Builder<'a> {
             fields.error("service", fault.hint("leave `service` out of a nested route"));
         }
         let route = route(document, fields, parent.or(named));
+        self.check_streams(&route, fields);
         if route.enabled && route.service.is_none() && !fields.is_set("service") {
             let fault = Fault::new("the route has no service, so only plugins can answer its requests");
             self.found.warning(route.origin.span, &route.origin.path, fault.hint("set `service`"));
         }
         self.routes.push(route);
+    }
+}
+
+impl Builder<'_> {
+    /// What a route and its service speak must fit, as in Kong.
+    fn check_streams(&self, route: &Route, fields: &Fields<'_>) {
+        let Some(service) = route.service.filter(|_| route.enabled) else { return };
+        let protocol = self.services[service.index()].protocol;
+        let stream = matches!(protocol, Protocol::Tcp | Protocol::TlsPassthrough);
+        if route.is_passthrough() != stream && (stream || route.is_passthrough()) {
+            let hint = "a route with `tls_passthrough` goes to a service with `tcp` or `tls_passthrough`, and no other does";
+            let fault = Fault::new(format!("the route's service speaks {}", protocol.as_str()));
+            fields.error("protocols", fault.hint(hint));
+        }
     }
 }
 
@@ -83,12 +98,33 @@ fn is_evaluable(fields: &Fields<'_>, protocols: &[Protocol]) -> bool {
         return false;
     }
     let streams = protocols.iter().filter(|one| !one.is_http()).count();
+    if protocols.contains(&Protocol::TlsPassthrough) {
+        return is_passthrough(fields, protocols);
+    }
     let later = protocols.iter().filter(|one| !matches!(one, Protocol::Http | Protocol::Https));
     let later: Vec<_> = later.map(|one| one.as_str()).collect();
     if !later.is_empty() {
         fields.warning("protocols", format!("{} is accepted, not acted on yet", later.join(", ")));
     }
     protocols.is_empty() || streams < protocols.len()
+}
+
+/// Checks a route for streams that are passed on unopened: nothing but the server name is seen of them.
+fn is_passthrough(fields: &Fields<'_>, protocols: &[Protocol]) -> bool {
+    if protocols.len() > 1 {
+        let fault = Fault::new("`tls_passthrough` stands beside another protocol");
+        fields.error("protocols", fault.hint("make a route of its own for the other one"));
+    }
+    if fields.strings("snis").is_empty() {
+        let fault = Fault::new("a route that passes TLS on is chosen by server names, and has none");
+        fields.error("snis", fault.hint("as in `snis: [shop.example.com]`"));
+    }
+    for key in ["hosts", "paths", "methods", "headers"] {
+        if fields.is_set(key) {
+            fields.error(key, "what is inside a TLS stream that is passed on cannot be seen");
+        }
+    }
+    true
 }
 
 /// Kong demands a condition too; a route that matches everything says so with `paths: [/]`.

@@ -4,7 +4,8 @@ use super::{Builder, Document, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    Address, Defaults, Destination, Protocol, Scope, Service, ServiceRef, Timeouts, UpstreamTls,
+    Address, Defaults, Destination, Protocol, ProxyHeader, Scope, Service, ServiceRef, SubjectNames,
+    Timeouts, UpstreamTls,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};
@@ -50,7 +51,10 @@ impl<'a> Builder<'a> {
     fn service(&self, fields: &Fields<'a>) -> Service {
         let location = location(fields);
         let destination = self.destination(&location, fields);
-        if !matches!(location.protocol, Protocol::Http | Protocol::Https) {
+        if !matches!(
+            location.protocol,
+            Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough
+        ) {
             let key = if fields.is_set("url") { "url" } else { "protocol" };
             fields.warning(
                 key,
@@ -75,6 +79,11 @@ impl<'a> Builder<'a> {
             verify_depth: fields.optional_integer("tls_verify_depth"),
             ca_certificates: authorities.filter_map(|one| reference(Entity::CaCertificate, one)).collect(),
             client_certificate,
+            sni: fields.optional_string("tls_sni").map(|name| name.to_ascii_lowercase()),
+            sans: SubjectNames {
+                dns: fields.section("tls_sans").strings("dnsnames"),
+                uris: fields.section("tls_sans").strings("uris"),
+            },
         };
         if location.protocol.is_tls() && fields.is_set("tls_verify") && !tls.verify {
             let fault = Fault::new(
@@ -97,6 +106,11 @@ impl<'a> Builder<'a> {
             retries: fields.integer("retries"),
             enabled: fields.bool("enabled"),
             tls,
+            proxy_protocol: match fields.word("proxy_protocol") {
+                "v1" => ProxyHeader::V1,
+                "v2" => ProxyHeader::V2,
+                _ => ProxyHeader::Off,
+            },
             tags: fields.strings("tags"),
             origin: fields.origin(),
         }

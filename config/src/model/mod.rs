@@ -59,6 +59,14 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Addresses whose `X-Forwarded-*` headers are believed and which the kernel never drops.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where those name the client.
+    pub real_ip_header: RealIpHeader,
+    /// Whether trusted addresses in there are passed over.
+    pub real_ip_recursive: bool,
+    /// Whether upstreams are told of the client in `Forwarded` too.
+    pub forwarded_header: bool,
+    /// Keys of session tickets.
+    pub tickets: Tickets,
     /// The operator's interface.
     pub admin: Admin,
     /// Logs.

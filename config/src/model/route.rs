@@ -55,6 +55,13 @@ pub struct Route {
     pub origin: Origin,
 }
 
+impl Route {
+    /// Whether it takes TLS streams that are passed on unopened, and nothing else.
+    pub fn is_passthrough(&self) -> bool {
+        self.protocols.contains(&Protocol::TlsPassthrough)
+    }
+}
+
 /// A condition on a host name. Names are lower case, without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPattern {

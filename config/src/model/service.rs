@@ -36,6 +36,8 @@ pub struct Service {
     pub enabled: bool,
     /// TLS towards the targets; meaningful for [`Protocol::is_tls`] protocols.
     pub tls: UpstreamTls,
+    /// The PROXY header that connections to targets begin with.
+    pub proxy_protocol: ProxyHeader,
     /// Free labels.
     pub tags: Vec<String>,
     /// Where it was written.
@@ -85,6 +87,31 @@ pub struct UpstreamTls {
     pub ca_certificates: Vec<CaCertificateRef>,
     /// What to present when the target asks for a client certificate.
     pub client_certificate: Option<CertificateRef>,
+    /// Server name to ask for and to verify; `None` for the target's own.
+    pub sni: Option<String>,
+    /// Names of which the certificate must have one, in place of the server name; empty for that.
+    pub sans: SubjectNames,
+}
+
+/// Names that a certificate may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectNames {
+    /// DNS names.
+    pub dns: Vec<String>,
+    /// URIs.
+    pub uris: Vec<String>,
+}
+
+/// The PROXY header of connections to targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProxyHeader {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 /// A protocol of a service, route or plugin (Kong's words).

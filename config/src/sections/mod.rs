@@ -13,16 +13,18 @@ mod service;
 mod upstream;
 
 pub use self::consumer::{ACL, BASIC_AUTH, CONSUMER, HMAC_AUTH, JWT_SECRET, KEY_AUTH};
-pub use self::edge::{CA_CERTIFICATE, CERTIFICATE, LISTENER, LISTENER_TLS, SNI};
+pub use self::edge::{
+    CA_CERTIFICATE, CERTIFICATE, CLIENT_AUTH, HSTS, LISTENER, LISTENER_TLS, REDIRECT_HTTPS, SNI, TICKETS,
+};
 pub use self::http::HTTP;
 pub use self::kernel::{XDP, XDP_COSTS, XDP_LIMIT, XDP_LIMITS};
 pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
-pub use self::service::{PLUGIN, ROUTE, SERVICE};
+pub use self::service::{PLUGIN, ROUTE, SERVICE, TLS_SANS};
 pub use self::upstream::{
     ACTIVE, ACTIVE_HEALTHY, ACTIVE_UNHEALTHY, HEALTHCHECKS, PASSIVE, PASSIVE_HEALTHY, PASSIVE_UNHEALTHY,
     TARGET, UPSTREAM,
 };
-use crate::schema::{Key, Kind, MAX_ENTITIES, Section};
+use crate::schema::{Key, Kind, MAX_ENTITIES, Section, text};
 
 /// A list of entities.
 const fn entities(of: &'static Kind) -> Kind {
@@ -87,6 +89,30 @@ const ROOT_KEYS: &[Key] = &[
     )
     .default("[]")
     .kong("kong.conf trusted_ips"),
+    Key::new(
+        "real_ip_header",
+        Kind::Text(&text::HEADER_NAME),
+        "Where trusted proxies name the client: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP` or any other field \
+         with addresses, or `proxy_protocol` to believe no field. Without an `X-Forwarded-For`, `X-Real-IP` is looked at.",
+    )
+    .default("X-Forwarded-For")
+    .kong_default("X-Real-IP")
+    .kong("kong.conf real_ip_header"),
+    Key::new(
+        "real_ip_recursive",
+        Kind::Bool,
+        "Whether the client is the last address that is not a trusted proxy's, from the right; else it is the last one.",
+    )
+    .default("true")
+    .kong_default("false")
+    .kong("kong.conf real_ip_recursive"),
+    Key::new(
+        "forwarded_header",
+        Kind::Bool,
+        "Whether upstreams are told of the client in `Forwarded` (RFC 7239) besides `X-Forwarded-*`.",
+    )
+    .default("false"),
+    Key::new("tickets", Kind::Section(&TICKETS), "Keys of TLS session tickets."),
     Key::new("admin", Kind::Section(&ADMIN), "The operator's interface: metrics, status, reload."),
     Key::new("telemetry", Kind::Section(&TELEMETRY), "Logs."),
     Key::new("redis", Kind::Section(&REDIS), "A Redis that limits shared by several gateways will use.")
@@ -139,7 +165,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new(
         "ca_certificates",
         entities(&const { Kind::Section(&CA_CERTIFICATE) }),
-        "Authorities for upstream certificates.",
+        "Authorities for certificates of targets and clients.",
     ),
 ];
 

@@ -20,7 +20,7 @@ const SERVICE_KEYS: &[Key] = &[
     Key::new(
         "protocol",
         PROTOCOL,
-        "How to speak to the targets. Others than http and https are kept for later.",
+        "How to speak to the targets. Others than http, https and tls_passthrough are kept for later.",
     )
     .default("http"),
     Key::new("host", Kind::Text(&text::HOST), "The name of an upstream, else a DNS name or address."),
@@ -63,7 +63,29 @@ const SERVICE_KEYS: &[Key] = &[
     Key::new("tls_verify", Kind::Bool, "Whether the certificates of targets are verified.")
         .default("true")
         .kong_default("false"),
-    Key::new("tls_verify_depth", Kind::integer(0, 64), "Longest certificate chain accepted.").reserved(),
+    Key::new(
+        "tls_verify_depth",
+        Kind::integer(0, 64),
+        "Most certificates between a target's and the authority's; a chain with more is refused.",
+    ),
+    Key::new(
+        "tls_sni",
+        Kind::Text(&text::HOST),
+        "Server name that targets are asked for and whose certificate they must have. Left out: the name or address of \
+         the target. Not Kong's.",
+    ),
+    Key::new(
+        "tls_sans",
+        Kind::Section(&TLS_SANS),
+        "Names of which a target's certificate must have one, in place of the server name.",
+    ),
+    Key::new(
+        "proxy_protocol",
+        Kind::Word(&["off", "v1", "v2"]),
+        "Whether each connection to a target begins with a PROXY header that names the client. Such a connection serves \
+         one client only. Not Kong's.",
+    )
+    .default("off"),
     Key::new(
         "ca_certificates",
         Kind::list(&const { Kind::Reference(Entity::CaCertificate) }),
@@ -81,6 +103,16 @@ const SERVICE_KEYS: &[Key] = &[
         "Plugins for all requests to this service.",
     ),
 ];
+
+/// Names in certificates of targets (Kong `tls_sans`).
+pub static TLS_SANS: Section = Section::new(
+    "service.tls_sans",
+    "Subject alternative names of which a target's certificate must have one.",
+    &[
+        Key::new("dnsnames", Kind::list(&const { Kind::Text(&text::HOST) }), "DNS names.").default("[]"),
+        Key::new("uris", Kind::STRINGS, "URIs, such as SPIFFE identities.").default("[]"),
+    ],
+);
 
 /// A route (Kong `routes`).
 pub static ROUTE: Section = Section::new(

@@ -25,7 +25,7 @@ use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
 use crate::id::{Generation, ShardId};
 use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
-use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry};
+use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
 use crate::snapshot::{self, CompileContext, Snapshot};
@@ -94,7 +94,7 @@ impl Gateway {
             draining: false,
             dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
-            ticketer: Ticketer::new().context("ticket keys")?,
+            ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
             registry,
         })
     }
@@ -176,6 +176,9 @@ impl Plane for Gateway {
             // back would meet the same shard again.
             tracing::error!("the new configuration is not everywhere in force: {cause:#}");
         }
+        if let Err(cause) = self.ticketer.set(snapshot.ticket_keys.as_ref(), clock::now_ns()) {
+            tracing::error!(%cause, "the keys of session tickets stay what they were");
+        }
         self.snapshot = Some(snapshot);
         Ok(())
     }
@@ -183,6 +186,9 @@ impl Plane for Gateway {
     fn beat(&mut self) {
         let now_ns = clock::now_ns();
         self.kernel.beat(now_ns);
+        if let Some(snapshot) = &self.snapshot {
+            self.ticketer.rotate(snapshot.config.tickets.rotation, now_ns);
+        }
         let dead = self.shards.as_ref().filter(|_| !self.draining).map(Shards::ended).unwrap_or_default();
         for shard in dead {
             if self.dead.insert(shard) {
@@ -221,6 +227,10 @@ impl Plane for Gateway {
         }
     }
 
+    fn refreshed(&self, ok: bool, generation: Generation) {
+        self.registry.control().certificates_reloaded(ok, generation);
+    }
+
     fn status(&self) -> PlaneStatus {
         let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
         let shards = self.cores.iter().enumerate().filter_map(|(index, &core)| {
@@ -253,6 +263,8 @@ impl Plane for Gateway {
     fn metrics(&self) -> String {
         let mut out = Exposition::new();
         self.registry.render(&mut out);
+        let expiries = self.snapshot.iter().flat_map(|snapshot| &snapshot.expiries);
+        write_certificates(&mut out, expiries.map(|(id, not_after)| (id.as_str(), *not_after)));
         self.kernel.write_metrics(&mut out);
         out.finish()
     }

@@ -13,6 +13,7 @@ pub mod cli;
 mod client;
 mod commands;
 mod drain;
+mod files;
 mod gateway;
 mod interfaces;
 mod kernel;
@@ -37,12 +38,14 @@ use tokio::sync::{mpsc, oneshot};
 use self::access_log::AccessLog;
 use self::admin::Ask;
 use self::drain::{Drain, Ending, Step};
+use self::files::Files;
 use self::plane::Plane;
-use self::reload::{Load, Ready, Stopwatch};
+use self::reload::{Load, Loaded, Ready, Stopwatch};
 use self::signals::Signal;
 use self::status::{Finding, ReloadReport, State, Status};
 use self::telemetry::LevelSwitch;
 use crate::id::Generation;
+use crate::snapshot;
 
 /// All that can happen to the control thread.
 pub(crate) enum Event {
@@ -57,6 +60,8 @@ pub(crate) enum Event {
 struct Control<P: Plane> {
     plane: P,
     load: Load,
+    /// What the generation in force was compiled from besides.
+    files: Files,
     config_path: PathBuf,
     config: Arc<Config>,
     generation: Generation,
@@ -75,9 +80,19 @@ struct Control<P: Plane> {
 
 /// A reload under way.
 struct Reload<C> {
+    cause: Cause,
     watch: Stopwatch,
     result: oneshot::Receiver<Result<Ready<C>, Vec<Finding>>>,
     asked_by: Vec<Option<oneshot::Sender<ReloadReport>>>,
+}
+
+/// Why there is a reload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Somebody asked: everything is read again.
+    Asked,
+    /// Certificate or key files have changed: they are read again, for the configuration in force.
+    Files,
 }
 
 impl<P: Plane> Control<P> {
@@ -108,6 +123,12 @@ impl<P: Plane> Control<P> {
         if self.last_beat.elapsed() >= BEAT {
             self.last_beat = Instant::now();
             self.plane.beat();
+        }
+        if self.drain.is_none() && self.reload.is_none() && self.files.changed() {
+            self.files.reading();
+            let config = Arc::clone(&self.config);
+            let load = move || Ok(Loaded { config: Arc::clone(&config), remarks: Vec::new() });
+            self.run_reload(Cause::Files, Arc::new(load), Vec::new());
         }
         let drain = self.drain.as_mut()?;
         match drain.step(Instant::now(), self.plane.is_drained()) {
@@ -169,10 +190,14 @@ impl<P: Plane> Control<P> {
         if self.reload.is_some() {
             return;
         }
-        let (sender, result) = oneshot::channel();
         let asked_by = std::mem::take(&mut self.waiting);
-        self.reload = Some(Reload { watch: Stopwatch::start(), result, asked_by });
-        let job = reload::prepare(Arc::clone(&self.load), self.plane.compiler(), self.generation.next());
+        self.run_reload(Cause::Asked, Arc::clone(&self.load), asked_by);
+    }
+
+    fn run_reload(&mut self, cause: Cause, load: Load, asked_by: Vec<Option<oneshot::Sender<ReloadReport>>>) {
+        let (sender, result) = oneshot::channel();
+        self.reload = Some(Reload { cause, watch: Stopwatch::start(), result, asked_by });
+        let job = reload::prepare(load, self.plane.compiler(), self.generation.next());
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             let _ = sender.send(job.await);
@@ -197,7 +222,13 @@ impl<P: Plane> Control<P> {
             Ok(remarks) => reload.watch.report(true, self.generation, remarks),
             Err(findings) => reload.watch.report(false, self.generation, findings),
         };
-        self.conclude(report, reload.asked_by);
+        match reload.cause {
+            Cause::Asked => self.conclude(report, reload.asked_by),
+            Cause::Files => {
+                reload::tell_of_files(&report);
+                self.plane.refreshed(report.ok, self.generation);
+            }
+        }
         if !self.waiting.is_empty() {
             let last = self.waiting.pop().flatten();
             self.start_reload(last);
@@ -221,6 +252,7 @@ impl<P: Plane> Control<P> {
         }
         self.level.set(config.telemetry.log_level.as_str());
         remarks.extend(reload::ignored_until_restart(&self.config, &config));
+        self.files.set(snapshot::files(&config));
         self.config = config;
         Ok(remarks)
     }

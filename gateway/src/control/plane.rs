@@ -50,6 +50,9 @@ pub trait Plane {
     /// Counts a reload: whether it went well, the generation now in force, and when (seconds since 1970).
     fn reloaded(&self, ok: bool, generation: Generation, at: u64);
 
+    /// Counts a change of certificate or key files: whether they could be used, and the generation now in force.
+    fn refreshed(&self, ok: bool, generation: Generation);
+
     /// What is to be told about it now.
     fn status(&self) -> PlaneStatus;
 

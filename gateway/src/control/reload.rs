@@ -99,6 +99,27 @@ impl Stopwatch {
     }
 }
 
+/// As [`tell`], of a change of certificate or key files.
+pub fn tell_of_files(report: &ReloadReport) {
+    let (generation, took_ms) = (report.generation, report.took_ms);
+    if report.ok {
+        tracing::info!(
+            generation,
+            took_ms,
+            "certificate or key files have changed: the new ones are in force"
+        );
+        return;
+    }
+    for finding in report.findings.iter().filter(|finding| finding.severity == "error") {
+        tracing::error!("{}", finding.text);
+    }
+    tracing::error!(
+        generation,
+        took_ms,
+        "certificate or key files have changed and cannot be used: those before stay in force"
+    );
+}
+
 /// Seconds since 1970, UTC.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::access_log::{AccessLog, Destination};
 use super::drain::Ending;
+use super::files::Files;
 use super::plane::Plane;
 use super::reload::{self, Load, Loaded, Stopwatch};
 use super::runtime::Runtime;
@@ -134,6 +135,7 @@ pub async fn assemble<P: Plane>(
     let control = Control {
         plane,
         load: inputs.load,
+        files: Files::new(crate::snapshot::files(&config)),
         config_path: inputs.config_path,
         config,
         generation: Generation(1),

@@ -55,6 +55,10 @@ impl Plane for FakePlane {
         Ok(())
     }
 
+    fn refreshed(&self, ok: bool, generation: Generation) {
+        self.script.borrow_mut().calls.push(format!("refreshed {ok} {generation}"));
+    }
+
     fn beat(&mut self) {}
 
     fn drain(&mut self) {

@@ -1,19 +1,20 @@
 //! Phases 2 and 3: what a request must fulfil before anybody looks at what it wants, and where it goes.
 
 use portcullis_abi::Reason;
+use portcullis_config::RedirectHttps;
 
 use super::connection::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
 use super::{forward, refuse, tunnel};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
-use crate::http::{Refusal, RequestHead};
+use crate::http::{Known, Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
 use crate::metrics::LimiterDecision;
-use crate::plugin::Response;
+use crate::plugin::{Content, Response};
 use crate::route::{HeaderLookup, Query, Scheme, SchemeFit};
-use crate::snapshot::{Local, Route};
+use crate::snapshot::{Listener, Local, Route};
 
 /// What was found out about a request's own framing.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,7 @@ pub fn admit(
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
-    down.request.head.remove_known(crate::http::Known::Expect);
+    down.request.head.remove_known(Known::Expect);
     let source = down.origin.speaker.ip();
     let trusted = &local.snapshot.trusted_proxies;
     forward::strip_claims(&mut down.request.head, !trusted.is_empty() && trusted.contains(source));
@@ -58,6 +59,45 @@ pub fn admit(
         && down.exchanges < config.limits.requests_per_connection;
     let upgrade = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
     Ok(Admitted { framing, expects_continue, hop, upgrade })
+}
+
+/// What the listener decides by itself: that a request came to the wrong connection, or is to come over HTTPS. Tells the
+/// upstream of the client's certificate, if the request may go on.
+pub fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Option<Box<Response>> {
+    let host = down.request.host();
+    // A client that showed no certificate because the server name wanted none must not speak to a name that does (RFC
+    // 9110 section 15.5.20, RFC 9113 section 9.1.2).
+    if down.origin.covered.as_ref().is_some_and(|covered| !covered.includes(host)) {
+        return Some(refuse::response(421, Reason::MisdirectedRequest));
+    }
+    if let Some(redirect) = listener.redirect_https
+        && !came_over_https(local, down)
+    {
+        return Some(redirect_to_listener(redirect, &down.request));
+    }
+    let mode = listener.forwarded_client_cert;
+    forward::add_client_certificate(&mut down.request.head, down.origin.peer.as_deref(), mode);
+    None
+}
+
+/// Whether a trusted balancer says that the client spoke TLS to it.
+fn came_over_https(local: &Local, down: &Downstream) -> bool {
+    let trusted = &local.snapshot.trusted_proxies;
+    let proto = down.request.head.get_known(Known::XForwardedProto);
+    trusted.contains(down.origin.speaker.ip())
+        && proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+}
+
+fn redirect_to_listener(redirect: RedirectHttps, request: &RequestHead) -> Box<Response> {
+    let host = String::from_utf8_lossy(request.host());
+    if host.is_empty() {
+        return refuse::response(400, Reason::MissingHost); // HTTP/1.0: to where?
+    }
+    let port = if redirect.port == 443 { String::new() } else { format!(":{}", redirect.port) };
+    let path = String::from_utf8_lossy(request.path());
+    let query = request.query().map(|q| format!("?{}", String::from_utf8_lossy(q))).unwrap_or_default();
+    let response = Response::with_content(redirect.status, Content::empty());
+    response.with_field("Location", format!("https://{host}{port}{path}{query}"))
 }
 
 /// Phase 3: the route, and how many bytes of the path its prefix took.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
-use portcullis_config::{HashKey, PathHandling};
+use portcullis_config::{HashKey, PathHandling, ProxyHeader};
 
 use super::admit::Admitted;
 use super::connection::Downstream;
@@ -30,7 +30,9 @@ use crate::tls::{BODY_ROOM, Intake, Tx};
 use crate::upstream::balance::{TargetIndex, Tried};
 use crate::upstream::health::{Admission, Outcome, Trial};
 use crate::upstream::retry::{self, RetryDecision, Where};
-use crate::upstream::{AcquireError, Load, LocalUpstream, Pool, TargetSpec, UpstreamConnection};
+use crate::upstream::{
+    AcquireError, Load, LocalUpstream, Pool, Preamble, TargetSpec, UpstreamConnection, proxy_header,
+};
 
 /// Interim responses that are relayed before one exchange's final response; more is a fault of the target.
 const INTERIM_MAX: u32 = 16;
@@ -60,6 +62,8 @@ pub struct Plan<'a> {
     upgrade: bool,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
+    /// What connections to targets begin with.
+    preamble: Preamble,
 }
 
 impl<'a> Plan<'a> {
@@ -93,6 +97,7 @@ impl<'a> Plan<'a> {
             preserve_host: route.preserve_host || cx.rewritten.host,
             upgrade: admitted.upgrade && down.request.upstream_method() == Method::Get,
             tunnel_idle: snapshot.config.timeouts.tunnel_idle,
+            preamble: preamble(&snapshot.services[service.index()], down, cx),
         };
         if plan.upgrade {
             tunnel::ask(&mut down.request.head);
@@ -146,6 +151,19 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// The PROXY header of connections to the targets of `service`, and whose they are then.
+fn preamble(service: &Service, down: &Downstream, cx: &Cx<'_>) -> Preamble {
+    if service.proxy_protocol == ProxyHeader::Off {
+        return Preamble::default();
+    }
+    let origin = &down.origin;
+    // Of a client that a field names, no port is known.
+    let port = if cx.client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
+    let client = SocketAddr::new(cx.client, port);
+    let header = proxy_header(service.proxy_protocol, client, origin.destination, origin.sni.as_deref());
+    Preamble { header, owner: Some(client) }
+}
+
 /// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.
 fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, handling: PathHandling) {
     if service.is_none() && handling == PathHandling::V0 {
@@ -195,6 +213,7 @@ pub struct Attempts<'a> {
     service: &'a LocalService,
     policy: retry::Policy,
     connect_timeout: Duration,
+    preamble: Preamble,
     idempotent: bool,
     replayable: bool,
     hash: Option<u64>,
@@ -218,6 +237,7 @@ impl<'a> Attempts<'a> {
             service,
             policy: retry::Policy { retries: plan.service.retries, ..retry::Policy::default() },
             connect_timeout: plan.service.connect_timeout,
+            preamble: plan.preamble.clone(),
             idempotent: plan.method.is_idempotent(),
             replayable: plan.in_hand.is_some(),
             hash,
@@ -270,12 +290,13 @@ impl<'a> Attempts<'a> {
     ) -> Result<UpstreamConnection, Failure> {
         record.sent_ns = Some(now_ns);
         let stale = matches!(self.last, Some(Failure { reused: true, kind: retry::Failure::Reset, .. }));
-        if !stale && let Some(connection) = target.pool.reuse(now_ns) {
+        if !stale && let Some(connection) = target.pool.reuse(now_ns, self.preamble.owner) {
             shard.metrics.upstream_reuses.inc();
             return Ok(connection);
         }
         shard.metrics.upstream_connects.inc();
-        let connection = target.pool.connect(self.connect_timeout).await.map_err(Failure::connect)?;
+        let connection = target.pool.connect(self.connect_timeout, self.preamble.clone());
+        let connection = connection.await.map_err(Failure::connect)?;
         record.connected_ns = Some(clock::now_ns());
         Ok(connection)
     }

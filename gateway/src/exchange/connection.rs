@@ -2,19 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
 
 use super::shard::{OpenConnection, Shard};
-use super::{Next, exchange, forward, proxy_protocol, refuse};
+use super::{Next, exchange, forward, passthrough, refuse};
 use crate::http::h1::{Parsed, parse_request};
+use crate::http::proxy_protocol::{self, Tlvs};
 use crate::http::{Head, Refusal, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
+use crate::metrics::HandshakeFailure;
 use crate::net::{self, clock};
 use crate::plugin;
 use crate::snapshot::Local;
-use crate::tls::{self, HEAD_ROOM, HandshakeError, Intake};
+use crate::tls::{self, Covered, FaultKind, HEAD_ROOM, HandshakeError, Intake, Peer};
 
 /// A downstream connection and the memory that its exchanges reuse.
 pub struct Downstream {
@@ -54,22 +57,36 @@ pub struct Origin {
     pub speaker_text: String,
     /// What is said of its requests as a rule; see `forward`.
     pub provenance: Head,
+    /// The listener's address as configured.
+    pub listener: SocketAddr,
     pub listener_port: u16,
+    /// Where the client connected to, if targets are told.
+    pub destination: SocketAddr,
     pub https: bool,
     /// TLS version, for the log.
     pub tls_version: Option<&'static str>,
     /// Server name the client asked for, lower case.
     pub sni: Option<Box<str>>,
+    /// The client's certificate, which verified.
+    pub peer: Option<Arc<Peer>>,
+    /// The names that the connection may be used for, where that matters.
+    pub covered: Option<Covered>,
+    /// What a trusted balancer's PROXY header says beside addresses.
+    pub proxied: Option<Rc<Tlvs>>,
+}
+
+/// Who is at the other end of a connection, before its first byte.
+pub(super) struct Ends {
+    pub source: SocketAddr,
+    pub speaker: SocketAddr,
+    pub listener: SocketAddr,
+    pub destination: SocketAddr,
+    pub proxied: Option<Rc<Tlvs>>,
 }
 
 impl Downstream {
-    fn new(
-        stream: tls::Stream,
-        received: Vec<u8>,
-        source: SocketAddr,
-        speaker: SocketAddr,
-        listener: SocketAddr,
-    ) -> Self {
+    fn new(stream: tls::Stream, received: Vec<u8>, ends: Ends) -> Self {
+        let Ends { source, speaker, listener, destination, proxied } = ends;
         let https = stream.with_session(|_| ()).is_some();
         Self {
             origin: Origin {
@@ -77,8 +94,13 @@ impl Downstream {
                 speaker_text: speaker.ip().to_string(),
                 source,
                 speaker,
+                listener,
                 listener_port: listener.port(),
+                destination,
                 https,
+                peer: stream.with_session(tls::Session::peer).flatten(),
+                covered: stream.with_session(tls::Session::covered).flatten(),
+                proxied,
                 tls_version: stream.with_session(|s| s.version().map(|v| v.as_str())).flatten(),
                 sni: stream.with_session(|s| s.sni().map(|name| name.to_ascii_lowercase().into())).flatten(),
             },
@@ -109,17 +131,30 @@ pub async fn serve(
 ) {
     let source = canonical(source);
     let local = shard.local();
-    let Some((tls, proxied)) = local.snapshot.listener(listener).map(|l| (l.tls.clone(), l.proxy_protocol))
+    let Some((tls, proxied, passes_on)) =
+        local.snapshot.listener(listener).map(|l| (l.tls.clone(), l.proxy_protocol, l.passthrough))
     else {
         return; // the listener was removed between accept and here
     };
     let mut received = Vec::new();
-    let mut speaker = source;
-    if proxied && local.snapshot.trusted_proxies.contains(source.ip()) {
-        match proxy_header(&shard, &local, &mut stream, &mut received).await {
-            Some(client) => speaker = client.unwrap_or(source),
+    // A system call, so only where somebody is told.
+    let own = local.snapshot.tells_destination.then(|| stream.local_address());
+    let destination = own.and_then(Result::ok).map_or(listener, canonical);
+    let mut ends = Ends { source, speaker: source, listener, destination, proxied: None };
+    if proxied
+        && local.snapshot.trusted_proxies.contains(source.ip())
+        && !proxy_header(&shard, &local, &mut stream, &mut received, &mut ends).await
+    {
+        return;
+    }
+    if passes_on {
+        // A drain leaves streams alone until they fall silent.
+        open.set_busy(true);
+        match passthrough::take(&shard, &local, stream, received, &ends, tls.is_some()).await {
+            Some(left) => (stream, received) = left,
             None => return,
         }
+        open.set_busy(false);
     }
     let accepted = match tls {
         None => Some((tls::Stream::plain(stream), received)),
@@ -128,7 +163,7 @@ pub async fn serve(
     // A connection may outlive many generations; hold none while it waits.
     drop(local);
     let Some((stream, received)) = accepted else { return };
-    let mut down = Downstream::new(stream, received, source, speaker, listener);
+    let mut down = Downstream::new(stream, received, ends);
     loop {
         let local = match receive_head(&shard, &mut down).await {
             Received::Head(local) => local,
@@ -216,13 +251,14 @@ async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
 }
 
 /// Receives the PROXY header of a trusted balancer, which tells the client's address unless it speaks for itself. What
-/// follows the header stays in `received`. `None`: there was no valid header, and the connection is over.
+/// follows the header stays in `received`. False: there was no valid header, and the connection is over.
 async fn proxy_header(
     shard: &Shard,
     local: &Local,
     stream: &mut net::Stream,
     received: &mut Vec<u8>,
-) -> Option<Option<SocketAddr>> {
+    ends: &mut Ends,
+) -> bool {
     stream.rx.deadline.arm(local.snapshot.config.timeouts.request_head);
     received.reserve_exact(HEAD_ROOM);
     loop {
@@ -230,7 +266,10 @@ async fn proxy_header(
             proxy_protocol::Parsed::Complete(header) => {
                 stream.rx.deadline.disarm();
                 received.drain(..header.len);
-                return Some(header.client);
+                ends.speaker = header.client.unwrap_or(ends.source);
+                ends.destination = header.destination.unwrap_or(ends.destination);
+                ends.proxied = (!header.tlvs.is_empty()).then(|| Rc::new(header.tlvs));
+                return true;
             }
             proxy_protocol::Parsed::Malformed => break,
             proxy_protocol::Parsed::Partial => {
@@ -242,7 +281,7 @@ async fn proxy_header(
         }
     }
     shard.refused(Reason::BadProxyHeader);
-    None
+    false
 }
 
 /// Runs a TLS handshake; says why when there is none, and charges the source for it.
@@ -262,36 +301,69 @@ async fn handshake(
         }
         behind_proxy_header => Ok(behind_proxy_header),
     };
-    let reason = match first {
+    let (cause, reason) = match first {
         Ok(1..) if tls::looks_like_plain_http(&received) => {
             refuse::plain_http_on_tls(&mut stream).await;
-            Reason::PlainHttpOnTls
+            (HandshakeFailure::PlainHttp, Reason::PlainHttpOnTls)
         }
         Ok(1..) => match tls::Session::server(&config) {
-            Err(_) => Reason::InternalError,
+            Err(_) => (HandshakeFailure::Internal, Reason::InternalError),
             Ok(session) => match tls::Stream::handshake(stream, session, received).await {
                 Ok(stream) => {
                     shard.metrics.tls_handshake_done(stream.with_session(|s| s.resumed()) == Some(true));
                     return Some((stream, Vec::new()));
                 }
-                Err(HandshakeError::TimedOut) => Reason::TlsHandshakeTimeout,
-                Err(HandshakeError::Fault(fault)) => fault.downstream_reason(),
-                Err(_) => Reason::TlsHandshakeFailed,
+                Err(error) => failure_of(&error),
             },
         },
         // Connected and said nothing: a port scan or a health check of a balancer (which may end with a reset), no
         // handshake yet.
         Ok(0) | Err(_) if !stream.rx.deadline.expired() => return None,
-        _ => Reason::TlsHandshakeTimeout,
+        _ => (HandshakeFailure::TimedOut, Reason::TlsHandshakeTimeout),
     };
+    failed_handshake(shard, local, source, cause, reason);
+    None
+}
+
+/// Counts a handshake that came to nothing, and charges the source for it.
+pub(super) fn failed_handshake(
+    shard: &Shard,
+    local: &Local,
+    source: SocketAddr,
+    cause: HandshakeFailure,
+    reason: Reason,
+) {
     if shard.draining() && reason == Reason::TlsHandshakeTimeout {
-        return None; // it was the drain that cut it
+        return; // it was the drain that cut it
     }
     shard.refused(reason);
-    shard.metrics.tls_handshake_failed();
+    shard.metrics.tls_handshake_failed(cause);
     let limiter = &local.snapshot.source_limiter;
     limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());
-    None
+}
+
+fn failure_of(error: &HandshakeError) -> (HandshakeFailure, Reason) {
+    match error {
+        HandshakeError::TimedOut => (HandshakeFailure::TimedOut, Reason::TlsHandshakeTimeout),
+        HandshakeError::Abandoned => (HandshakeFailure::Abandoned, Reason::TlsHandshakeFailed),
+        HandshakeError::Io(_) => (HandshakeFailure::Reset, Reason::TlsHandshakeFailed),
+        HandshakeError::Fault(fault) => (cause_of(fault.kind), fault.downstream_reason()),
+    }
+}
+
+/// The cause that a fault of TLS is counted as.
+pub(super) fn cause_of(kind: FaultKind) -> HandshakeFailure {
+    match kind {
+        FaultKind::AlertReceived => HandshakeFailure::AlertReceived,
+        FaultKind::BadRecord => HandshakeFailure::BadRecord,
+        FaultKind::CertificateMissing => HandshakeFailure::CertificateMissing,
+        FaultKind::CertificateRefused => HandshakeFailure::CertificateRefused,
+        FaultKind::Internal => HandshakeFailure::Internal,
+        FaultKind::NotTls => HandshakeFailure::NotTls,
+        FaultKind::NothingInCommon => HandshakeFailure::NothingInCommon,
+        FaultKind::Protocol => HandshakeFailure::Protocol,
+        FaultKind::UnknownName => HandshakeFailure::UnknownName,
+    }
 }
 
 /// Frees what an idle connection need not keep; called after each exchange.
@@ -321,5 +393,8 @@ pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
     if trusted.is_empty() || !trusted.contains(speaker) {
         return speaker;
     }
-    super::forward::client_from_fields(&down.request.head, speaker, trusted)
+    let config = &local.snapshot.config;
+    let rule =
+        forward::RealIp { header: &config.real_ip_header, recursive: config.real_ip_recursive, trusted };
+    rule.client(&down.request.head, speaker)
 }

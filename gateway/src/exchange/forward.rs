@@ -5,18 +5,22 @@
 //! | `X-Forwarded-For` | replaced by the source | the source is appended |
 //! | `X-Forwarded-Proto`, `-Host`, `-Port` | replaced by ours | kept; ours where absent |
 //! | `X-Forwarded-Prefix` | what `strip_path` takes off, else removed | kept; ours where absent |
-//! | `Forwarded` | removed | kept |
-//! | `X-Real-IP` | the source | the client found by walking `X-Forwarded-For` |
+//! | `Forwarded` | removed; ours with `forwarded_header` | kept; ours is appended with `forwarded_header` |
+//! | `X-Real-IP` | the source | the client found in `real_ip_header` |
+//! | `X-Forwarded-Client-Cert` | removed; the client's certificate | by `forwarded_client_cert` of the listener |
 //! | `X-Request-ID` | ours | kept; ours where absent |
 //! | `X-Consumer-*`, `X-Credential-Identifier`, ... | removed | removed: plugins set them |
 //! | `Via` | ours is appended | ours is appended |
 
 use std::net::IpAddr;
-use std::str::FromStr;
+
+use portcullis_config::{Config, ForwardedClientCert, RealIpHeader};
 
 use super::connection::Origin;
+use crate::http::forwarded::{self, Node};
 use crate::http::{Head, Known, KnownSet, RequestHead};
 use crate::limit::CidrSet;
+use crate::tls::Peer;
 
 /// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
 pub const VIA: &str = "1.1 portcullis";
@@ -40,6 +44,7 @@ const CLAIMS: KnownSet = KnownSet::of(&[
     Known::XForwardedPort,
     Known::XForwardedPrefix,
     Known::XForwardedPath,
+    Known::XForwardedClientCert,
     Known::Forwarded,
     Known::XRealIp,
     Known::XRequestId,
@@ -75,7 +80,21 @@ pub fn provenance(source: &str, https: bool, port: u16) -> Head {
 }
 
 /// Adds what the upstream is told; once per exchange, whatever the number of attempts.
-pub fn add_provenance(request: &mut RequestHead, origin: &Origin, client: IpAddr, request_id: &[u8]) {
+pub fn add_provenance(
+    request: &mut RequestHead,
+    origin: &Origin,
+    client: IpAddr,
+    request_id: &[u8],
+    config: &Config,
+) {
+    if config.real_ip_header == RealIpHeader::Forwarded {
+        take_over_forwarded(&mut request.head);
+    }
+    if config.forwarded_header {
+        let mut element = Vec::with_capacity(64);
+        forwarded::write(origin.speaker.ip(), origin.https, request.host(), &mut element);
+        request.head.append_item(Known::Forwarded, &element);
+    }
     let head = &mut request.head;
     if client == origin.speaker.ip() && !head.contains_any(PROVENANCE) {
         head.append_head(&origin.provenance);
@@ -109,6 +128,34 @@ fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr) {
     head.append_item(Known::Via, VIA);
 }
 
+/// Says in the older fields what the nearest proxy says in `Forwarded`.
+fn take_over_forwarded(head: &mut Head) {
+    let Some(line) = head.all_known(Known::Forwarded).last() else { return };
+    let Some(element) = forwarded::parse(line).and_then(|mut elements| elements.pop()) else { return };
+    let usable = |value: &[u8]| value.iter().all(|byte| byte.is_ascii_graphic());
+    let proto = element.proto.filter(|proto| usable(proto)).map(std::borrow::Cow::into_owned);
+    let host = element.host.filter(|host| usable(host)).map(std::borrow::Cow::into_owned);
+    for (known, value) in [(Known::XForwardedProto, proto), (Known::XForwardedHost, host)] {
+        if let Some(value) = value.filter(|_| head.get_known(known).is_none()) {
+            head.append_known(known, value);
+        }
+    }
+}
+
+/// Tells the upstream of the client's certificate, as the listener wants it (Envoy's `forward_client_cert_details`).
+/// What an untrusted client says was removed before.
+pub fn add_client_certificate(head: &mut Head, peer: Option<&Peer>, mode: ForwardedClientCert) {
+    use ForwardedClientCert::{AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet};
+    match (mode, peer) {
+        (AlwaysForwardOnly, _) | (ForwardOnly, Some(_)) => {}
+        (AppendForward, Some(peer)) => head.append_item(Known::XForwardedClientCert, peer.xfcc()),
+        (SanitizeSet, Some(peer)) => head.set_known(Known::XForwardedClientCert, peer.xfcc()),
+        (Sanitize, _) | (SanitizeSet | AppendForward | ForwardOnly, None) => {
+            head.remove_known(Known::XForwardedClientCert);
+        }
+    }
+}
+
 /// Tells the upstream which prefix of the path `strip_path` takes off, as Kong does.
 pub fn add_prefix(request: &mut RequestHead, matched_len: usize) {
     if request.head.get_known(Known::XForwardedPrefix).is_none() {
@@ -116,54 +163,144 @@ pub fn add_prefix(request: &mut RequestHead, matched_len: usize) {
     }
 }
 
-/// Finds the client in `X-Forwarded-For`, walking from the right over trusted proxies. The first address that is not
-/// trusted is the client: all left of it is its own claim. Falls back to `X-Real-IP`, then to the source.
-pub fn client_from_fields(head: &Head, source: IpAddr, trusted: &CidrSet) -> IpAddr {
-    let mut client = source;
-    let mut said_any = false;
-    // Several lines are one list; the last line is the nearest proxy's.
-    let lines: Vec<&[u8]> = head.all_known(Known::XForwardedFor).collect();
-    for element in lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b',')) {
-        let Some(address) = parse_address(element) else { break };
-        said_any = true;
-        client = address;
-        if !trusted.contains(address) {
-            break;
-        }
-    }
-    if !said_any && let Some(address) = head.get_known(Known::XRealIp).and_then(parse_address) {
-        return address;
-    }
-    client
+/// How trusted proxies name the client.
+#[derive(Clone, Copy, Debug)]
+pub struct RealIp<'a> {
+    pub header: &'a RealIpHeader,
+    /// Whether trusted addresses are passed over.
+    pub recursive: bool,
+    pub trusted: &'a CidrSet,
 }
 
-/// An address as it stands in forwarding fields: bare, in brackets, or with a port.
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    if let Ok(address) = IpAddr::from_str(text) {
-        return Some(address.to_canonical());
+impl RealIp<'_> {
+    /// Finds the client, walking from the right over trusted proxies. The first address that is not trusted is the
+    /// client: all left of it is its own claim. What cannot be read ends the walk. Falls back to the source.
+    pub fn client(self, head: &Head, source: IpAddr) -> IpAddr {
+        match self.header {
+            RealIpHeader::ProxyProtocol => source,
+            RealIpHeader::XForwardedFor => {
+                let listed = self.of_lists(head.all_known(Known::XForwardedFor));
+                let single = || head.get_known(Known::XRealIp).and_then(forwarded::address);
+                listed.or_else(single).unwrap_or(source)
+            }
+            RealIpHeader::Other(name) => self.of_lists(head.get_all(name)).unwrap_or(source),
+            RealIpHeader::Forwarded => {
+                let lines: Vec<_> = head.all_known(Known::Forwarded).map(forwarded::parse).collect();
+                let nodes = lines.iter().rev().flat_map(|line| match line {
+                    Some(elements) => elements.iter().map(|element| element.client).rev().collect(),
+                    None => vec![Node::Unknown],
+                });
+                let addresses = nodes.map(|node| match node {
+                    Node::Address(address) => Some(address),
+                    Node::Unknown | Node::Obfuscated => None,
+                });
+                self.walk(addresses).unwrap_or(source)
+            }
+        }
     }
-    if let Ok(address) = std::net::SocketAddr::from_str(text) {
-        return Some(address.ip().to_canonical());
+
+    /// Several lines are one list; the last line is the nearest proxy's.
+    fn of_lists<'h>(self, lines: impl Iterator<Item = &'h [u8]>) -> Option<IpAddr> {
+        let lines: Vec<&[u8]> = lines.collect();
+        let elements = lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b','));
+        self.walk(elements.map(forwarded::address))
     }
-    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
-    IpAddr::from_str(inner).ok().map(|a| a.to_canonical())
+
+    fn walk(self, addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<IpAddr> {
+        let mut client = None;
+        for address in addresses {
+            let Some(address) = address else { break };
+            client = Some(address);
+            if !self.recursive || !self.trusted.contains(address) {
+                break;
+            }
+        }
+        client
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn client(lines: &[&str], real_ip: Option<&str>) -> String {
+    fn find(header: &RealIpHeader, recursive: bool, fields: &[(&str, &str)]) -> String {
         let trusted = CidrSet::new(["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         let mut head = Head::new();
-        for line in lines {
-            head.append_known(Known::XForwardedFor, line);
+        for (name, value) in fields {
+            head.append(name, value);
         }
-        if let Some(text) = real_ip {
-            head.append_known(Known::XRealIp, text);
+        let rule = RealIp { header, recursive, trusted: &trusted };
+        rule.client(&head, "10.0.0.1".parse().unwrap()).to_string()
+    }
+
+    fn client(lines: &[&str], real_ip: Option<&str>) -> String {
+        let lines = lines.iter().map(|line| ("X-Forwarded-For", *line));
+        let fields: Vec<_> = lines.chain(real_ip.map(|text| ("X-Real-IP", text))).collect();
+        find(&RealIpHeader::XForwardedFor, true, &fields)
+    }
+
+    #[test]
+    fn other_fields_that_name_the_client() {
+        let forwarded = |line: &str| find(&RealIpHeader::Forwarded, true, &[("Forwarded", line)]);
+        assert_eq!(forwarded("for=1.1.1.1, for=203.0.113.7;proto=https, for=10.0.0.2"), "203.0.113.7");
+        assert_eq!(forwarded("for=\"[2001:db8::1]:443\", for=\"[fd00::2]\""), "2001:db8::1");
+        assert_eq!(forwarded("for=203.0.113.7, for=_hidden, for=10.0.0.2"), "10.0.0.2");
+        assert_eq!(forwarded("for=203.0.113.7, for=\"10.0.0.2"), "10.0.0.1", "a quote without an end");
+        let two = [("Forwarded", "for=203.0.113.7"), ("Forwarded", "for=10.0.0.3, for=10.0.0.2")];
+        assert_eq!(find(&RealIpHeader::Forwarded, true, &two), "203.0.113.7");
+        let both = [("X-Forwarded-For", "203.0.113.7"), ("CF-Connecting-IP", "203.0.113.8")];
+        assert_eq!(find(&RealIpHeader::Other("cf-connecting-ip".into()), true, &both), "203.0.113.8");
+        assert_eq!(find(&RealIpHeader::Other("x-real-ip".into()), true, &both), "10.0.0.1");
+        assert_eq!(find(&RealIpHeader::ProxyProtocol, true, &both), "10.0.0.1");
+    }
+
+    #[test]
+    fn without_recursion_the_last_address_is_the_client() {
+        let fields = [("X-Forwarded-For", "1.1.1.1, 203.0.113.7, 10.0.0.2")];
+        assert_eq!(find(&RealIpHeader::XForwardedFor, false, &fields), "10.0.0.2");
+    }
+
+    #[test]
+    fn certificates_of_clients() {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "ann");
+        let peer = crate::tls::peer::fixture(&params);
+        let run = |mode, peer: Option<&Peer>, said: Option<&str>| {
+            let mut head = Head::new();
+            if let Some(said) = said {
+                head.append_known(Known::XForwardedClientCert, said);
+            }
+            add_client_certificate(&mut head, peer, mode);
+            head.get_known(Known::XForwardedClientCert)
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        use ForwardedClientCert::*;
+        let (own, said) = (peer.xfcc().to_owned(), Some("Hash=1"));
+        let table = [
+            (Sanitize, None, None),
+            (SanitizeSet, Some(own.clone()), None),
+            (AppendForward, Some(format!("Hash=1, {own}")), None),
+            (ForwardOnly, Some("Hash=1".into()), None),
+            (AlwaysForwardOnly, Some("Hash=1".into()), Some("Hash=1".into())),
+        ];
+        for (mode, with, without) in table {
+            assert_eq!(run(mode, Some(&peer), said), with, "{mode:?}");
+            assert_eq!(run(mode, None, said), without, "{mode:?} without a certificate");
+            assert_eq!(run(mode, None, None), None, "{mode:?}");
         }
-        client_from_fields(&head, "10.0.0.1".parse().unwrap(), &trusted).to_string()
+    }
+
+    #[test]
+    fn forwarded_speaks_for_the_older_fields() {
+        let mut head = Head::new();
+        head.append_known(
+            Known::Forwarded,
+            "for=1.1.1.1;proto=http, for=10.0.0.2;proto=https;host=\"a.example\"",
+        );
+        head.append_known(Known::XForwardedHost, "b.example");
+        take_over_forwarded(&mut head);
+        assert_eq!(head.get_known(Known::XForwardedProto), Some(&b"https"[..]));
+        assert_eq!(head.get_known(Known::XForwardedHost), Some(&b"b.example"[..]));
     }
 
     #[test]

@@ -21,8 +21,8 @@ mod attempt;
 mod connection;
 mod finish;
 mod forward;
+mod passthrough;
 mod plugins;
-mod proxy_protocol;
 mod pump;
 mod refuse;
 mod relay;
@@ -83,6 +83,11 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
     cx.https = down.origin.https;
     cx.connection = down.facts();
     cx.response_fields = std::mem::take(&mut down.plugin_fields);
+    (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
+    let listener = snapshot.listener(down.origin.listener);
+    if let Some(hsts) = listener.and_then(|listener| listener.hsts.as_deref()) {
+        cx.response_fields.append_known(Known::StrictTransportSecurity, hsts);
+    }
     shard.metrics.requests_active.inc();
 
     let outcome: Result<Next, Box<Response>> = 'answered: {
@@ -92,6 +97,9 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
             Err(response) => break 'answered Err(response),
         };
         (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
+        if let Some(response) = listener.and_then(|listener| admit::at_listener(local, listener, down)) {
+            break 'answered Err(response);
+        }
         // 3 route
         let (route, matched_len) = match admit::route(local, down) {
             Ok(found) => found,
@@ -118,7 +126,13 @@ async fn exchange(shard: &Rc<Shard>, local: &Rc<Local>, down: &mut Downstream) -
         let Some(plan) = Plan::new(local, down, chosen, &cx, matched_len, admitted, &record) else {
             break 'answered Err(refuse::response(503, Reason::NoHealthyTarget));
         };
-        forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id);
+        forward::add_provenance(
+            &mut down.request,
+            &down.origin,
+            cx.client,
+            &record.request_id,
+            &snapshot.config,
+        );
         forward(shard, local, down, &mut cx, &mut record, &plan).await
     };
     record.identity = cx.identity;

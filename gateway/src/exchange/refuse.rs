@@ -40,6 +40,7 @@ pub fn message(reason: Reason) -> &'static str {
         | Reason::UpstreamProtocolError
         | Reason::UpstreamTruncated => "An invalid response was received from the upstream server",
         Reason::SourceLimited => "API rate limit exceeded",
+        Reason::MisdirectedRequest => "Misdirected request: this host needs a connection of its own",
         Reason::PlainHttpOnTls => "This port speaks HTTPS; use https://",
         Reason::InternalError => "An unexpected error occurred",
         _ => "Bad request",

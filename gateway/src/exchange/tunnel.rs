@@ -91,6 +91,16 @@ impl Notice {
             waker.wake();
         }
     }
+
+    /// Whether notice was given.
+    pub fn is_given(&self) -> bool {
+        self.given.get()
+    }
+
+    /// Wakes that task when it is.
+    pub fn wake(&self, waker: &Waker) {
+        self.waker.set(Some(waker.clone()));
+    }
 }
 
 /// Runs a tunnel to its end. `down.out` holds the head of the 101.
@@ -149,7 +159,7 @@ pub async fn run(
 }
 
 /// Runs two directions to their ends, and `watch` beside them, which has none.
-async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>, watch: impl Future) {
+pub(super) async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>, watch: impl Future) {
     let (mut one, mut other, mut watch) = (pin!(one), pin!(other), pin!(watch));
     let (mut one_done, mut other_done) = (false, false);
     poll_fn(|cx| {

@@ -47,6 +47,7 @@ known_names! {
     XForwardedPort = "X-Forwarded-Port",
     XForwardedPrefix = "X-Forwarded-Prefix",
     XForwardedPath = "X-Forwarded-Path",
+    XForwardedClientCert = "X-Forwarded-Client-Cert",
     XRealIp = "X-Real-IP",
     XRequestId = "X-Request-ID",
     Traceparent = "traceparent",
@@ -86,6 +87,7 @@ known_names! {
     Server = "Server",
     Date = "Date",
     RetryAfter = "Retry-After",
+    StrictTransportSecurity = "Strict-Transport-Security",
     // Caching and conditions.
     Age = "Age",
     CacheControl = "Cache-Control",

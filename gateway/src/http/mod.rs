@@ -12,12 +12,14 @@
 
 mod authority;
 pub mod date;
+pub mod forwarded;
 pub mod h1;
 pub mod head;
 pub mod known;
 pub mod method;
 mod name;
 pub mod path;
+pub mod proxy_protocol;
 pub mod query;
 pub mod refusal;
 pub mod request;

@@ -54,6 +54,7 @@ pub struct Record<'a> {
     /// Request headers to add, lower-case names; a name that comes twice has two fields of one name.
     pub headers: &'a [(&'a str, &'a [u8])],
     pub tls: Option<&'static str>,
+    /// Empty for a stream that is no HTTP to us.
     pub http: &'static str,
     pub generation: u64,
     pub shard: u32,
@@ -115,7 +116,7 @@ impl Format {
         append_durations(&record.durations, out);
         text(b",\"user_agent\":", record.user_agent, out);
         text(b",\"tls\":", record.tls.map(str::as_bytes), out);
-        text(b",\"http\":", Some(record.http.as_bytes()), out);
+        text(b",\"http\":", Some(record.http.as_bytes()).filter(|version| !version.is_empty()), out);
         self.append_headers(record.headers, out);
         integer(b",\"generation\":", record.generation, out);
         integer(b",\"shard\":", u64::from(record.shard), out);

@@ -14,6 +14,10 @@ pub struct ControlMetrics {
     pub(super) last_reload_seconds: Gauge,
     pub(super) generation: Gauge,
     pub(super) started_seconds: Gauge,
+    pub(super) certificates_ok: Counter,
+    pub(super) certificates_failed: Counter,
+    /// 1 when the last change of certificate files could not be used.
+    pub(super) certificates_bad: Gauge,
 }
 
 impl ControlMetrics {
@@ -36,5 +40,16 @@ impl ControlMetrics {
         self.reloads_failed.inc();
         self.last_reload_ok.set(0);
         self.last_reload_seconds.set(unix_seconds);
+    }
+
+    /// Counts a change of certificate or key files and says which generation is in force after it.
+    pub fn certificates_reloaded(&self, ok: bool, generation: Generation) {
+        if ok {
+            self.certificates_ok.inc()
+        } else {
+            self.certificates_failed.inc()
+        }
+        self.certificates_bad.set(u64::from(!ok));
+        self.generation.set(generation.0);
     }
 }

@@ -29,6 +29,6 @@ pub use control::ControlMetrics;
 pub use exposition::{Exposition, Value};
 pub use histogram::{FineHistogram, GatewayHistogram, Histogram, LatencyHistogram, Totals};
 pub use registry::{DEFAULT_MAX_ROUTE_SERIES, OVERFLOW_ROUTE, Registry};
-pub use render::{write_kernel_mode, write_kernel_packets};
+pub use render::{write_certificates, write_kernel_mode, write_kernel_packets};
 pub use route::{RouteMetrics, RouteSeries};
-pub use shard::{Driver, LimiterDecision, ShardMetrics};
+pub use shard::{Driver, HandshakeFailure, LimiterDecision, ShardMetrics};

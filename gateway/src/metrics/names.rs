@@ -62,6 +62,10 @@ metrics! {
     TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";
     TLS_HANDSHAKES: Counter "tls_handshakes_total" "TLS handshakes with clients, by result: full, resumed or failed.";
+    TLS_HANDSHAKE_FAILURES: Counter "tls_handshake_failures_total" "TLS handshakes with clients that came to nothing, by cause.";
+    CERTIFICATE_EXPIRY: Gauge "certificate_not_after_seconds" "When a certificate that is served ends to be valid, in seconds since the Unix epoch.";
+    CERTIFICATE_RELOADS: Counter "certificate_reloads_total" "Times that certificate, key or ticket files had changed, by result.";
+    CERTIFICATE_RELOAD_OK: Gauge "certificate_last_reload_success" "1 unless the last change of certificate, key or ticket files could not be used.";
 
     UPSTREAM_CONNECTS: Counter "upstream_connects_total" "Connections opened to targets.";
     UPSTREAM_REUSES: Counter "upstream_reuses_total" "Attempts that took an idle connection from the pool.";

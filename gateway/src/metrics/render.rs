@@ -15,7 +15,7 @@ use super::histogram::Totals;
 use super::names::{self, Metric};
 use super::registry::Registry;
 use super::route::{CLASSES, RouteMetrics, RouteSeries};
-use super::shard::{LimiterDecision, ShardMetrics};
+use super::shard::{HandshakeFailure, LimiterDecision, ShardMetrics};
 
 impl Registry {
     /// Writes all that the registry holds. Kernel counters and target health are the caller's to add.
@@ -38,6 +38,11 @@ impl Registry {
             .sample(&[("result", "failed")], control.reloads_failed.get());
         out.family(&names::LAST_RELOAD_OK).sample(&[], control.last_reload_ok.get());
         out.family(&names::LAST_RELOAD_TIME).sample(&[], control.last_reload_seconds.get());
+        out.family(&names::CERTIFICATE_RELOADS)
+            .sample(&[("result", "ok")], control.certificates_ok.get())
+            .sample(&[("result", "failed")], control.certificates_failed.get());
+        let bad = control.certificates_bad.get();
+        out.family(&names::CERTIFICATE_RELOAD_OK).sample(&[], u64::from(bad == 0));
     }
 
     fn render_requests(&self, out: &mut Exposition) {
@@ -95,10 +100,16 @@ impl Registry {
         out.family(&names::DOWNSTREAM_BYTES)
             .sample(&[("direction", "in")], self.count(|shard| &shard.bytes_in))
             .sample(&[("direction", "out")], self.count(|shard| &shard.bytes_out));
+        let failed = |cause| self.sum(|shard| shard.tls_failed(cause));
+        let all_failed: u64 = HandshakeFailure::ALL.into_iter().map(failed).sum();
         out.family(&names::TLS_HANDSHAKES)
             .sample(&[("result", "full")], self.count(|shard| &shard.tls_full))
             .sample(&[("result", "resumed")], self.count(|shard| &shard.tls_resumed))
-            .sample(&[("result", "failed")], self.count(|shard| &shard.tls_failed));
+            .sample(&[("result", "failed")], all_failed);
+        let mut family = out.family(&names::TLS_HANDSHAKE_FAILURES);
+        for cause in HandshakeFailure::ALL {
+            family.sample(&[("cause", cause.as_str())], failed(cause));
+        }
     }
 
     fn render_upstream(&self, out: &mut Exposition) {
@@ -155,6 +166,14 @@ pub fn write_kernel_packets(out: &mut Exposition, packets: &[u64]) {
     let mut family = out.family(&names::XDP_PACKETS);
     for (reason, &count) in Reason::ALL[..Reason::KERNEL_COUNT].iter().zip(packets) {
         family.sample(&[("reason", reason.as_str())], count);
+    }
+}
+
+/// Writes when each certificate that is served ends to be valid, in seconds since 1970.
+pub fn write_certificates<'a>(out: &mut Exposition, expiries: impl Iterator<Item = (&'a str, u64)>) {
+    let mut family = out.family(&names::CERTIFICATE_EXPIRY);
+    for (certificate, not_after) in expiries {
+        family.sample(&[("certificate", certificate)], not_after);
     }
 }
 

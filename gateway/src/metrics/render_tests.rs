@@ -45,7 +45,7 @@ fn shards_are_added_up_or_told_apart() {
     b.set_driver(Driver::Epoll);
     b.connections_active.inc();
     b.cpu_ns.set(1_500_000_000);
-    b.tls_handshake_failed();
+    b.tls_handshake_failed(HandshakeFailure::NotTls);
     registry.control().reload_published(Generation(3), 1_700_000_000);
     registry.control().reload_refused(1_700_000_001);
 
@@ -60,6 +60,8 @@ fn shards_are_added_up_or_told_apart() {
         ("portcullis_downstream_bytes_total", &[("direction", "in")], 200.0),
         ("portcullis_tls_handshakes_total", &[("result", "resumed")], 2.0),
         ("portcullis_tls_handshakes_total", &[("result", "failed")], 1.0),
+        ("portcullis_tls_handshake_failures_total", &[("cause", "not_tls")], 1.0),
+        ("portcullis_tls_handshake_failures_total", &[("cause", "timed_out")], 0.0),
         ("portcullis_refusals_total", &[("reason", "no_route")], 2.0),
         ("portcullis_refusals_total", &[("reason", "rate_limited")], 0.0),
         ("portcullis_limiter_decisions_total", &[("decision", "dry_run")], 1.0),
@@ -117,6 +119,7 @@ fn every_name_is_written_and_nothing_else_is() {
     registry.render(&mut out);
     write_kernel_packets(&mut out, &[1; Reason::COUNT]);
     write_kernel_mode(&mut out, [("eth0", "native")]);
+    write_certificates(&mut out, [("shop", 1)].into_iter());
     // The health of targets is the control thread's to add.
     out.family(&names::TARGET_HEALTHY).sample(&[("upstream", "u"), ("target", "127.0.0.1:80")], 1);
     let families = strict::parse(&out.finish()).expect("valid text");

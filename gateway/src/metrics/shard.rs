@@ -55,7 +55,7 @@ pub struct ShardMetrics {
     driver: Gauge,
     pub(super) tls_full: Counter,
     pub(super) tls_resumed: Counter,
-    pub(super) tls_failed: Counter,
+    tls_failed: [Counter; HandshakeFailure::ALL.len()],
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
     reasons: [Counter; Reason::COUNT],
@@ -70,7 +70,7 @@ impl Default for ShardMetrics {
             connections_refused: Counter::default(),
             tls_full: Counter::default(),
             tls_resumed: Counter::default(),
-            tls_failed: Counter::default(),
+            tls_failed: Default::default(),
             tunnels: Counter::default(),
             tunnels_active: Gauge::default(),
             bytes_in: Counter::default(),
@@ -115,8 +115,13 @@ impl ShardMetrics {
 
     /// Counts one TLS handshake that failed or was given up.
     #[inline]
-    pub fn tls_handshake_failed(&self) {
-        self.tls_failed.inc();
+    pub fn tls_handshake_failed(&self, cause: HandshakeFailure) {
+        self.tls_failed[cause as usize].inc();
+    }
+
+    /// TLS handshakes that came to nothing so far, for one cause.
+    pub(super) fn tls_failed(&self, cause: HandshakeFailure) -> u64 {
+        self.tls_failed[cause as usize].get()
     }
 
     /// Counts one decision of a limiter.
@@ -178,6 +183,53 @@ impl LimiterDecision {
     }
 }
 
+macro_rules! handshake_failures {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Why a TLS handshake with a client came to nothing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum HandshakeFailure { $($(#[$doc])+ $variant,)+ }
+
+        impl HandshakeFailure {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [HandshakeFailure; [$($name,)+].len()] = [$(HandshakeFailure::$variant,)+];
+
+            /// The value of the `cause` label.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(HandshakeFailure::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+handshake_failures! {
+    /// The client closed the connection in the middle.
+    Abandoned = "abandoned",
+    /// The client sent a fatal alert, as it does when it does not trust our certificate.
+    AlertReceived = "alert_received",
+    /// A record does not authenticate.
+    BadRecord = "bad_record",
+    /// No certificate of the client, where one is required.
+    CertificateMissing = "certificate_missing",
+    /// The client's certificate does not verify.
+    CertificateRefused = "certificate_refused",
+    /// A fault of ours.
+    Internal = "internal",
+    /// No TLS, or no message that it claims to be.
+    NotTls = "not_tls",
+    /// No version, suite, group or protocol in common.
+    NothingInCommon = "nothing_in_common",
+    /// HTTP in the clear.
+    PlainHttp = "plain_http",
+    /// The client breaks the protocol.
+    Protocol = "protocol",
+    /// The connection broke.
+    Reset = "reset",
+    /// It took too long.
+    TimedOut = "timed_out",
+    /// No certificate for the server name, or no route where it would be passed on.
+    UnknownName = "unknown_name",
+}
+
 /// What drives a shard's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
@@ -208,6 +260,9 @@ mod tests {
     fn numbers_of_the_enums_are_their_places() {
         for (i, decision) in LimiterDecision::ALL.into_iter().enumerate() {
             assert_eq!(decision as usize, i);
+        }
+        for (i, cause) in HandshakeFailure::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, i);
         }
         for driver in Driver::ALL {
             let metrics = ShardMetrics::default();

@@ -221,6 +221,11 @@ impl Consumers {
         &self.group_lists[id.index()]
     }
 
+    /// All consumers of this generation.
+    pub fn all(&self) -> impl Iterator<Item = (ConsumerId, &Consumer)> {
+        self.consumers.iter().enumerate().map(|(index, consumer)| (ConsumerId(index as u32), consumer))
+    }
+
     /// The consumer with this username or id, as `config.anonymous` and plugin scopes name it.
     pub fn by_name(&self, name: &str) -> Option<ConsumerId> {
         let named = |c: &Consumer| c.id == name || c.username.as_deref() == Some(name);

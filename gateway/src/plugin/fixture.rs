@@ -96,8 +96,8 @@ impl Fixture {
         let found = Diagnostics::new(config.sources.clone());
         let plugin = &config.plugins[number];
         let registration = registry::find(&plugin.name).expect("a registered plugin");
-        let spec =
-            (registration.compile)(plugin, &CompileCx { consumers: &self.consumers, instance }, &found);
+        let cx = CompileCx { consumers: &self.consumers, config, instance };
+        let spec = (registration.compile)(plugin, &cx, &found);
         if found.has_errors() {
             return Err(found.into_sorted());
         }

@@ -58,14 +58,27 @@ impl Access {
         authenticate: impl FnOnce(&Cx<'_>, &mut RequestHead) -> Result<CredentialRef, E>,
         refuse: impl FnOnce(E) -> Box<Response>,
     ) -> Flow {
+        self.decide_by(cx, request, authenticate, identify, refuse)
+    }
+
+    /// As [`Access::decide`], for what is no credential: `identify` says whose it is.
+    #[inline]
+    pub fn decide_by<T, E>(
+        &self,
+        cx: &mut Cx<'_>,
+        request: &mut RequestHead,
+        authenticate: impl FnOnce(&Cx<'_>, &mut RequestHead) -> Result<T, E>,
+        identify: impl FnOnce(&mut Cx<'_>, &mut Head, T),
+        refuse: impl FnOnce(E) -> Box<Response>,
+    ) -> Flow {
         if !self.run_on_preflight && request.method() == Method::Options {
             return Flow::Continue;
         }
-        if self.anonymous.is_some() && cx.identity.credential.is_some() {
+        if self.anonymous.is_some() && cx.identity.consumer.is_some() && !cx.identity.anonymous {
             return Flow::Continue;
         }
         match (authenticate(cx, request), self.anonymous) {
-            (Ok(credential), _) => identify(cx, &mut request.head, credential),
+            (Ok(found), _) => identify(cx, &mut request.head, found),
             (Err(_), Some(stand_in)) => identify_anonymous(cx, &mut request.head, stand_in),
             (Err(refused), None) => return Flow::Respond(refuse(refused)),
         }
@@ -106,6 +119,14 @@ pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
     head.remove_set(FIELDS);
     head.append_head(cx.consumers.fields(known.consumer));
     head.append_known(Known::XCredentialIdentifier, &known.identifier);
+}
+
+/// The request is from `consumer`, known by something that is no credential of the configuration.
+pub fn identify_consumer(cx: &mut Cx<'_>, head: &mut Head, consumer: ConsumerId, identifier: &str) {
+    cx.identity = Identity { consumer: Some(consumer), credential: None, anonymous: false };
+    head.remove_set(FIELDS);
+    head.append_head(cx.consumers.fields(consumer));
+    head.append_known(Known::XCredentialIdentifier, identifier);
 }
 
 /// The request is from nobody known; `stand_in` takes his place.

@@ -23,6 +23,7 @@ pub mod identity;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod mtls_auth;
 mod rate_limiting;
 pub mod registry;
 mod request_size_limiting;
@@ -44,10 +45,12 @@ use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics};
 
 use crate::http::h1::BodyFraming;
+use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
 use crate::limit::Table;
 use crate::metrics::LimiterDecision;
+use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
 
 /// What becomes of the request after a plugin has seen it.
@@ -146,6 +149,10 @@ pub struct Cx<'a> {
     pub client: IpAddr,
     pub https: bool,
     pub connection: Connection,
+    /// The client's certificate, which verified.
+    pub peer: Option<Arc<Peer>>,
+    /// What a trusted balancer's PROXY header says beside addresses.
+    pub proxied: Option<Rc<Tlvs>>,
     /// How the request's body is framed.
     pub body: BodyFraming,
     /// The client waits for leave to send the body. The field that said so is gone from the request.
@@ -207,6 +214,8 @@ impl<'a> Cx<'a> {
             client,
             https: false,
             connection: Connection::default(),
+            peer: None,
+            proxied: None,
             body: BodyFraming::None,
             expects_continue: false,
             body_limit: None,
@@ -271,6 +280,8 @@ pub struct CredentialPlaces {
 /// What a plugin may look at when it is compiled.
 pub struct CompileCx<'a> {
     pub consumers: &'a Arc<Consumers>,
+    /// The configuration that the plugin is part of, for what it refers to.
+    pub config: &'a config::Config,
     /// A number that stays the same for the same plugin instance across reloads: names its limit counters.
     pub instance: u64,
 }

@@ -4,7 +4,8 @@ use portcullis_config::{PluginCatalog, Section};
 
 use super::{
     Registration, acl, basic_auth, bot_detection, correlation_id, cors, ip_restriction, jwt, key_auth,
-    rate_limiting, request_size_limiting, request_termination, request_transformer, response_transformer,
+    mtls_auth, rate_limiting, request_size_limiting, request_termination, request_transformer,
+    response_transformer,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
@@ -17,6 +18,7 @@ pub static REGISTRY: &[&Registration] = &[
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
+    &mtls_auth::REGISTRATION,
     &rate_limiting::REGISTRATION,
     &request_size_limiting::REGISTRATION,
     &request_termination::REGISTRATION,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
-use super::{Listener, Route, Service, Snapshot, Times, edges, plugins, upstreams};
+use super::{Listener, Route, Service, Snapshot, StreamRoutes, Times, edges, plugins, upstreams};
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
@@ -46,8 +46,11 @@ pub fn compile(
     let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
     let router = compile_router(&config, &found);
     warn_of_buffering(&config, &found);
-    let listeners: Vec<Listener> =
-        config.listeners.iter().filter_map(|l| edges::listener(&config, l, cx.ticketer, &found)).collect();
+    let mut loaded = edges::Loaded::default();
+    let listen = |l| edges::listener(&config, l, cx.ticketer, &mut loaded, &found);
+    let listeners: Vec<Listener> = config.listeners.iter().filter_map(listen).collect();
+    let ticket_keys = edges::ticket_keys(&config, &found);
+    let streams = StreamRoutes::compile(&config, &found);
     let routes = config
         .routes
         .iter()
@@ -94,6 +97,10 @@ pub fn compile(
         },
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter: limiter,
+        tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
+        streams,
+        ticket_keys,
+        expiries: loaded.expiries,
         config,
     };
     Ok((snapshot, found.into_sorted()))
@@ -137,6 +144,8 @@ fn compile_services(
                 retries: service.retries,
                 tls,
                 tls_key,
+                tls_sni: service.tls.sni.as_deref().map(Into::into),
+                proxy_protocol: service.proxy_protocol,
             }
         })
         .collect()
@@ -157,8 +166,11 @@ fn warn_of_buffering(config: &Config, found: &Diagnostics) {
 }
 
 fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
-    let live =
-        |route: &config::Route| route.enabled && route.service.is_none_or(|service| config[service].enabled);
+    let live = |route: &config::Route| {
+        route.enabled
+            && !route.is_passthrough()
+            && route.service.is_none_or(|service| config[service].enabled)
+    };
     let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
         route::RouteSpec {
             id: RouteId(index as u32),

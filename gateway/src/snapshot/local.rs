@@ -60,11 +60,11 @@ impl Local {
                     .iter()
                     .map(|target| {
                         let address = target.address.unwrap_or(super::NOWHERE);
-                        let tls =
-                            service.tls.as_ref().map(|tls| (tls.for_shard(), target.tls_name.to_string()));
+                        let name = service.tls_sni.as_deref().unwrap_or(&target.tls_name);
+                        let tls = service.tls.as_ref().map(|tls| (tls.for_shard(), name.to_owned()));
                         let key = PoolKey {
                             address,
-                            tls: service.tls_key.as_ref().map(|key| format!("{} {key}", target.tls_name)),
+                            tls: service.tls_key.as_ref().map(|key| format!("{name} {key}")),
                         };
                         let make = || Rc::new(Pool::new(Connector { address, tls }, pool_limits));
                         let pool = used.get(&key).or_else(|| pools.get(&key)).cloned().unwrap_or_else(make);

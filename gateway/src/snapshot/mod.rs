@@ -14,9 +14,11 @@ mod edges;
 mod local;
 mod plugins;
 mod probes;
+mod streams;
 mod times;
 mod upstreams;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +39,11 @@ use crate::upstream::UpstreamSpec;
 
 pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
+pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
+pub use streams::StreamRoutes;
 pub use times::Times;
+pub use upstreams::stable_hash;
 
 /// A compiled configuration.
 pub struct Snapshot {
@@ -59,6 +64,14 @@ pub struct Snapshot {
     pub response_head_limits: HeadLimits,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
+    /// Some target is told where the client connected to.
+    pub tells_destination: bool,
+    /// Routes for TLS streams that are passed on.
+    pub streams: StreamRoutes,
+    /// Keys of session tickets, where the configuration names a file of them.
+    pub ticket_keys: Option<tls::KeyFile>,
+    /// When certificates that are served end to be valid, by id, seconds since 1970.
+    pub expiries: BTreeMap<String, u64>,
 }
 
 /// A route as an exchange needs it once it is chosen.
@@ -96,6 +109,10 @@ pub struct Service {
     pub tls: Option<tls::ClientConfig>,
     /// Tells pools of different TLS settings apart; stable across reloads.
     pub tls_key: Option<String>,
+    /// Server name to ask targets for, in place of their own.
+    pub tls_sni: Option<Box<str>>,
+    /// The PROXY header that connections begin with.
+    pub proxy_protocol: config::ProxyHeader,
 }
 
 /// A compiled plugin instance.
@@ -112,7 +129,14 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Trusted balancers begin each connection with a PROXY header.
     pub proxy_protocol: bool,
+    /// Without it and with `passthrough`, only streams that are passed on are taken.
     pub tls: Option<tls::ServerConfig>,
+    /// Streams are passed on unopened where a route says so.
+    pub passthrough: bool,
+    pub redirect_https: Option<config::RedirectHttps>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<Box<str>>,
+    pub forwarded_client_cert: config::ForwardedClientCert,
 }
 
 /// Requests on one upstream connection before it is closed.

@@ -25,8 +25,8 @@ pub(super) fn compile(
     for plugin in config.plugins.iter().filter(|plugin| plugin.enabled) {
         let Some(registration) = find(&plugin.name) else { continue }; // the catalog is the registry
         let key = key_of(config, plugin);
-        let Some(spec) = (registration.compile)(plugin, &CompileCx { consumers, instance: key }, found)
-        else {
+        let cx = CompileCx { consumers, config, instance: key };
+        let Some(spec) = (registration.compile)(plugin, &cx, found) else {
             continue; // said in the diagnostics
         };
         candidates.push(Candidate {

@@ -106,7 +106,9 @@ fn tls(
     });
     let settings = config::UpstreamTls {
         verify: upstream.healthchecks.active.https_verify_certificate,
-        verify_depth: None,
+        verify_depth: user.and_then(|service| service.tls.verify_depth),
+        sni: user.and_then(|service| service.tls.sni.clone()),
+        sans: user.map(|service| service.tls.sans.clone()).unwrap_or_default(),
         ca_certificates: user.map(|service| service.tls.ca_certificates.clone()).unwrap_or_default(),
         client_certificate: upstream
             .client_certificate

@@ -7,14 +7,17 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::config::provider;
+use super::der;
 use super::fault::TlsError;
+use super::ocsp::{self, StapleError};
+use super::policy::provider;
 
 /// A certificate chain, its private key, and the DNS names of its leaf. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +63,24 @@ impl Certificate {
         &self.names
     }
 
+    /// When its leaf ends to be valid, since the Unix epoch; `None` where that cannot be read.
+    pub fn not_after(&self) -> Option<Duration> {
+        self.key.cert.first().and_then(|leaf| der::validity(leaf)).map(|(_, not_after)| not_after)
+    }
+
+    /// The same certificate with an OCSP response (DER) to staple. `now` is wall clock since the Unix epoch.
+    ///
+    /// # Errors
+    /// The response is not worth it.
+    pub fn with_staple(&self, response: Vec<u8>, now: Duration) -> Result<Self, StapleError> {
+        let leaf = self.key.cert.first().ok_or(StapleError::OtherCertificate)?;
+        let parsed = webpki::EndEntityCert::try_from(leaf).map_err(|_| StapleError::OtherCertificate)?;
+        ocsp::check(&response, parsed.serial(), now)?;
+        let mut key = CertifiedKey::clone(&self.key);
+        key.ocsp = Some(response);
+        Ok(Self { key: Arc::new(key), names: self.names.clone() })
+    }
+
     pub(super) fn certified_key(&self) -> &Arc<CertifiedKey> {
         &self.key
     }
@@ -72,7 +93,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Certificate authorities that targets are verified against. Cheap to clone.
+/// Certificate authorities that targets or clients are verified against. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 

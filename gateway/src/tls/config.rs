@@ -4,20 +4,20 @@
 //! configuration file. Invariant: 0-RTT is off on both sides; a replayed request would be charged, logged
 //! and forwarded twice (RFC 8446 section 8).
 
-use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 
 use super::certificate::{Certificate, Roots};
+use super::client_auth::ClientAuth;
 use super::fault::TlsError;
+use super::policy::{Policy, VersionRange, provider};
 use super::resolve::{CertificateEntry, NameTable};
+use super::tickets::Ticketer;
+use super::verify::{AcceptAny, ByNames};
 
 /// A protocol that can be negotiated inside TLS (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,69 +40,6 @@ impl Alpn {
     }
 }
 
-/// A version of TLS. Older ones are not spoken (RFC 8996).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
-    V12,
-    V13,
-}
-
-impl Version {
-    /// As written in logs and configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V12 => "TLSv1.2",
-            Self::V13 => "TLSv1.3",
-        }
-    }
-}
-
-/// The versions that may be negotiated, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VersionRange {
-    pub min: Version,
-    pub max: Version,
-}
-
-impl Default for VersionRange {
-    fn default() -> Self {
-        Self { min: Version::V12, max: Version::V13 }
-    }
-}
-
-impl VersionRange {
-    // An upside-down range gives an empty list, which rustls refuses with a typed error.
-    fn versions(self) -> Vec<&'static SupportedProtocolVersion> {
-        let known = [(Version::V13, &rustls::version::TLS13), (Version::V12, &rustls::version::TLS12)];
-        known.into_iter().filter(|(v, _)| (self.min..=self.max).contains(v)).map(|(_, v)| v).collect()
-    }
-}
-
-/// The keys that session tickets are sealed with. One for the whole process and kept across reloads:
-/// a ticket sealed on one shard, or under the last generation, must open on every other.
-///
-/// Keys are replaced every 6 hours and a ticket opens for at most 12.
-#[derive(Clone)]
-pub struct Ticketer(Option<Arc<dyn ProducesTickets>>);
-
-impl Ticketer {
-    /// Fresh random keys.
-    pub fn new() -> Result<Self, TlsError> {
-        rustls::crypto::aws_lc_rs::Ticketer::new().map(|keys| Self(Some(keys))).map_err(TlsError::Config)
-    }
-
-    /// Makes no tickets: every handshake is a full one.
-    pub fn off() -> Self {
-        Self(None)
-    }
-}
-
-impl fmt::Debug for Ticketer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticketer")
-    }
-}
-
 /// What a TLS listener serves.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -110,7 +47,7 @@ pub struct ServerOptions {
     pub certificates: Vec<CertificateEntry>,
     /// Refuse names without a certificate instead of serving the default.
     pub strict_sni: bool,
-    pub versions: VersionRange,
+    pub policy: Policy,
     /// In order of preference. Empty: ALPN is neither read nor answered.
     pub alpn: Vec<Alpn>,
     pub ticketer: Ticketer,
@@ -118,23 +55,46 @@ pub struct ServerOptions {
 
 /// A compiled [`ServerOptions`], shared by all shards. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ServerConfig(pub(super) Arc<rustls::ServerConfig>);
+pub struct ServerConfig(pub(super) Arc<Server>);
+
+/// A configuration of rustls for each kind of client authentication, and the names that choose one.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) names: Arc<NameTable>,
+    /// By [`Served::group`].
+    pub(super) groups: Vec<Arc<rustls::ServerConfig>>,
+}
 
 /// Compiles the options of a listener.
 pub fn server_config(options: &ServerOptions) -> Result<ServerConfig, TlsError> {
-    let names = NameTable::new(&options.certificates, options.strict_sni)?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&options.versions.versions())
-        .map_err(TlsError::Config)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(names));
-    if let Some(ticketer) = &options.ticketer.0 {
-        config.ticketer = Arc::clone(ticketer);
+    let names = Arc::new(NameTable::new(&options.certificates, options.strict_sni)?);
+    let groups = names.demands.iter().map(|demand| group(options, &names, demand.as_deref()));
+    let groups = groups.collect::<Result<_, _>>()?;
+    Ok(ServerConfig(Arc::new(Server { names, groups })))
+}
+
+fn group(
+    options: &ServerOptions,
+    names: &Arc<NameTable>,
+    demand: Option<&ClientAuth>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let builder = rustls::ServerConfig::builder_with_provider(options.policy.provider())
+        .with_protocol_versions(&options.policy.spoken())
+        .map_err(TlsError::Config)?;
+    let builder = match demand {
+        None => builder.with_no_client_auth(),
+        Some(demand) => builder.with_client_cert_verifier(demand.verifier()?),
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(names) as Arc<_>);
+    if let Some(ticketer) = options.ticketer.scoped(demand.map_or([0; 32], ClientAuth::scope)) {
+        config.ticketer = ticketer;
     }
     // Resumption is by ticket alone: rustls' stateful store is a mutex shared by all shards.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = wire_ids(&options.alpn);
-    Ok(ServerConfig(Arc::new(config)))
+    // Said although it is the default: a replayed request would count twice (see the module).
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
 }
 
 /// How a target's certificate is judged.
@@ -142,9 +102,34 @@ pub fn server_config(options: &ServerOptions) -> Result<ServerConfig, TlsError> 
 pub enum Verify {
     /// Chain, time and name must verify against these authorities.
     Against(Roots),
+    /// As before, and the chain has at most `depth` certificates between the target's and the authority's; the name is one
+    /// of `names`, if there are any.
+    Names { roots: Roots, names: Names, depth: Option<u8> },
     /// Anything is accepted (`tls_verify: false`). The handshake's signature is still checked, so the
     /// other side does hold the key of whatever certificate it shows.
     Off,
+}
+
+/// Names of which a target's certificate must have one; both empty for the server name.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub(super) dns: Vec<ServerName<'static>>,
+    pub(super) uris: Vec<String>,
+}
+
+impl Names {
+    /// DNS names (or addresses) and URIs.
+    ///
+    /// # Errors
+    /// One of the names is none.
+    pub fn new(dns: &[String], uris: &[String]) -> Result<Self, TlsError> {
+        let name = |name: &String| {
+            let parsed =
+                ServerName::try_from(name.as_str()).map_err(|_| TlsError::Name { name: name.clone() });
+            parsed.map(|name| name.to_owned())
+        };
+        Ok(Self { dns: dns.iter().map(name).collect::<Result<_, _>>()?, uris: uris.to_vec() })
+    }
 }
 
 /// How targets are spoken to over TLS.
@@ -184,6 +169,15 @@ pub fn client_config(options: &ClientOptions) -> Result<ClientConfig, TlsError> 
                 .map_err(|cause| TlsError::Config(rustls::Error::General(cause.to_string())))?;
             builder.with_webpki_verifier(verifier)
         }
+        Verify::Names { roots, names, depth } => {
+            let verifier = ByNames {
+                roots: roots.store(),
+                names: names.clone(),
+                depth: *depth,
+                algorithms: provider().signature_verification_algorithms,
+            };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
         Verify::Off => {
             let algorithms = provider().signature_verification_algorithms;
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(algorithms)))
@@ -200,52 +194,8 @@ pub fn client_config(options: &ClientOptions) -> Result<ClientConfig, TlsError> 
     Ok(ClientConfig(Arc::new(config)))
 }
 
-/// The one crypto provider: aws-lc-rs, whose handshakes cost 11 % less than ring's here.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
 fn wire_ids(protocols: &[Alpn]) -> Vec<Vec<u8>> {
     protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
-}
-
-/// The verifier of `tls_verify: false`.
-#[derive(Debug)]
-struct AcceptAny(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, leaf, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, leaf, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }
 
 /// Targets whose sessions one shard remembers; more than a pool has names, at about 1 KiB each.

@@ -35,6 +35,10 @@ pub enum TlsError {
     NoSystemRoots { cause: String },
     #[error("{origin}: malformed PEM: {cause}")]
     Pem { origin: String, cause: rustls_pki_types::pem::Error },
+    #[error("{origin}: no list of revoked certificates found, neither in PEM nor in DER")]
+    NoRevocationList { origin: String },
+    #[error("{origin}: not usable as session ticket keys: {what}")]
+    TicketKeys { origin: String, what: String },
     #[error("{origin}: malformed certificate: {cause}")]
     Unparsable { origin: String, cause: webpki::Error },
 }
@@ -57,8 +61,10 @@ pub enum FaultKind {
     AlertReceived,
     /// A record does not authenticate: tampering, or a middlebox that rewrites bytes.
     BadRecord,
-    /// The target's certificate does not verify (authority, name, time).
+    /// The other side's certificate does not verify (authority, name, time, revocation).
     CertificateRefused,
+    /// The client has no certificate, and must have one.
+    CertificateMissing,
     /// Our own fault: randomness, a broken key, a misuse of the API.
     Internal,
     /// Bytes that are no TLS at all, or do not parse as the message they claim to be.
@@ -67,7 +73,7 @@ pub enum FaultKind {
     NothingInCommon,
     /// The other side breaks the protocol.
     Protocol,
-    /// The name asked for has no certificate and `strict_sni` forbids the default one.
+    /// The name asked for has no certificate and there is no default one.
     UnknownName,
 }
 
@@ -87,6 +93,7 @@ impl FaultKind {
     pub fn blame(self) -> Blame {
         match self {
             Self::AlertReceived | Self::CertificateRefused | Self::NothingInCommon => Blame::Disagreement,
+            Self::CertificateMissing => Blame::Disagreement,
             Self::BadRecord | Self::NotTls | Self::Protocol | Self::UnknownName => Blame::Remote,
             Self::Internal => Blame::Us,
         }
@@ -97,6 +104,7 @@ impl FaultKind {
         match self {
             Self::AlertReceived => "alert_received",
             Self::BadRecord => "bad_record",
+            Self::CertificateMissing => "certificate_missing",
             Self::CertificateRefused => "certificate_refused",
             Self::Internal => "internal",
             Self::NotTls => "not_tls",
@@ -109,7 +117,13 @@ impl FaultKind {
 
 impl TlsFault {
     pub(super) fn new(cause: Error, handshaking: bool) -> Self {
-        Self { kind: classify(&cause, handshaking), handshaking, cause }
+        Self { kind: classify(&cause), handshaking, cause }
+    }
+
+    /// The name that was asked for has no certificate.
+    pub(super) fn unknown_name() -> Self {
+        let cause = Error::General("no certificate for this server name".into());
+        Self { kind: FaultKind::UnknownName, handshaking: true, cause }
     }
 
     /// The reason to count and log when this happens on a connection from a client.
@@ -117,6 +131,8 @@ impl TlsFault {
         match self.kind {
             FaultKind::Internal => Reason::InternalError,
             FaultKind::UnknownName => Reason::UnknownSni,
+            FaultKind::CertificateMissing => Reason::ClientCertificateMissing,
+            FaultKind::CertificateRefused => Reason::ClientCertificateInvalid,
             _ if self.handshaking => Reason::TlsHandshakeFailed,
             _ => Reason::ClientAborted,
         }
@@ -132,19 +148,17 @@ impl TlsFault {
     }
 }
 
-fn classify(cause: &Error, handshaking: bool) -> FaultKind {
+fn classify(cause: &Error) -> FaultKind {
     match cause {
         Error::AlertReceived(_) => FaultKind::AlertReceived,
         Error::DecryptError => FaultKind::BadRecord,
-        Error::InvalidCertificate(_) | Error::NoCertificatesPresented => FaultKind::CertificateRefused,
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => FaultKind::CertificateRefused,
+        Error::NoCertificatesPresented => FaultKind::CertificateMissing,
         Error::InvalidMessage(_) | Error::PeerSentOversizedRecord => FaultKind::NotTls,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => FaultKind::NothingInCommon,
         Error::PeerMisbehaved(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. } => FaultKind::Protocol,
-        // rustls reports a resolver that returns nothing by this catch-all and by nothing else that can
-        // happen before the end of a server's handshake; `tests::strict_sni` holds us to it.
-        Error::General(text) if handshaking && text.contains("certificate chain") => FaultKind::UnknownName,
         _ => FaultKind::Internal,
     }
 }

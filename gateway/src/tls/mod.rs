@@ -5,29 +5,44 @@
 //! configuration file; callers hand in bytes, options and names.
 //!
 //! Invariant: nothing here is shared between shards but immutable configurations and the [`Ticketer`],
-//! whose key is read-locked once for each ticket made or opened and replaced every six hours.
+//! whose keys are read-locked once for each ticket made or opened and replaced every few hours.
 //!
 //! Next to read: [`session`], then [`config`].
 
 pub mod certificate;
+pub mod client_auth;
 pub mod config;
+mod der;
 pub mod fault;
+pub mod hello;
 mod intake;
+mod ocsp;
+pub mod peer;
+pub mod policy;
 pub mod resolve;
 pub mod session;
 mod stream;
+pub mod tickets;
+mod verify;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_demands;
 
 pub(crate) use certificate::read_file;
 pub use certificate::{Certificate, Roots};
+pub use client_auth::{ClientAuth, ClientJudge, Revoked};
 pub use config::{
-    Alpn, ClientConfig, ClientOptions, ServerConfig, ServerOptions, Ticketer, Verify, Version, VersionRange,
-    client_config, server_config,
+    Alpn, ClientConfig, ClientOptions, Names, ServerConfig, ServerOptions, Verify, client_config,
+    server_config,
 };
 pub use fault::{Blame, FaultKind, TlsError, TlsFault, looks_like_plain_http};
+pub use hello::{ALERT_UNRECOGNIZED_NAME, Hello, HelloRead, HelloReader};
 pub use intake::{BODY_ROOM, HEAD_ROOM, Intake, RESPONSE_HEADROOM};
+pub use peer::Peer;
+pub use policy::{Cipher, Curve, Policy, Version, VersionRange};
 pub use resolve::CertificateEntry;
-pub use session::{End, Session};
+pub use session::{Covered, End, Session};
 pub use stream::{HandshakeError, Rx, Stream, Tx};
+pub use tickets::{KeyFile, Ticketer};

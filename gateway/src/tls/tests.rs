@@ -8,36 +8,36 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use super::*;
 
 /// An authority and the certificates it signs.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(pub(super) CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn issue_pem(&self, names: &[&str]) -> (String, String) {
+    pub(super) fn issue_pem(&self, names: &[&str]) -> (String, String) {
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let key = KeyPair::generate().unwrap();
         let signed = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
         (signed.pem(), key.serialize_pem())
     }
 
-    fn issue(&self, names: &[&str]) -> Certificate {
+    pub(super) fn issue(&self, names: &[&str]) -> Certificate {
         let (chain, key) = self.issue_pem(names);
         Certificate::from_pem(chain.as_bytes(), key.as_bytes(), "test").unwrap()
     }
 
-    fn entry(&self, names: &[&str]) -> CertificateEntry {
-        CertificateEntry { certificate: self.issue(names), names: Vec::new() }
+    pub(super) fn entry(&self, names: &[&str]) -> CertificateEntry {
+        CertificateEntry { certificate: self.issue(names), names: Vec::new(), client_auth: None }
     }
 
-    fn roots(&self) -> Roots {
+    pub(super) fn roots(&self) -> Roots {
         Roots::from_pem(self.0.pem().as_bytes(), "test authority").unwrap()
     }
 
-    fn client(&self, versions: VersionRange) -> ClientConfig {
+    pub(super) fn client(&self, versions: VersionRange) -> ClientConfig {
         client_config(&ClientOptions {
             verify: Verify::Against(self.roots()),
             identity: None,
@@ -48,15 +48,19 @@ impl Authority {
     }
 }
 
-fn only(version: Version) -> VersionRange {
+pub(super) fn only(version: Version) -> VersionRange {
     VersionRange { min: version, max: version }
 }
 
-fn serve(certificates: Vec<CertificateEntry>, strict_sni: bool, ticketer: &Ticketer) -> ServerConfig {
+pub(super) fn serve(
+    certificates: Vec<CertificateEntry>,
+    strict_sni: bool,
+    ticketer: &Ticketer,
+) -> ServerConfig {
     server_config(&ServerOptions {
         certificates,
         strict_sni,
-        versions: VersionRange::default(),
+        policy: Policy::default(),
         alpn: vec![Alpn::Http11],
         ticketer: ticketer.clone(),
     })
@@ -64,7 +68,7 @@ fn serve(certificates: Vec<CertificateEntry>, strict_sni: bool, ticketer: &Ticke
 }
 
 /// Carries bytes both ways, in blocks of `block`, until neither side has any left.
-fn settle(client: &mut Session, server: &mut Session, block: usize) -> Result<(), TlsFault> {
+pub(super) fn settle(client: &mut Session, server: &mut Session, block: usize) -> Result<(), TlsFault> {
     while client.wants_output() || server.wants_output() {
         let mut wire = Vec::new();
         client.take_output(&mut wire);
@@ -78,7 +82,11 @@ fn settle(client: &mut Session, server: &mut Session, block: usize) -> Result<()
     Ok(())
 }
 
-fn connect(client: &ClientConfig, server: &ServerConfig, name: &str) -> Result<(Session, Session), TlsFault> {
+pub(super) fn connect(
+    client: &ClientConfig,
+    server: &ServerConfig,
+    name: &str,
+) -> Result<(Session, Session), TlsFault> {
     let mut client = Session::client(client, name).unwrap();
     let mut server = Session::server(server).unwrap();
     settle(&mut client, &mut server, 4096)?;
@@ -88,7 +96,7 @@ fn connect(client: &ClientConfig, server: &ServerConfig, name: &str) -> Result<(
 #[test]
 fn both_versions_carry_data_both_ways() {
     let authority = Authority::new();
-    let server_config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let server_config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new(0).unwrap());
     for version in [Version::V12, Version::V13] {
         // One byte at a time: record boundaries must not matter.
         for block in [1, 4096] {
@@ -119,10 +127,10 @@ fn both_versions_carry_data_both_ways() {
 #[test]
 fn a_ticket_resumes_on_another_configuration_with_the_same_ticketer() {
     let authority = Authority::new();
-    let ticketer = Ticketer::new().unwrap();
+    let ticketer = Ticketer::new(0).unwrap();
     let first = serve(vec![authority.entry(&["a.example"])], false, &ticketer);
     let second = serve(vec![authority.entry(&["a.example"])], false, &ticketer);
-    let stranger = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let stranger = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new(0).unwrap());
     let without = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::off());
     for version in [Version::V12, Version::V13] {
         let client = authority.client(only(version));
@@ -150,6 +158,7 @@ fn names_choose_the_certificate() {
         CertificateEntry {
             certificate: authority.issue(&["listed.wild.example", "not-listed.example"]),
             names: vec!["Listed.Wild.Example".into()],
+            client_auth: None,
         },
     ];
     let lenient = resolve::NameTable::new(&entries, false).unwrap();
@@ -170,7 +179,7 @@ fn names_choose_the_certificate() {
     for (asked, entry, by_name) in table {
         let expected = entries[entry].certificate.certified_key();
         let found = lenient.find(asked).unwrap();
-        assert!(std::sync::Arc::ptr_eq(found, expected), "{asked:?} gets another certificate");
+        assert!(std::sync::Arc::ptr_eq(&found.key, expected), "{asked:?} gets another certificate");
         assert_eq!(strict.find(asked).is_some(), by_name, "{asked:?} under strict_sni");
     }
     let too_long = "a".repeat(256);
@@ -181,8 +190,7 @@ fn names_choose_the_certificate() {
 fn names_that_cannot_be_served_are_refused() {
     let authority = Authority::new();
     for name in ["", "*", "*.", "a.*.example", "*x.example", "a b.example", "[::1]"] {
-        let entry =
-            CertificateEntry { certificate: authority.issue(&["a.example"]), names: vec![name.into()] };
+        let entry = CertificateEntry { names: vec![name.into()], ..authority.entry(&["a.example"]) };
         let error = resolve::NameTable::new(&[entry], false).unwrap_err();
         assert!(matches!(error, TlsError::NamePattern { .. }), "{name:?}: {error}");
     }
@@ -191,7 +199,7 @@ fn names_that_cannot_be_served_are_refused() {
 #[test]
 fn strict_sni() {
     let authority = Authority::new();
-    let config = serve(vec![authority.entry(&["a.example"])], true, &Ticketer::new().unwrap());
+    let config = serve(vec![authority.entry(&["a.example"])], true, &Ticketer::new(0).unwrap());
     for version in [Version::V12, Version::V13] {
         let client = authority.client(only(version));
         connect(&client, &config, "a.example").unwrap();
@@ -205,7 +213,7 @@ fn strict_sni() {
 #[test]
 fn a_target_must_prove_its_name_unless_told_otherwise() {
     let authority = Authority::new();
-    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new(0).unwrap());
     let refused = |client: &ClientConfig, name: &str| {
         let mut client = Session::client(client, name).unwrap();
         let mut server = Session::server(&config).unwrap();
@@ -235,7 +243,7 @@ fn a_target_must_prove_its_name_unless_told_otherwise() {
 #[test]
 fn faults_are_told_apart_and_leave_an_alert() {
     let authority = Authority::new();
-    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new(0).unwrap());
     let mut server = Session::server(&config).unwrap();
     let fault = server.feed(b"GET / HTTP/1.1\r\n\r\n").unwrap_err();
     assert_eq!(fault.kind, FaultKind::NotTls);
@@ -248,9 +256,9 @@ fn faults_are_told_apart_and_leave_an_alert() {
     let old = server_config(&ServerOptions {
         certificates: vec![authority.entry(&["a.example"])],
         strict_sni: false,
-        versions: only(Version::V13),
+        policy: Policy { versions: only(Version::V13), ..Policy::default() },
         alpn: vec![Alpn::H2],
-        ticketer: Ticketer::new().unwrap(),
+        ticketer: Ticketer::new(0).unwrap(),
     })
     .unwrap();
     let client = authority.client(only(Version::V12));
@@ -273,7 +281,7 @@ fn faults_are_told_apart_and_leave_an_alert() {
 #[test]
 fn the_end_is_clean_only_after_close_notify() {
     let authority = Authority::new();
-    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new(0).unwrap());
     let client = authority.client(VersionRange::default());
     let (mut client, mut server) = connect(&client, &config, "a.example").unwrap();
     assert_eq!(server.end(), End::Truncated);
@@ -294,7 +302,7 @@ fn the_end_is_clean_only_after_close_notify() {
 #[test]
 fn a_block_of_many_records_is_taken_whole_and_output_is_bounded() {
     let authority = Authority::new();
-    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new().unwrap());
+    let config = serve(vec![authority.entry(&["a.example"])], false, &Ticketer::new(0).unwrap());
     let client = authority.client(VersionRange::default());
     let (mut client, mut server) = connect(&client, &config, "a.example").unwrap();
     let body = (0..300_000_u32).map(|i| (i % 251) as u8).collect::<Vec<_>>();
@@ -361,14 +369,17 @@ fn impossible_options_are_refused() {
     let options = ServerOptions {
         certificates: Vec::new(),
         strict_sni: false,
-        versions: VersionRange::default(),
+        policy: Policy::default(),
         alpn: Vec::new(),
-        ticketer: Ticketer::new().unwrap(),
+        ticketer: Ticketer::new(0).unwrap(),
     };
     assert!(matches!(server_config(&options).unwrap_err(), TlsError::NoCertificates));
     let upside_down = ServerOptions {
         certificates: vec![authority.entry(&["a.example"])],
-        versions: VersionRange { min: Version::V13, max: Version::V12 },
+        policy: Policy {
+            versions: VersionRange { min: Version::V13, max: Version::V12 },
+            ..Policy::default()
+        },
         ..options
     };
     assert!(matches!(server_config(&upside_down).unwrap_err(), TlsError::Config(_)));

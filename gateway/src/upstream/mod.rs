@@ -23,7 +23,9 @@ use portcullis_config::HashKey;
 
 use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 
-pub use pool::{AcquireError, Connector, Pool, PoolKey, PoolLimits, UpstreamConnection};
+pub use pool::{
+    AcquireError, Connector, Pool, PoolKey, PoolLimits, Preamble, UpstreamConnection, proxy_header,
+};
 
 /// An upstream as all shards see it.
 pub struct UpstreamSpec {

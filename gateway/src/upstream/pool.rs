@@ -8,6 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use portcullis_config::ProxyHeader;
+
+use crate::http::proxy_protocol;
 use crate::net::{self, ConnectError};
 use crate::tls;
 use crate::tls::{Intake, RESPONSE_HEADROOM};
@@ -45,6 +48,33 @@ pub struct UpstreamConnection {
     pub tx: tls::Tx,
     /// Requests sent on it, this one included.
     pub requests: u32,
+    /// The client that its PROXY header names: nobody else's requests may be sent on it.
+    pub owner: Option<SocketAddr>,
+}
+
+/// The PROXY header for a connection of `client`, who connected to `destination`; empty where none is wanted.
+pub fn proxy_header(
+    version: ProxyHeader,
+    client: SocketAddr,
+    destination: SocketAddr,
+    authority: Option<&str>,
+) -> Vec<u8> {
+    let mut header = Vec::new();
+    match version {
+        ProxyHeader::Off => {}
+        ProxyHeader::V1 => proxy_protocol::write_v1(client, destination, &mut header),
+        ProxyHeader::V2 => proxy_protocol::write_v2(client, destination, authority, &mut header),
+    }
+    header
+}
+
+/// What a new connection begins with, and whose it is then.
+#[derive(Clone, Debug, Default)]
+pub struct Preamble {
+    /// A PROXY header; empty for none.
+    pub header: Vec<u8>,
+    /// The client that the header names.
+    pub owner: Option<SocketAddr>,
 }
 
 struct Idle {
@@ -85,10 +115,12 @@ impl Pool {
 
     /// A kept connection, if there is a good one: still open, and quiet. The look at the socket costs a system call and
     /// is always taken: bytes that arrived on an idle connection would be the next client's response.
-    pub fn reuse(&self, now_ns: u64) -> Option<UpstreamConnection> {
+    /// Only a connection of the same `owner` is taken.
+    pub fn reuse(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<UpstreamConnection> {
         let idle_ns = self.limits.get().idle_time.as_nanos() as u64;
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut connection, since_ns }) = idle.pop() {
+        while let Some(at) = idle.iter().rposition(|idle| idle.connection.owner == owner) {
+            let Idle { mut connection, since_ns } = idle.remove(at);
             // The older ones below it go one by one, or with the sweep.
             if now_ns.saturating_sub(since_ns) <= idle_ns && connection.intake.rx.is_quiet() {
                 connection.requests += 1;
@@ -103,8 +135,17 @@ impl Pool {
     ///
     /// # Errors
     /// See [`AcquireError`]; nothing of the request was sent.
-    pub async fn connect(&self, limit: Duration) -> Result<UpstreamConnection, AcquireError> {
-        let stream = net::connect(self.connector.address, limit).await?;
+    pub async fn connect(
+        &self,
+        limit: Duration,
+        mut preamble: Preamble,
+    ) -> Result<UpstreamConnection, AcquireError> {
+        let mut stream = net::connect(self.connector.address, limit).await?;
+        if !preamble.header.is_empty() {
+            stream.tx.deadline.arm(limit);
+            stream.tx.send(&mut preamble.header).await.map_err(ConnectError::Failed)?;
+            stream.tx.deadline.disarm();
+        }
         let stream = match &self.connector.tls {
             None => tls::Stream::plain(stream),
             Some((config, name)) => {
@@ -120,6 +161,7 @@ impl Pool {
             intake: Intake::new(stream.rx, RESPONSE_HEADROOM),
             tx: stream.tx,
             requests: 1,
+            owner: preamble.owner,
         })
     }
 

@@ -2,10 +2,11 @@
 //!
 //! [`Connection`] sends exactly the bytes it is given and reads one response at a time; it never
 //! retries, follows or decodes. [`programs`] runs curl, Python, Node and openssl; [`load`] keeps
-//! connections busy and counts every failure.
+//! connections busy and counts every failure; [`tls`] negotiates what the test wants.
 
 pub mod load;
 pub mod programs;
+pub mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
