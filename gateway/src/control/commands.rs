@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::cli::Format;
 use super::client;
+use super::names::Book;
 use super::reload::{Load, Loaded};
 use super::status::{ReloadReport, Tally};
 use crate::id::Generation;
@@ -40,9 +41,12 @@ pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode
         let findings = match loader(file.clone())() {
             Err(errors) => errors,
             Ok(Loaded { config, mut remarks }) => {
+                let book = Book::default();
+                book.prepare(&config);
                 let cx = CompileContext {
                     generation: Generation(1),
                     previous: None,
+                    names: book.names(),
                     registry: &registry,
                     ticketer: &ticketer,
                 };

@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
 use super::kernel::KernelPart;
+use super::names::{Book, Refresher};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
@@ -49,6 +50,9 @@ pub struct Gateway {
     /// Shards whose thread has ended without being told to; said once each.
     dead: BTreeSet<ShardId>,
     ticketer: Ticketer,
+    book: Book,
+    /// `None` until the first generation is installed.
+    refresher: Option<Refresher>,
 }
 
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
@@ -95,6 +99,8 @@ impl Gateway {
             dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
             ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
+            book: Book::default(),
+            refresher: None,
             registry,
         })
     }
@@ -157,10 +163,11 @@ impl Plane for Gateway {
 
     fn compiler(&self) -> Compile<Self::Compiled> {
         let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
-        let previous = self.snapshot.clone();
+        let (previous, book) = (self.snapshot.clone(), self.book.clone());
         Box::new(move |config, generation| {
-            let previous = previous.as_deref();
-            let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
+            book.prepare(&config);
+            let (previous, names) = (previous.as_deref(), book.names());
+            let cx = CompileContext { generation, previous, names, registry: &registry, ticketer: &ticketer };
             snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
         })
     }
@@ -179,8 +186,13 @@ impl Plane for Gateway {
         if let Err(cause) = self.ticketer.set(snapshot.ticket_keys.as_ref(), clock::now_ns()) {
             tracing::error!(%cause, "the keys of session tickets stay what they were");
         }
+        self.refresher = Some(self.book.refresh(&snapshot.config));
         self.snapshot = Some(snapshot);
         Ok(())
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.book.has_changed()
     }
 
     fn beat(&mut self) {

@@ -17,6 +17,7 @@ mod files;
 mod gateway;
 mod interfaces;
 mod kernel;
+mod names;
 mod plane;
 mod reload;
 mod runtime;
@@ -91,7 +92,8 @@ struct Reload<C> {
 enum Cause {
     /// Somebody asked: everything is read again.
     Asked,
-    /// Certificate or key files have changed: they are read again, for the configuration in force.
+    /// Certificate or key files, or addresses of targets' names, have changed: they are read again, for the configuration
+    /// in force.
     Files,
 }
 
@@ -124,8 +126,12 @@ impl<P: Plane> Control<P> {
             self.last_beat = Instant::now();
             self.plane.beat();
         }
-        if self.drain.is_none() && self.reload.is_none() && self.files.changed() {
+        let idle = self.drain.is_none() && self.reload.is_none();
+        let files_changed = idle && self.files.changed();
+        if files_changed {
             self.files.reading();
+        }
+        if files_changed || idle && self.plane.is_outdated() {
             let config = Arc::clone(&self.config);
             let load = move || Ok(Loaded { config: Arc::clone(&config), remarks: Vec::new() });
             self.run_reload(Cause::Files, Arc::new(load), Vec::new());

@@ -1,12 +1,11 @@
 //! From the validated configuration to a snapshot: all that can fail, before anything is published.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
-use super::{Listener, Route, Service, Snapshot, StreamRoutes, Times, edges, plugins, upstreams};
+use super::{Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, plugins, upstreams};
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
@@ -24,6 +23,8 @@ pub struct CompileContext<'a> {
     pub generation: Generation,
     /// The generation before, whose health and counters go on.
     pub previous: Option<&'a Snapshot>,
+    /// Addresses of targets' names.
+    pub names: &'a Names,
     pub registry: &'a Registry,
     /// One for the process, so that sessions resume on any shard and across reloads.
     pub ticketer: &'a Ticketer,
@@ -42,8 +43,8 @@ pub fn compile(
     let found = Diagnostics::new(config.sources.clone());
     let consumers = Arc::new(Consumers::compile(&config, clock::wall(), &found));
     let (plugins, candidates) = plugins::compile(&config, &consumers, &found);
-    let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
-    let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
+    let mut upstream_list = upstreams::compile(&config, cx, &found);
+    let services = compile_services(&config, &mut upstream_list, cx, &found);
     let router = compile_router(&config, &found);
     warn_of_buffering(&config, &found);
     let mut loaded = edges::Loaded::default();
@@ -122,7 +123,7 @@ fn path_policy(http: &config::Http) -> PathPolicy {
 fn compile_services(
     config: &Config,
     upstream_list: &mut Vec<Arc<crate::upstream::UpstreamSpec>>,
-    previous: Option<&Snapshot>,
+    cx: &CompileContext<'_>,
     found: &Diagnostics,
 ) -> Vec<Service> {
     let mut clients = HashMap::new();
@@ -130,7 +131,7 @@ fn compile_services(
         .services
         .iter()
         .map(|service| {
-            let upstream = upstreams::of_service(config, service, upstream_list, previous, found);
+            let upstream = upstreams::of_service(config, service, upstream_list, cx, found);
             let tls = service.protocol.is_tls().then(|| edges::client(config, service, &mut clients, found));
             let (tls, tls_key) = tls.flatten().unzip();
             Service {
@@ -254,15 +255,4 @@ fn source_limiter(config: &Config, upstream_list: &[Arc<crate::upstream::Upstrea
         trusted: trusted.chain(targets.map(|address| address.ip().into())).collect(),
         ..SourceSettings::default()
     })
-}
-
-/// The first address of a target's name.
-pub(super) fn resolve(address: &config::Address) -> std::io::Result<SocketAddr> {
-    match address {
-        config::Address::Socket(address) => Ok(*address),
-        config::Address::Name { host, port } => (host.as_str(), *port)
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| std::io::Error::other("the name has no address")),
-    }
 }

@@ -12,6 +12,7 @@
 mod compile;
 mod edges;
 mod local;
+mod names;
 mod plugins;
 mod probes;
 mod streams;
@@ -41,6 +42,7 @@ pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
 pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
+pub use names::{Endpoint, Names, is_service};
 pub use streams::StreamRoutes;
 pub use times::Times;
 pub use upstreams::stable_hash;

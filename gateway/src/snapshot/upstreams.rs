@@ -1,11 +1,11 @@
 //! Compiles upstreams, and takes the condition of their targets over from the generation before.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostics};
 
-use super::compile::resolve;
-use super::{Snapshot, probes};
+use super::{CompileContext, Endpoint, Names, Snapshot, probes};
 use crate::id::UpstreamId;
 use crate::net::clock;
 use crate::upstream::balance::{Algorithm, Maglev, Ring, TargetIndex, WhenAllDown};
@@ -18,23 +18,20 @@ const EJECTION_MAX_NS: u64 = 600_000_000_000;
 const TRIAL_NS: u64 = 30_000_000_000;
 
 /// The upstreams of the configuration, in its order.
-pub fn compile(config: &Config, previous: Option<&Snapshot>, found: &Diagnostics) -> Vec<Arc<UpstreamSpec>> {
+pub fn compile(config: &Config, cx: &CompileContext<'_>, found: &Diagnostics) -> Vec<Arc<UpstreamSpec>> {
     config
         .upstreams
         .iter()
         .map(|upstream| {
-            let targets = upstream
-                .targets
-                .iter()
-                .map(|t| TargetSpec {
-                    backup: t.backup,
-                    ..target(&t.address, t.weight, None, &t.origin, found)
-                })
-                .collect();
+            let targets = upstream.targets.iter().flat_map(|t| {
+                let places = targets(cx.names, &t.address, t.weight, None, &t.origin, found);
+                places.into_iter().map(|place| TargetSpec { backup: t.backup || place.backup, ..place })
+            });
+            let targets = targets.collect();
             warn_of_what_is_not_done(upstream, found);
-            let mut spec = build(config, &upstream.name, targets, Some(upstream), previous);
+            let mut spec = build(config, &upstream.name, targets, Some(upstream), cx.previous);
             spec.probe = probes::compile(config, upstream, found);
-            keep_if_same(spec, previous)
+            keep_if_same(spec, cx.previous)
         })
         .collect()
 }
@@ -57,48 +54,82 @@ pub fn of_service(
     config: &Config,
     service: &config::Service,
     upstreams: &mut Vec<Arc<UpstreamSpec>>,
-    previous: Option<&Snapshot>,
+    cx: &CompileContext<'_>,
     found: &Diagnostics,
 ) -> UpstreamId {
     match &service.destination {
         config::Destination::Upstream(upstream) => UpstreamId(upstream.0),
         config::Destination::Target(address) => {
             let default_port = service.protocol.default_port();
-            let only = target(address, 100, Some(default_port), &service.origin, found);
-            let spec = build(config, &only.name.clone(), vec![only], None, previous);
-            upstreams.push(keep_if_same(spec, previous));
+            let targets = targets(cx.names, address, 100, Some(default_port), &service.origin, found);
+            let spec = build(config, &address.to_string(), targets, None, cx.previous);
+            upstreams.push(keep_if_same(spec, cx.previous));
             UpstreamId(upstreams.len() as u32 - 1)
         }
     }
 }
 
-fn target(
+/// The targets that one address of the configuration stands for: as many as its name has places. A name that does not
+/// resolve makes one that nobody picks.
+fn targets(
+    names: &Names,
     address: &config::Address,
     weight: u16,
     default_port: Option<u16>,
     origin: &config::Origin,
     found: &Diagnostics,
-) -> TargetSpec {
-    let resolved = resolve(address).map_err(|cause| {
-        let fault = config::Fault::new(format!("{address} does not resolve: {cause}"));
-        found.warning(
-            origin.span,
-            &origin.path,
-            fault.hint("it gets no traffic until a reload finds its address"),
-        );
-    });
-    let (host, port) = match address {
-        config::Address::Socket(address) if address.is_ipv6() => {
-            (format!("[{}]", address.ip()), address.port())
+) -> Vec<TargetSpec> {
+    let (name, port) = match address {
+        config::Address::Socket(address) => {
+            return vec![target(
+                address.to_string(),
+                Some(*address),
+                &literal(address),
+                weight,
+                default_port,
+            )];
         }
-        config::Address::Socket(address) => (address.ip().to_string(), address.port()),
-        config::Address::Name { host, port } => (host.clone(), *port),
+        config::Address::Name { host, port } => (host, *port),
     };
+    let endpoints = names.endpoints(name).unwrap_or_else(|cause| {
+        let fault = config::Fault::new(format!("{address} does not resolve: {cause}"));
+        found.warning(origin.span, &origin.path, fault.hint("it gets no traffic until it does"));
+        Vec::new()
+    });
+    let of = |endpoint: &Endpoint| {
+        let place = SocketAddr::new(endpoint.ip, endpoint.port.unwrap_or(port));
+        // One alone keeps its name when its address changes; several are told apart by their addresses.
+        let known_as = if endpoints.len() == 1 { address.to_string() } else { format!("{name}@{place}") };
+        let weight = endpoint.weight.unwrap_or(weight);
+        let spec = target(known_as, Some(place), &(name.clone(), place.port()), weight, default_port);
+        TargetSpec { backup: endpoint.backup, ..spec }
+    };
+    match endpoints.len() {
+        0 => vec![target(address.to_string(), None, &(name.clone(), port), weight, default_port)],
+        _ => endpoints.iter().map(of).collect(),
+    }
+}
+
+/// Host and port of a literal address as they stand in `Host`.
+fn literal(address: &SocketAddr) -> (String, u16) {
+    match address.ip() {
+        IpAddr::V6(ip) => (format!("[{ip}]"), address.port()),
+        IpAddr::V4(ip) => (ip.to_string(), address.port()),
+    }
+}
+
+fn target(
+    known_as: String,
+    address: Option<SocketAddr>,
+    (host, port): &(String, u16),
+    weight: u16,
+    default_port: Option<u16>,
+) -> TargetSpec {
     let tls_name = host.trim_start_matches('[').trim_end_matches(']').into();
-    let host = if Some(port) == default_port { host } else { format!("{host}:{port}") };
+    let host = if Some(*port) == default_port { host.clone() } else { format!("{host}:{port}") };
     TargetSpec {
-        name: address.to_string().into(),
-        address: resolved.ok(),
+        name: known_as.into(),
+        address,
         weight,
         backup: false,
         host: host.into_bytes().into(),
@@ -115,11 +146,9 @@ fn build(
 ) -> UpstreamSpec {
     let old = previous.and_then(|snapshot| snapshot.upstreams.iter().find(|old| *old.name == *name));
     let health = match old {
-        Some(old) if old.targets.iter().map(|t| &t.name).eq(targets.iter().map(|t| &t.name)) => {
-            old.health.clone()
-        }
+        Some(old) if old.targets.iter().map(place).eq(targets.iter().map(place)) => old.health.clone(),
         Some(old) => {
-            let known = |index: usize| old.targets.iter().position(|t| t.name == targets[index].name);
+            let known = |index: usize| old.targets.iter().position(|t| place(t) == place(&targets[index]));
             let group = Group::adopting(targets.len(), |index| {
                 Some((&*old.health, TargetIndex(known(index)? as u32)))
             });
@@ -161,6 +190,11 @@ fn build(
             (known.unwrap_or_default(), breaker_policy(settings))
         }),
     }
+}
+
+/// What makes a target the same as one of before.
+fn place(target: &TargetSpec) -> (&str, Option<SocketAddr>) {
+    (&target.name, target.address)
 }
 
 fn points(targets: &[TargetSpec]) -> Vec<(u64, u32)> {

@@ -23,6 +23,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["jsonwebtoken"], &["gateway/src/plugin/"]),
     (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
     (&["tokio_uring", "tokio", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
+    (&["hickory_resolver"], &["gateway/src/control/"]),
     (&["saphyr_parser"], &["config/"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),
     (&["anyhow"], &["gateway/src/main.rs", "gateway/src/control/", "gateway/build.rs", "xtask/"]),
