@@ -14,7 +14,7 @@ use std::process::Command;
 /// Host names that the certificate covers, by door.
 pub fn host(door: Door) -> &'static str {
     match door {
-        Door::Plain | Door::Tls => "localhost",
+        Door::Plain | Door::Tls | Door::Http2 => "localhost",
         Door::Tokens => "tokens.test",
     }
 }
@@ -76,7 +76,8 @@ fn curl(
     let door = scenario.door();
     let address = running.doors.get(door);
     let mut command = Command::new("curl");
-    command.args(["-s", "-S", "-i", "--http1.1", "--max-time", "5"]);
+    let version = if door == Door::Http2 { "--http2" } else { "--http1.1" };
+    command.args(["-s", "-S", "-i", version, "--max-time", "5"]);
     command.arg("--cacert").arg(&lab.files.authority);
     command.args(["-H", &format!("Host: {}", host(door))]);
     command.args(["-H", &format!("{}: {}", REMOVED_REQUEST_HEADER.0, REMOVED_REQUEST_HEADER.1)]);

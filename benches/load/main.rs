@@ -15,6 +15,7 @@ mod certs;
 mod chart;
 mod check;
 mod child;
+mod h2load;
 mod idle;
 mod origin;
 mod packets;

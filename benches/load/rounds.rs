@@ -3,7 +3,7 @@
 use crate::child::{Child, free_address};
 use crate::proxies::{self, Lab, Proxy, Running};
 use crate::scenario::Scenario;
-use crate::{account, certs, check, idle, report, tokens, wrk};
+use crate::{account, certs, check, h2load, idle, report, tokens, wrk};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ fn measure(
             // The first round fills pools and caches and is not kept.
             let seconds = if round == 0 { 1 } else { options.seconds };
             let proxy = running[n].proxy.name();
-            let sample = sample(scenario, &mut running[n], &script, seconds)
+            let sample = sample(scenario, &mut running[n], &lab.folder, &script, seconds)
                 .with_context(|| format!("{proxy}, round {round}"))?;
             if round > 0 {
                 println!("  {round:2} {proxy:10} {}", sample.line());
@@ -138,7 +138,13 @@ fn order(taking_part: &[usize], round: u32) -> Vec<usize> {
     order
 }
 
-fn sample(scenario: Scenario, running: &mut Running, script: &Path, seconds: u32) -> Result<Sample> {
+fn sample(
+    scenario: Scenario,
+    running: &mut Running,
+    folder: &Path,
+    script: &Path,
+    seconds: u32,
+) -> Result<Sample> {
     running.child.alive()?;
     let pid = running.child.pid();
     let door = scenario.door();
@@ -147,7 +153,10 @@ fn sample(scenario: Scenario, running: &mut Running, script: &Path, seconds: u32
     let mut headers = vec![host.as_str()];
     headers.extend(scenario.headers());
     let (cores, before) = (account::cores(), account::cpu(pid)?);
-    let found = wrk::run(script, &url, seconds, &headers)?;
+    let found = match scenario {
+        Scenario::Http2 => h2load::run(folder, &url, seconds)?,
+        _ => wrk::run(script, &url, seconds, &headers)?,
+    };
     let (after, cores_after) = (account::cpu(pid)?, account::cores());
     anyhow::ensure!(found.requests > 0.0, "no request was answered");
     let busy = [proxies::CORE, wrk::CORE].map(|n| (cores_after[n] - cores[n]) / found.seconds);

@@ -10,6 +10,8 @@ pub enum Scenario {
     Plain,
     /// The same over TLS 1.3
     Tls,
+    /// HTTP/2 over TLS 1.3, 200-byte bodies, 16 connections with 8 streams each
+    Http2,
     /// A full TLS 1.3 handshake for each request, no resumption
     Handshake,
     /// TLS, an RS256 token from 256 in turn, a limit per address, two headers added and one removed each way
@@ -25,17 +27,20 @@ pub enum Scenario {
 pub enum Door {
     Plain,
     Tls,
+    /// TLS, and HTTP/2 by ALPN.
+    Http2,
     Tokens,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 6] =
-        [Self::Plain, Self::Tls, Self::Handshake, Self::Tokens, Self::Large, Self::Idle];
+    pub const ALL: [Self; 7] =
+        [Self::Plain, Self::Tls, Self::Http2, Self::Handshake, Self::Tokens, Self::Large, Self::Idle];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Tls => "tls",
+            Self::Http2 => "http2",
             Self::Handshake => "handshake",
             Self::Tokens => "tokens",
             Self::Large => "large",
@@ -47,6 +52,7 @@ impl Scenario {
         match self {
             Self::Plain => "HTTP/1.1, 200 B, 64 keep-alive connections",
             Self::Tls => "the same over TLS 1.3",
+            Self::Http2 => "HTTP/2 over TLS 1.3, 200 B, 16 connections with 8 streams, HTTP/1.1 origin",
             Self::Handshake => "full TLS 1.3 handshake for each request",
             Self::Tokens => "TLS 1.3, RS256 token, limit per address, headers rewritten",
             Self::Large => "HTTP/1.1, 16 KiB, 64 keep-alive connections",
@@ -58,6 +64,7 @@ impl Scenario {
         match self {
             Self::Plain | Self::Large | Self::Idle => Door::Plain,
             Self::Tls | Self::Handshake => Door::Tls,
+            Self::Http2 => Door::Http2,
             Self::Tokens => Door::Tokens,
         }
     }
@@ -93,7 +100,7 @@ impl Scenario {
     /// Whom the target is against: HAProxy alone where the job is about what nginx does another way or not at all.
     pub fn against(self) -> &'static [Proxy] {
         match self {
-            Self::Handshake | Self::Tokens => &[Proxy::Haproxy],
+            Self::Http2 | Self::Handshake | Self::Tokens => &[Proxy::Haproxy],
             _ => &[Proxy::Nginx, Proxy::Haproxy],
         }
     }
@@ -102,6 +109,7 @@ impl Scenario {
     pub fn target(self) -> Option<f64> {
         match self {
             Self::Plain | Self::Tls => Some(0.70),
+            Self::Http2 => Some(1.00),
             Self::Handshake => Some(0.60),
             Self::Tokens => Some(0.40),
             Self::Large | Self::Idle => None,

@@ -40,6 +40,8 @@ fn query<'q>(host: &'q str, path: &'q str) -> Query<'q, NoHeaders> {
         scheme: Scheme::Http,
         sni: None,
         headers: &NoHeaders,
+        query: None,
+        client: None,
     }
 }
 

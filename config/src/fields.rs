@@ -65,6 +65,11 @@ impl<'a> Fields<'a> {
         Origin { span: self.span, path: self.path.clone() }
     }
 
+    /// The map as written.
+    pub(crate) fn node(&self) -> &'a Node {
+        self.node
+    }
+
     /// The way to the map.
     pub fn path(&self) -> &str {
         &self.path

@@ -20,10 +20,12 @@ mod build;
 pub mod diagnostic;
 pub mod environment;
 mod fields;
+mod import;
 mod load;
 pub mod model;
 pub mod node;
 mod parse;
+pub mod rule;
 pub mod schema;
 pub mod secret;
 pub mod sections;
@@ -34,10 +36,12 @@ pub use diagnostic::{Diagnostic, Diagnostics, Fault, Severity};
 pub use environment::{Environment, FixedEnvironment};
 pub use fields::{Fields, Reference, check_section};
 pub use load::{
-    Loaded, ProcessEnvironment, Text, load, load_paths, load_str, load_texts, parse_str, read_section,
+    Format, Imported, Loaded, ProcessEnvironment, Text, import, import_texts, load, load_paths, load_str,
+    load_texts, parse_str, read_section,
 };
 pub use model::*;
 pub use node::{Entry, Node, Scalar, Value};
+pub use rule::{Matcher, Rule};
 pub use schema::{EmptyCatalog, Key, Kind, PluginCatalog, Section, StaticCatalog, json_schema};
 pub use secret::Secret;
 pub use source::{FileId, Origin, Source, Sources, Span};

@@ -11,6 +11,7 @@ use crate::build::{Builder, Document, defaults_of};
 use crate::diagnostic::{Diagnostic, Diagnostics, Fault, Severity};
 use crate::environment::{Environment, FixedEnvironment};
 use crate::fields::Fields;
+use crate::import::{native, traefik, write};
 use crate::model::{Config, Defaults};
 use crate::node::Node;
 use crate::parse::{MAX_TEXT, parse};
@@ -57,6 +58,11 @@ pub fn load_paths<P: AsRef<FilePath>>(
     paths: &[P],
     catalog: &dyn PluginCatalog,
 ) -> Result<Loaded, Vec<Diagnostic>> {
+    load_texts(read_texts(paths)?, catalog, &ProcessEnvironment)
+}
+
+/// The texts of files and folders.
+fn read_texts<P: AsRef<FilePath>>(paths: &[P]) -> Result<Vec<Text>, Vec<Diagnostic>> {
     let mut texts = Vec::new();
     let mut failed = Vec::new();
     for path in paths {
@@ -72,7 +78,7 @@ pub fn load_paths<P: AsRef<FilePath>>(
         }
     }
     match failed.is_empty() {
-        true => load_texts(texts, catalog, &ProcessEnvironment),
+        true => Ok(texts),
         false => Err(failed.into_iter().map(Unreadable::into_diagnostic).collect()),
     }
 }
@@ -118,8 +124,11 @@ pub fn parse_str(name: &str, text: &str) -> Result<(Node, Arc<Sources>), Vec<Dia
     let sources = Arc::new(sources);
     let found = Diagnostics::new(sources.clone());
     match parse(file, FilePath::new(""), &FixedEnvironment::default(), &found) {
-        Some(tree) if !found.has_errors() => Ok((tree, sources)),
-        _ => Err(found.into_sorted()),
+        Some(mut trees) if !found.has_errors() && trees.len() == 1 => Ok((trees.remove(0), sources)),
+        trees => {
+            trees.iter().for_each(|trees| refuse_more(trees, &found));
+            Err(found.into_sorted())
+        }
     }
 }
 
@@ -150,31 +159,76 @@ fn assemble(
     environment: &dyn Environment,
     found: &Diagnostics,
 ) -> Option<Config> {
-    let mut trees: Vec<(Node, PathBuf)> = Vec::new();
-    for (file, folder) in files {
-        let Some(mut tree) = parse(file, &folder, environment, found) else { continue };
-        if tree.is_null() {
-            found.warning(Span::of_file(file), "", "the file is empty");
-            tree = Node::empty_map(tree.span);
-        }
-        conceal(&mut tree, &ROOT, found);
-        trees.push((tree, folder));
-    }
+    let trees = read_trees(files, environment, found);
     let read = |defaults| -> Vec<Document<'_>> {
         let root = |tree| Fields::new(tree, &ROOT, "", defaults, found);
-        trees.iter().map(|(tree, folder)| Document { root: root(tree), folder: folder.clone() }).collect()
+        trees.iter().map(|tree| Document { root: root(&tree.node), folder: tree.folder.clone() }).collect()
     };
     let (defaults, chosen) = defaults_of(&read(Defaults::Portcullis));
     let documents = read(defaults);
     let from_kong = documents.iter().any(|document| document.root.is_set("_format_version"));
     let differences = RefCell::new(Differences::new());
     let checker = || Checker { found, differences: (from_kong && !chosen).then_some(&differences) };
-    for (tree, _) in &trees {
-        checker().section(tree, &ROOT, &Path::Root);
+    for tree in &trees {
+        checker().section(&tree.node, &ROOT, &Path::Root);
     }
     let config = Builder::new(&documents, catalog, checker(), defaults).build();
     note(differences.into_inner(), found);
     config
+}
+
+/// One file in our own format, or what another gateway's files come to.
+struct Tree {
+    node: Node,
+    /// What paths in it are against.
+    folder: PathBuf,
+    format: Format,
+}
+
+/// The files as trees in our own format, each with the folder that its paths are against. The documents of another
+/// gateway's format come to one tree together.
+fn read_trees(
+    files: Vec<(FileId, PathBuf)>,
+    environment: &dyn Environment,
+    found: &Diagnostics,
+) -> Vec<Tree> {
+    let mut trees: Vec<Tree> = Vec::new();
+    let mut foreign: Vec<Node> = Vec::new();
+    let mut foreign_folder = PathBuf::new();
+    for (file, folder) in files {
+        let Some(documents) = parse(file, &folder, environment, found) else { continue };
+        let (mut theirs, mut ours): (Vec<Node>, Vec<Node>) =
+            documents.into_iter().partition(traefik::is_traefik);
+        if !theirs.is_empty() {
+            foreign.append(&mut theirs);
+            foreign_folder.clone_from(&folder);
+        }
+        refuse_more(&ours, found);
+        if ours.is_empty() {
+            continue;
+        }
+        let mut tree = ours.swap_remove(0);
+        if tree.is_null() {
+            found.warning(Span::of_file(file), "", "the file is empty");
+            tree = Node::empty_map(tree.span);
+        }
+        conceal(&mut tree, &ROOT, found);
+        trees.push(Tree { node: tree, folder, format: Format::Kong });
+    }
+    if !foreign.is_empty() {
+        let mut tree = traefik::translate(&foreign, found);
+        conceal(&mut tree, &ROOT, found);
+        trees.push(Tree { node: tree, folder: foreign_folder, format: Format::Traefik });
+    }
+    trees
+}
+
+/// A file in our own format is one document.
+fn refuse_more(documents: &[Node], found: &Diagnostics) {
+    if let Some(second) = documents.get(1) {
+        let fault = Fault::new("a second document begins here");
+        found.error(second.span, "", fault.hint("put it into a file of its own in the same folder"));
+    }
 }
 
 /// Says where our defaults and Kong's differ. Only for files in Kong's format that choose neither.
@@ -195,6 +249,87 @@ fn note(differences: Differences, found: &Diagnostics) {
         }
         found.note(span, path, fault);
     }
+}
+
+/// A configuration of another gateway, loaded, and the text of ours that means the same.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// What it means.
+    pub loaded: Loaded,
+    /// Our text without notes; references to variables and files stand in it as they were written.
+    tree: Node,
+    sources: Arc<Sources>,
+}
+
+impl Imported {
+    /// The text in our format, each note as a comment beside what it is about.
+    pub fn to_yaml(&self, notes: &[Diagnostic]) -> String {
+        write::write(&self.tree, notes, &self.sources)
+    }
+}
+
+/// Which gateway a configuration is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Kong's declarative format, or our own superset of it.
+    Kong,
+    /// Traefik's resources or dynamic configuration.
+    Traefik,
+}
+
+/// Loads a file or folder of another gateway's format, and translates it.
+///
+/// # Errors
+/// Everything that is wrong, as [`load`]; a file that is not in the format that was asked for.
+pub fn import(
+    path: impl AsRef<FilePath>,
+    catalog: &dyn PluginCatalog,
+    asked: Option<Format>,
+) -> Result<Imported, Vec<Diagnostic>> {
+    let texts = read_texts(&[path.as_ref()])?;
+    import_texts(texts, catalog, &ProcessEnvironment, asked)
+}
+
+/// As [`import`], from texts.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_texts(
+    texts: Vec<Text>,
+    catalog: &dyn PluginCatalog,
+    environment: &dyn Environment,
+    asked: Option<Format>,
+) -> Result<Imported, Vec<Diagnostic>> {
+    let loaded = load_texts(texts.clone(), catalog, environment)?;
+    // Once more, with references as they are written: no value from outside may be printed.
+    let mut sources = Sources::default();
+    let files: Vec<(FileId, PathBuf)> =
+        texts.into_iter().map(|text| (sources.add(text.name, text.content), text.folder)).collect();
+    let sources = Arc::new(sources);
+    let found = Diagnostics::new(sources.clone());
+    let whole = files.first().map_or(Span::default(), |(file, _)| Span::of_file(*file));
+    let trees = read_trees(files, &native::AsWritten, &found);
+    let has = |format| trees.iter().any(|tree| tree.format == format);
+    match asked {
+        Some(Format::Traefik) if !has(Format::Traefik) => {
+            found.error(whole, "", "this is no configuration of Traefik");
+        }
+        Some(Format::Kong) if has(Format::Traefik) => {
+            found.error(
+                whole,
+                "",
+                Fault::new("this is a configuration of Traefik").hint("say `--from traefik`"),
+            );
+        }
+        _ => {}
+    }
+    if found.has_errors() {
+        return Err(found.into_sorted());
+    }
+    let mut trees: Vec<Node> = trees.into_iter().map(|tree| tree.node).collect();
+    trees.iter_mut().for_each(|tree| native::rewrite(tree, catalog));
+    let tree = native::join(trees, loaded.config.defaults);
+    Ok(Imported { loaded, tree, sources })
 }
 
 /// The environment of this process and the file system.

@@ -1,8 +1,8 @@
 //! YAML text to a [`Node`] tree.
 //!
 //! Owns the walk over the parser's events: places, anchors and aliases, merge keys, substitution, and the
-//! refusal of what YAML allows and a configuration must not hold (duplicate keys, several documents, keys that
-//! are not text, foreign tags). JSON is read as the subset of YAML that it is. It never interprets a value.
+//! refusal of what YAML allows and a configuration must not hold (duplicate keys, keys that are not text, foreign
+//! tags). JSON is read as the subset of YAML that it is. It never interprets a value.
 //! Invariant: work and memory are bounded by [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_ALIASED`], whatever the text.
 
 use std::collections::HashMap;
@@ -22,16 +22,20 @@ pub const MAX_TEXT: usize = 64 << 20;
 /// Deepest nesting. The deepest meaningful place in a configuration is about ten.
 pub const MAX_DEPTH: usize = 48;
 
+/// Most documents of one file.
+pub const MAX_DOCUMENTS: usize = 100_000;
+
 /// Most nodes and text bytes that aliases may add to one file: what stops "a billion laughs".
 pub const MAX_ALIASED: usize = 1 << 20;
 
-/// Parses one text. Errors go to `found`; `None` means that nothing could be made of it.
+/// Parses one text into its documents, at least one. Errors go to `found`; `None` means that nothing could be made of
+/// it.
 pub(crate) fn parse(
     file: FileId,
     folder: &Path,
     environment: &dyn Environment,
     found: &Diagnostics,
-) -> Option<Node> {
+) -> Option<Vec<Node>> {
     let whole = Span::of_file(file);
     let text = found.sources().get(file)?.text().to_owned();
     if text.len() > MAX_TEXT {
@@ -40,8 +44,8 @@ pub(crate) fn parse(
     }
     let mut tree = Tree::new(file, &text, folder, environment, found);
     // The scanner asserts its own invariants. A reload must survive a text that breaks one of them.
-    match catch_unwind(AssertUnwindSafe(|| tree.document())) {
-        Ok(Ok(node)) => Some(node),
+    match catch_unwind(AssertUnwindSafe(|| tree.documents())) {
+        Ok(Ok(nodes)) => Some(nodes),
         Ok(Err(Stop)) => None,
         Err(_) => {
             found.error(whole, "", "the YAML parser failed on this text");
@@ -96,22 +100,30 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn document(&mut self) -> Result<Node, Stop> {
-        let mut root = None;
+    fn documents(&mut self) -> Result<Vec<Node>, Stop> {
+        let mut roots = Vec::new();
         loop {
             let (event, span) = self.next()?;
             match event {
                 Event::StreamEnd => break,
                 Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
-                _ if root.is_some() => {
-                    let fault = Fault::new("a second document begins here")
-                        .hint("put it into a file of its own in the same folder");
-                    return self.stop(span, fault);
+                _ if roots.len() == MAX_DOCUMENTS => {
+                    return self
+                        .stop(span, Fault::new(format!("more than {MAX_DOCUMENTS} documents in one file")));
                 }
-                event => root = Some(self.node(event, span, 0)?),
+                event => {
+                    let node = self.node(event, span, 0)?;
+                    // What stands between two separators with nothing in it is no document.
+                    if !node.is_null() {
+                        roots.push(node);
+                    }
+                }
             }
         }
-        Ok(root.unwrap_or_else(|| Node { span: Span::of_file(self.file), value: Value::Null }))
+        if roots.is_empty() {
+            roots.push(Node { span: Span::of_file(self.file), value: Value::Null });
+        }
+        Ok(roots)
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {

@@ -29,6 +29,7 @@ pub struct Setup {
     body: String,
     sections: String,
     listeners: String,
+    h2c: bool,
     shards: Option<usize>,
     driver: Option<String>,
     tls: Option<String>,
@@ -79,6 +80,12 @@ impl Setup {
         self
     }
 
+    /// Lets clients of the plain listener speak HTTP/2 by prior knowledge.
+    pub fn h2c(mut self) -> Setup {
+        self.h2c = true;
+        self
+    }
+
     /// Adds a TCP address of the admin interface.
     pub fn admin_address(mut self, addr: SocketAddr) -> Setup {
         self.admin_address = Some(addr);
@@ -125,8 +132,9 @@ impl Setup {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
             "_format_version: \"3.0\"\ndefaults: portcullis\n\
-             listeners:\n  - name: plain\n    address: {plain}\n",
+             listeners:\n  - name: plain\n    address: {plain}\n{h2c}",
             plain = places.plain,
+            h2c = if self.h2c { "    h2c: true\n" } else { "" },
         );
         if let Some(tls) = &self.tls {
             text.push_str(&format!(
@@ -387,6 +395,16 @@ impl Gateway {
         status["generation"].as_u64().unwrap_or_else(|| panic!("no generation in {status}"))
     }
 
+    /// Runs a subcommand that talks to this gateway's admin socket; its standard output and whether it succeeded.
+    pub fn order(&self, args: &[&str]) -> (String, bool) {
+        let mut command = Command::new(binary());
+        let output =
+            command.args(args).arg("--admin").arg(self.socket()).output().expect("the binary starts");
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (text, output.status.success())
+    }
+
     /// Runs a subcommand of the binary against this gateway's configuration and admin socket.
     pub fn cli(&self, args: &[&str]) -> Output {
         Command::new(binary()).args(args).output().expect("the binary starts")
@@ -420,6 +438,29 @@ impl Gateway {
     /// Kills without warning.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Starts a successor that takes over, and waits until it serves and the predecessor has ended by itself.
+    ///
+    /// # Panics
+    /// When either does not happen in time, or the predecessor does not end with exit code 0.
+    #[track_caller]
+    pub fn upgrade(&mut self) {
+        let mut command = self.places.command();
+        command.arg("--upgrade");
+        let successor = Process::start(&command, self.places.dir.path());
+        let mut predecessor = std::mem::replace(&mut self.process, successor);
+        eventually("the successor on the admin socket", || {
+            let status = self.try_admin("GET", "/status").map_err(|error| error.to_string())?;
+            let pid = status.json()["pid"].clone();
+            let wanted = self.pid();
+            if pid == wanted { Ok(()) } else { Err(format!("{pid} instead of {wanted}:\n{}", self.stderr())) }
+        });
+        let status = within(PATIENCE * 3, "the end of the predecessor", || {
+            predecessor.ended().ok_or_else(|| format!("still running; standard error:\n{}", self.stderr()))
+        });
+        assert!(status.success(), "the predecessor ended with {status}:\n{}", self.stderr());
+        predecessor.kill();
     }
 
     /// Kills without warning and starts again on the same ports, files and configuration.

@@ -16,6 +16,7 @@ pub mod client;
 pub mod dns;
 pub mod eventually;
 pub mod gateway;
+pub mod h2;
 pub mod netns;
 pub mod origin;
 pub mod packet;

@@ -1,13 +1,13 @@
 //! Bodies through the gateway: both framings, both directions, whole, and in bounded memory.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::origin::{Bulk, Chunked, Echo, Gate, Held, Origin};
+use portcullis_tests::origin::{Bulk, Chunked, Echo, Gate, Held, Origin, Script, Wire};
 use portcullis_tests::pattern;
 
 /// 50 MiB, far above anything that buffers on the way may hold.
@@ -224,8 +224,68 @@ fn trailers_follow_the_rule() {
     let response = Request::get("/").send(gateway.addr()).expect(200);
     assert_eq!((response.text().as_str(), response.body.trailers.len()), ("a", 0));
     let response = Request::get("/").header("TE", "trailers").header("Connection", "TE").send(gateway.addr());
-    let trailers = &response.body.trailers;
-    assert!(trailers.is_empty() || trailers == &[("X-Sum".to_owned(), "1".to_owned())], "{trailers:?}");
+    assert_eq!(response.body.trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+    // An origin may send some only to whom asks for them (section 10.1.4).
+    let asked = origin.last().head;
+    assert!(asked.has_token("te", "trailers") && asked.has_token("connection", "te"), "{:?}", asked.fields);
+}
+
+#[test]
+fn request_trailers_reach_a_target_that_takes_them() {
+    let origin = Origin::start(Echo::default());
+    let body = format!(
+        "services:\n  - name: web\n    url: http://{}\n    request_trailers: true\n    routes:\n      \
+         - {{name: all, paths: [/]}}\n",
+        origin.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body));
+    let text = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                1\r\na\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nAuthorization: x\r\nTransfer_Encoding: y\r\n\r\n";
+    let response = Connection::open(gateway.addr()).send(text).response().expect(200);
+    assert_eq!(response.json()["trailers"], serde_json::json!([["X-Sum", "1"]]));
+}
+
+/// Sends events one by one, each when its gate opens.
+struct Events([Gate; 3]);
+
+impl Script for Events {
+    fn serve(&self, wire: &mut Wire) -> io::Result<()> {
+        if wire.request()?.is_some() {
+            wire.send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            for (number, gate) in self.0.iter().enumerate() {
+                gate.pass();
+                wire.send(format!("9\r\ndata: {number}\n\n\r\n").as_bytes())?;
+            }
+            wire.drain()?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn events_are_passed_on_as_they_come() {
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        let gates = [Gate::shut(), Gate::shut(), Gate::shut()];
+        let origin = Origin::start(Events(gates.clone()));
+        let gateway = Gateway::start(&Setup::proxy(origin.addr(), ""));
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(format!("GET / {version}\r\nHost: test\r\nAccept-Encoding: gzip, br\r\n\r\n"));
+        // The head comes before the first event.
+        let head = connection.try_head().expect("a head");
+        assert_eq!(
+            (head.get("content-type"), head.get("content-encoding")),
+            (Some("text/event-stream"), None)
+        );
+        for (number, gate) in gates.iter().enumerate() {
+            assert!(!connection.readable_within(Duration::from_millis(50)), "an event that was not sent");
+            gate.open();
+            let event = format!("data: {number}\n\n");
+            let want = if version == "HTTP/1.1" { format!("9\r\n{event}\r\n") } else { event };
+            assert_eq!(String::from_utf8_lossy(&connection.take(want.len())), want, "{version}");
+        }
+    }
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn silence_ends_a_tunnel_with_a_close_frame_and_any_traffic_keeps_it() {
     connection.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9]);
     connection.expect_closed();
     let line = second.logged(|line| line["path"] == "/chat");
-    assert_eq!(line["reason"], "body_timeout", "{line}");
+    assert_eq!(line["reason"], "tunnel_idle", "{line}");
     eventually("the client's answer", || {
         holds(silent.raw(0).ends_with(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9]), "not at the origin")
     });

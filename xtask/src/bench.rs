@@ -8,6 +8,7 @@ use crate::{needs, process, run};
 use anyhow::Result;
 use serde_json::Value;
 use std::path::Path;
+use std::process::Command;
 use std::time::SystemTime;
 
 #[derive(clap::Args)]
@@ -37,6 +38,8 @@ enum Part {
     Load,
     /// Nanoseconds per packet of the XDP program
     Xdp,
+    /// Honest clients under a SYN flood, with the kernel part on and off, and beside nftables
+    Flood,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -49,6 +52,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if wants(Part::Xdp) {
         xdp()?;
+    }
+    if wants(Part::Flood) {
+        flood(options)?;
     }
     Ok(())
 }
@@ -139,6 +145,24 @@ fn load(options: &Options) -> Result<()> {
     command.arg("--work").arg(process::target_dir().join("load"));
     process::run(&mut command)
 }
+
+/// Namespaces and a flood out of trafgen; needs root.
+fn flood(options: &Options) -> Result<()> {
+    anyhow::ensure!(process::is_root(), "the flood needs root (network namespaces, XDP, nftables)");
+    needs::debian(needs::FLOOD_BENCH)?;
+    let args = ["build", "--locked", "--package", "portcullis-benches", "--bin", "flood", "--release"];
+    process::run(process::cargo().args(args))?;
+    let mut command = Command::new(process::target_dir().join("release/flood"));
+    command.arg("run").arg("--portcullis").arg(run::build("release")?);
+    command.arg("--work").arg(process::target_dir().join("flood"));
+    command.arg("--results").arg(process::root().join(RESULTS));
+    command.args(["--seconds", &options.seconds.to_string()]);
+    command.args(["--rounds", &options.rounds.min(FLOOD_ROUNDS).to_string()]);
+    process::run(&mut command)
+}
+
+/// A round takes two minutes.
+const FLOOD_ROUNDS: u32 = 3;
 
 /// The kernel's own test-run of the program on packets, beside xdp-filter; needs root.
 fn xdp() -> Result<()> {

@@ -21,20 +21,33 @@ pub const TESTS: &[&str] = &[
     "openssl",
     "iproute2",
     "netsniff-ng",
+    "nghttp2-client",
     "ethtool",
     "strace",
     "procps",
+    "nghttp2-client",
 ];
 /// A compiler with the sources of its core library, for the BPF target that has no prebuilt one.
 pub const EBPF: &[&str] = &["rustc-web", "rust-web-src"];
 /// The other proxies and the load generator of the side-by-side runs.
-pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "util-linux"];
+pub const BENCH: &[&str] = &["nginx", "haproxy", "wrk", "nghttp2-client", "util-linux"];
 
 /// What the XDP program is measured beside.
 pub const XDP_BENCH: &[&str] = &["xdp-tools"];
 
+/// Namespaces, the flood, and the meter that it is measured beside.
+pub const FLOOD_BENCH: &[&str] = &["iproute2", "netsniff-ng", "nftables", "util-linux"];
+
 /// Packages of the Python clients.
-const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets"];
+const PYTHON: &[&str] = &[
+    "requests",
+    "httpx[http2]",
+    "h2",
+    "websockets",
+    "grpcio",
+    "grpcio-health-checking",
+    "grpcio-reflection",
+];
 
 /// Package lists are fetched once a run, and only when something is missing.
 static LISTS_FETCHED: AtomicBool = AtomicBool::new(false);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 pub fn config(lab: &Lab, doors: &Doors) -> String {
-    let (origin, plain, tls, tokens) = (lab.origin, doors.plain, doors.tls, doors.tokens);
+    let (origin, plain, tls, http2, tokens) = (lab.origin, doors.plain, doors.tls, doors.http2, doors.tokens);
     let (both, public) = (text_of(&lab.files.both), text_of(&lab.files.token_public_key));
     let set = |side: &str, headers: &[(&str, &str)]| -> String {
         headers.iter().map(|(name, value)| format!("  {side} set-header {name} {value}\n")).collect()
@@ -37,6 +37,9 @@ frontend plain
   default_backend origin
 frontend tls
   bind {tls} backlog 4096 ssl crt {both} alpn http/1.1
+  default_backend origin
+frontend http2
+  bind {http2} backlog 4096 ssl crt {both} alpn h2
   default_backend origin
 frontend tokens
   bind {tokens} backlog 4096 ssl crt {both} alpn http/1.1

@@ -57,6 +57,7 @@ pub struct Lab {
 pub struct Doors {
     pub plain: SocketAddr,
     pub tls: SocketAddr,
+    pub http2: SocketAddr,
     pub tokens: SocketAddr,
 }
 
@@ -65,6 +66,7 @@ impl Doors {
         match door {
             Door::Plain => self.plain,
             Door::Tls => self.tls,
+            Door::Http2 => self.http2,
             Door::Tokens => self.tokens,
         }
     }
@@ -79,7 +81,12 @@ pub struct Running {
 
 /// Configures and starts one proxy on its core.
 pub fn start(proxy: Proxy, lab: &Lab) -> Result<Running> {
-    let doors = Doors { plain: free_address()?, tls: free_address()?, tokens: free_address()? };
+    let doors = Doors {
+        plain: free_address()?,
+        tls: free_address()?,
+        http2: free_address()?,
+        tokens: free_address()?,
+    };
     let (text, file) = match proxy {
         Proxy::Portcullis => (portcullis::config(lab, &doors), "portcullis.yaml"),
         Proxy::Nginx => (nginx::config(lab, &doors), "nginx.conf"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 pub fn config(lab: &Lab, doors: &Doors) -> String {
-    let (origin, plain, tls) = (lab.origin, doors.plain, doors.tls);
+    let (origin, plain, tls, http2) = (lab.origin, doors.plain, doors.tls, doors.http2);
     let (certificate, key) = (text_of(&lab.files.certificate), text_of(&lab.files.key));
     format!(
         "daemon off;
@@ -43,6 +43,16 @@ http {{
   }}
   server {{
     listen {tls} ssl reuseport backlog=4096;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.3;
+    ssl_session_cache off;
+    ssl_session_tickets off;
+    ssl_conf_command NumTickets 0;
+    location / {{ proxy_pass http://origin; }}
+  }}
+  server {{
+    listen {http2} ssl http2 reuseport backlog=4096;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
     ssl_protocols TLSv1.3;

@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// Routes are told apart by host, as listeners share them: the token job names `tokens.test`.
 pub fn config(lab: &Lab, doors: &Doors) -> String {
-    let (origin, plain, tls, tokens) = (lab.origin, doors.plain, doors.tls, doors.tokens);
+    let (origin, plain, tls, http2, tokens) = (lab.origin, doors.plain, doors.tls, doors.http2, doors.tokens);
     let (certificate, key) = (text_of(&lab.files.certificate), text_of(&lab.files.key));
     let socket = lab.folder.join("portcullis.sock").display().to_string();
     let tokens_job = if lab.with_tokens { tokens_job(lab) } else { String::new() };
@@ -26,6 +26,10 @@ listeners:
     address: {tls}
     backlog: 4096
     tls: {{ certificates: [load], default_certificate: load, min_version: \"1.3\", session_tickets: false }}
+  - name: http2
+    address: {http2}
+    backlog: 4096
+    tls: {{ certificates: [load], default_certificate: load, min_version: \"1.3\", session_tickets: false, alpn: [h2] }}
   - name: tokens
     address: {tokens}
     backlog: 4096

@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
             curves: Curve::DEFAULT.to_vec(),
             client_auth: ClientAuth::default(),
             passthrough: Passthrough::Off,
-            alpn: vec![Alpn::Http11],
+            alpn: vec![Alpn::H2, Alpn::Http11],
             session_tickets: true,
         }
     }
@@ -259,9 +259,6 @@ impl<'a> Builder<'a> {
         }
         certificates.extend(default.filter(|one| !certificates.contains(one)));
         let alpn: Vec<_> = fields.words("alpn");
-        if alpn.contains(&"h2") {
-            fields.warning("alpn", "`h2` is accepted, not acted on yet");
-        }
         let client_auth = fields.optional_section("client_auth");
         let min_version = min_version(fields);
         ListenerTls {

@@ -34,6 +34,7 @@ pub(super) fn xdp(fields: &Fields<'_>, present: bool) -> Xdp {
         penalty_cap: fields.duration("penalty_cap"),
         dead_after: fields.duration("dead_after"),
         pin_path: PathBuf::from(fields.string("pin_path")),
+        origin: fields.origin(),
     };
     check(fields, &xdp);
     xdp

@@ -10,17 +10,20 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod names;
 mod plugin;
 mod route;
 mod runtime;
 mod service;
+mod traps;
 mod upstream;
 
 use std::path::PathBuf;
 
 use self::names::AllNames;
+pub(crate) use self::route::is_plain_path;
 use crate::diagnostic::{Diagnostics, Fault};
 use crate::fields::Fields;
 use crate::model::{
@@ -66,6 +69,8 @@ pub(crate) struct Builder<'a> {
     consumers: Vec<Consumer>,
     plugins: Vec<Plugin>,
     pending: Vec<PendingPlugin<'a>>,
+    /// Routes that leave `strip_path` out.
+    silent_about_strip_path: Vec<usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -90,6 +95,7 @@ impl<'a> Builder<'a> {
             consumers: Vec::new(),
             plugins: Vec::new(),
             pending: Vec::new(),
+            silent_about_strip_path: Vec::new(),
         }
     }
 
@@ -107,13 +113,16 @@ impl<'a> Builder<'a> {
         let single = |key| self.single(key).unwrap_or(first);
         let xdp = single("xdp");
         single("defaults");
+        let limits = runtime::limits(&single("limits").section("limits"));
+        self.warn_of_traps(&limits);
         Some(Config {
             defaults: self.defaults,
             listeners: self.build_listeners(),
             shards: runtime::shards(&single("shards").section("shards")),
             xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp")),
             http: http::http(&single("http").section("http")),
-            limits: runtime::limits(&single("limits").section("limits")),
+            http2: http2::http2(&single("http2").section("http2")),
+            limits,
             timeouts,
             trusted_proxies: single("trusted_proxies").cidrs("trusted_proxies"),
             real_ip_header: edge::real_ip_header(single("real_ip_header")),

@@ -9,6 +9,7 @@ use crate::model::{
     Scope, ServiceRef,
 };
 use crate::node::Value;
+use crate::rule::Rule;
 use crate::schema::{Entity, text};
 
 impl<'a> Builder<'a> {
@@ -44,6 +45,9 @@ impl<'a> Builder<'a> {
             let fault = Fault::new("the route has no service, so only plugins can answer its requests");
             self.found.warning(route.origin.span, &route.origin.path, fault.hint("set `service`"));
         }
+        if !fields.is_set("strip_path") {
+            self.silent_about_strip_path.push(self.routes.len());
+        }
         self.routes.push(route);
     }
 }
@@ -73,6 +77,8 @@ fn route(document: &Document<'_>, fields: &Fields<'_>, service: Option<ServiceRe
         methods: fields.strings("methods"),
         headers: headers(fields),
         snis: snis(fields),
+        priority: priority(fields),
+        rule: fields.optional_string("rule").and_then(|text| Rule::parse(&text).ok()),
         strip_path: fields.bool("strip_path"),
         preserve_host: fields.bool("preserve_host"),
         regex_priority: fields.integer("regex_priority"),
@@ -92,6 +98,12 @@ fn route(document: &Document<'_>, fields: &Fields<'_>, service: Option<ServiceRe
     route
 }
 
+/// What decides before everything else: as in Traefik, a rule without a priority has that of its length.
+fn priority(fields: &Fields<'_>) -> i64 {
+    let length = || fields.optional_string("rule").map(|rule| rule.len() as i64);
+    fields.optional_integer("priority").filter(|&priority| priority != 0).or_else(length).unwrap_or(0)
+}
+
 /// Whether this version can decide what the route matches. One that it cannot must not match everything.
 fn is_evaluable(fields: &Fields<'_>, protocols: &[Protocol]) -> bool {
     if fields.is_set("expression") {
@@ -101,7 +113,8 @@ fn is_evaluable(fields: &Fields<'_>, protocols: &[Protocol]) -> bool {
     if protocols.contains(&Protocol::TlsPassthrough) {
         return is_passthrough(fields, protocols);
     }
-    let later = protocols.iter().filter(|one| !matches!(one, Protocol::Http | Protocol::Https));
+    let now = [Protocol::Http, Protocol::Https, Protocol::Grpc, Protocol::Grpcs];
+    let later = protocols.iter().filter(|one| !now.contains(one));
     let later: Vec<_> = later.map(|one| one.as_str()).collect();
     if !later.is_empty() {
         fields.warning("protocols", format!("{} is accepted, not acted on yet", later.join(", ")));
@@ -133,11 +146,13 @@ fn check_conditions(fields: &Fields<'_>, route: &Route) {
         return;
     }
     let conditions = ["hosts", "paths", "methods", "headers", "snis"];
-    let stated = conditions.iter().any(|key| {
-        fields.get(key).is_some_and(|node| !node.items().is_empty() || !node.entries().is_empty())
-    });
+    let stated = fields.is_set("rule")
+        || conditions.iter().any(|key| {
+            fields.get(key).is_some_and(|node| !node.items().is_empty() || !node.entries().is_empty())
+        });
     if !stated && !fields.has_unknown_keys() {
-        let fault = Fault::new("the route has no condition: none of hosts, paths, methods, headers and snis");
+        let fault =
+            Fault::new("the route has no condition: none of hosts, paths, methods, headers, snis and rule");
         fields.diagnostics().error(
             route.origin.span,
             fields.path(),
@@ -195,7 +210,7 @@ fn paths(document: &Document<'_>, fields: &Fields<'_>) -> Vec<PathPattern> {
 }
 
 /// What Kong before 3.0 took for a plain path; all else was an expression.
-fn is_plain_path(path: &str) -> bool {
+pub(crate) fn is_plain_path(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-~%".contains(&byte))
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    AccessLog, AccessLogDestination, Admin, Dns, Driver, Limits, LogFormat, LogLevel, OwnTimeouts,
-    ShardCount, Shards, Telemetry, Timeouts,
+    AccessLog, AccessLogDestination, Admin, Dns, Driver, Limits, LogFormat, LogLevel, OwnTimeouts, ShardCount,
+    Shards, Steering, Telemetry, Timeouts,
 };
 
 pub(super) fn shards(fields: &Fields<'_>) -> Shards {
@@ -30,7 +30,12 @@ pub(super) fn shards(fields: &Fields<'_>) -> Shards {
         "epoll" => Driver::Epoll,
         _ => Driver::Auto,
     };
-    Shards { count, cores, driver }
+    let steering = match fields.word("steering") {
+        "core" => Steering::Core,
+        "hash" => Steering::Hash,
+        _ => Steering::Auto,
+    };
+    Shards { count, cores, driver, steering }
 }
 
 pub(super) fn dns(fields: &Fields<'_>) -> Dns {

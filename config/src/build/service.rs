@@ -4,8 +4,8 @@ use super::{Builder, Document, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    Address, Defaults, Destination, Protocol, ProxyHeader, Scope, Service, ServiceRef, SubjectNames,
-    Timeouts, UpstreamTls,
+    Address, Defaults, Destination, HttpVersion, Protocol, ProxyHeader, Scope, Service, ServiceRef,
+    SubjectNames, Timeouts, UpstreamTls,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};
@@ -53,7 +53,12 @@ impl<'a> Builder<'a> {
         let destination = self.destination(&location, fields);
         if !matches!(
             location.protocol,
-            Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough
+            Protocol::Http
+                | Protocol::Https
+                | Protocol::Grpc
+                | Protocol::Grpcs
+                | Protocol::Tcp
+                | Protocol::TlsPassthrough
         ) {
             let key = if fields.is_set("url") { "url" } else { "protocol" };
             fields.warning(
@@ -96,6 +101,7 @@ impl<'a> Builder<'a> {
             name: fields.optional_string("name").unwrap_or_else(|| fields.path().to_owned()),
             id: fields.optional_string("id"),
             protocol: location.protocol,
+            http_version: http_version(fields, location.protocol),
             destination,
             path: location.path.filter(|path| path != "/"),
             connect_timeout: fields.duration("connect_timeout"),
@@ -103,6 +109,7 @@ impl<'a> Builder<'a> {
             first_byte_timeout: fields.duration("read_timeout"),
             body_idle_timeout: fields.duration("read_timeout"),
             timeouts: super::runtime::own_timeouts(&fields.section("timeouts")),
+            request_trailers: fields.bool("request_trailers"),
             retries: fields.integer("retries"),
             enabled: fields.bool("enabled"),
             tls,
@@ -148,6 +155,22 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+}
+
+fn http_version(fields: &Fields<'_>, protocol: Protocol) -> HttpVersion {
+    let grpc = matches!(protocol, Protocol::Grpc | Protocol::Grpcs);
+    match fields.optional_word("http_version") {
+        None if grpc => HttpVersion::Two,
+        None => HttpVersion::One,
+        Some("2") => HttpVersion::Two,
+        Some(word) if grpc => {
+            let fault = Fault::new(format!("gRPC is spoken in HTTP/2, not in {word}"));
+            fields.error("http_version", fault.hint("leave it out"));
+            HttpVersion::Two
+        }
+        Some("auto") => HttpVersion::Auto,
+        Some(_) => HttpVersion::One,
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
-    /// Whether HTTP/2 without TLS is accepted (prior knowledge). Kept; not acted on yet.
+    /// Whether HTTP/2 without TLS is accepted (prior knowledge).
     pub h2c: bool,
     /// Whether a trusted balancer begins each connection with a PROXY protocol header (versions 1 and 2).
     pub proxy_protocol: bool,
@@ -86,7 +86,7 @@ pub struct ListenerTls {
     pub client_auth: ClientAuth,
     /// Whether connections are passed on unopened.
     pub passthrough: Passthrough,
-    /// Application protocols offered, best first. `h2` is kept but not acted on yet.
+    /// Application protocols offered, best first.
     pub alpn: Vec<Alpn>,
     /// Whether sessions can be resumed with tickets.
     pub session_tickets: bool,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::source::Origin;
+
 /// Settings of the XDP program (`xdp`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Xdp {
@@ -36,6 +38,8 @@ pub struct Xdp {
     pub dead_after: Duration,
     /// Folder in a BPF file system where maps and link are pinned.
     pub pin_path: PathBuf,
+    /// Where the section is.
+    pub origin: Origin,
 }
 
 /// How the program is attached.

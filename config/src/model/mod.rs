@@ -8,6 +8,7 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod route;
 mod runtime;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 pub use self::consumer::*;
 pub use self::edge::*;
 pub use self::http::*;
+pub use self::http2::*;
 pub use self::kernel::*;
 pub use self::route::*;
 pub use self::runtime::*;
@@ -53,6 +55,8 @@ pub struct Config {
     pub xdp: Xdp,
     /// What requests are held to.
     pub http: Http,
+    /// What an HTTP/2 connection may do.
+    pub http2: Http2,
     /// Bounds on what one connection, request or process may use.
     pub limits: Limits,
     /// Bounds on time.

@@ -1,6 +1,7 @@
 //! Routes: which requests go to which service.
 
 use super::{OwnTimeouts, Protocol, ServiceRef};
+use crate::rule::Rule;
 use crate::source::Origin;
 
 /// A route (Kong `routes`). A request must match every kind of condition that is not empty, and one value of
@@ -23,6 +24,10 @@ pub struct Route {
     pub headers: Vec<HeaderMatch>,
     /// Conditions on the TLS server name; they apply to TLS connections only, as in Kong.
     pub snis: Vec<HostPattern>,
+    /// A condition of any form, beside the others.
+    pub rule: Option<Rule>,
+    /// Precedence before every other: higher first. Left out, it is the length of the rule, else 0.
+    pub priority: i64,
     /// Protocols that the downstream connection may use.
     pub protocols: Vec<Protocol>,
     /// Whether the matched prefix is cut off before the request is sent on.

@@ -13,6 +13,20 @@ pub struct Shards {
     pub cores: Vec<usize>,
     /// What they do I/O with.
     pub driver: Driver,
+    /// Which of them gets a new connection.
+    pub steering: Steering,
+}
+
+/// Which shard gets a new connection (`shards.steering`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Steering {
+    /// `Core` where the interfaces have a receive queue for each shard, else `Hash`.
+    #[default]
+    Auto,
+    /// The one pinned to the core that received the first packet.
+    Core,
+    /// The one that the kernel's hash of the addresses says.
+    Hash,
 }
 
 /// How many shards.

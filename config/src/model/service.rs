@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{CaCertificateRef, CertificateRef, OwnTimeouts, UpstreamRef};
+use super::{CaCertificateRef, CertificateRef, HttpVersion, OwnTimeouts, UpstreamRef};
 use crate::source::Origin;
 
 /// A service: one upstream API and how to talk to it (Kong `services`).
@@ -15,6 +15,8 @@ pub struct Service {
     pub id: Option<String>,
     /// How to speak to it.
     pub protocol: Protocol,
+    /// The HTTP spoken to the targets.
+    pub http_version: HttpVersion,
     /// Where it is.
     pub destination: Destination,
     /// Put before the rest of the request path, as written: it starts with `/`. `/` alone is `None`.
@@ -30,6 +32,8 @@ pub struct Service {
     pub body_idle_timeout: Duration,
     /// Bounds on time of its own, which count before the ones above.
     pub timeouts: OwnTimeouts,
+    /// Whether the targets are sent the trailer fields of requests.
+    pub request_trailers: bool,
     /// Further attempts after a failed one, 0 to 32767.
     pub retries: u32,
     /// A disabled service answers nothing; its routes are left out of the router.

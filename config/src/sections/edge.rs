@@ -17,7 +17,12 @@ pub static LISTENER: Section = Section::new(
             Kind::Either(&[Kind::Bool, Kind::Section(&LISTENER_TLS)]),
             "TLS. `true` offers every certificate of the configuration; left out, the listener speaks plain HTTP.",
         ),
-        Key::new("h2c", Kind::Bool, "Whether HTTP/2 without TLS is accepted.").default("false").reserved(),
+        Key::new(
+            "h2c",
+            Kind::Bool,
+            "Whether clients without TLS may speak HTTP/2 by prior knowledge; HTTP/1 is spoken beside it.",
+        )
+        .default("false"),
         Key::new(
             "proxy_protocol",
             Kind::Bool,
@@ -186,9 +191,9 @@ pub static LISTENER_TLS: Section = Section::new(
         Key::new(
             "alpn",
             Kind::list(&const { Kind::Word(&["h2", "http/1.1"]) }),
-            "Protocols offered, best first. `h2` is kept for later.",
+            "Protocols offered, best first.",
         )
-        .default("[http/1.1]"),
+        .default("[h2, http/1.1]"),
         Key::new("session_tickets", Kind::Bool, "Whether sessions are resumed with tickets.")
             .default("true")
             .kong("kong.conf ssl_session_tickets"),

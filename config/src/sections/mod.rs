@@ -7,6 +7,7 @@
 mod consumer;
 mod edge;
 mod http;
+mod http2;
 mod kernel;
 mod runtime;
 mod service;
@@ -17,6 +18,7 @@ pub use self::edge::{
     CA_CERTIFICATE, CERTIFICATE, CLIENT_AUTH, HSTS, LISTENER, LISTENER_TLS, REDIRECT_HTTPS, SNI, TICKETS,
 };
 pub use self::http::HTTP;
+pub use self::http2::HTTP2;
 pub use self::kernel::{XDP, XDP_COSTS, XDP_LIMIT, XDP_LIMITS};
 pub use self::runtime::{
     ACCESS_LOG, ADMIN, DNS, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS,
@@ -82,6 +84,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new("shards", Kind::Section(&SHARDS), "The threads that carry traffic."),
     Key::new("xdp", Kind::Section(&XDP), "The part that runs in the kernel. Without this section it is off."),
     Key::new("http", Kind::Section(&HTTP), "How requests are read."),
+    Key::new("http2", Kind::Section(&HTTP2), "What an HTTP/2 connection may do."),
     Key::new("limits", Kind::Section(&LIMITS), "Bounds on sizes and numbers."),
     Key::new("timeouts", Kind::Section(&TIMEOUTS), "Bounds on time."),
     Key::new(

@@ -26,6 +26,14 @@ pub static SHARDS: Section = Section::new(
             "What they do I/O with; `auto` takes io_uring where the kernel allows it.",
         )
         .default("auto"),
+        Key::new(
+            "steering",
+            Kind::Word(&["auto", "core", "hash"]),
+            "Which shard gets a new connection: `core` the one on the core that received its first packet, `hash` the one \
+             that the kernel's hash of its addresses says. `auto` is `core` where every interface of a listener has a \
+             receive queue for each shard, else one core would get all.",
+        )
+        .default("auto"),
     ],
 );
 

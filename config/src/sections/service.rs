@@ -20,9 +20,15 @@ const SERVICE_KEYS: &[Key] = &[
     Key::new(
         "protocol",
         PROTOCOL,
-        "How to speak to the targets. Others than http, https and tls_passthrough are kept for later.",
+        "How to speak to the targets. Others than http, https, grpc, grpcs and tls_passthrough are kept for later.",
     )
     .default("http"),
+    Key::new(
+        "http_version",
+        Kind::Word(&["1.1", "2", "auto"]),
+        "The HTTP spoken to the targets: `2` by ALPN over TLS and without negotiation otherwise; `auto` leaves it to ALPN. \
+         Left out: `2` for grpc and grpcs, else `1.1`.",
+    ),
     Key::new("host", Kind::Text(&text::HOST), "The name of an upstream, else a DNS name or address."),
     Key::new(
         "port",
@@ -58,6 +64,14 @@ const SERVICE_KEYS: &[Key] = &[
         Kind::Section(&OWN_TIMEOUTS),
         "Further bounds on time for this service. Not Kong's.",
     ),
+    Key::new(
+        "request_trailers",
+        Kind::Bool,
+        "Whether the targets are sent the trailer fields of chunked requests. Some servers take them for headers, so they are \
+         sent only where that is known to be right. Fields that say anything about framing, routing or credentials are never \
+         sent. Not Kong's.",
+    )
+    .default("false"),
     Key::new("enabled", Kind::Bool, "A disabled service takes its routes out of service too.")
         .default("true"),
     Key::new("tls_verify", Kind::Bool, "Whether the certificates of targets are verified.")
@@ -181,7 +195,19 @@ const ROUTE_KEYS: &[Key] = &[
          `xdp.costs.request`. Not Kong's."),
     Key::new("plugins", super::entities(&const { Kind::Section(&PLUGIN) }), "Plugins for requests of this route."),
     Key::new("expression", Kind::STRING, "Kong's expression router. The route is left out of service.").reserved(),
-    Key::new("priority", Kind::Integer { min: 0, max: i64::MAX }, "Priority for the expression router.").reserved(),
+    Key::new(
+        "rule",
+        Kind::Text(&crate::rule::RULE),
+        "A condition in the words of Traefik's rules, beside the others: Host, HostRegexp, Path, PathPrefix, PathRegexp, \
+         Method, Header, HeaderRegexp, Query, QueryRegexp and ClientIP with `&&`, `||`, `!` and parentheses. Such a route takes only \
+         requests of its `protocols`, and strips nothing unless it has `paths`. Not Kong's.",
+    ),
+    Key::new(
+        "priority",
+        Kind::Integer { min: i64::MIN, max: i64::MAX },
+        "Which route comes first, before every other rule of precedence: higher first. Left out or 0: the length of \
+         `rule`, and 0 without one.",
+    ),
     Key::new("sources", Kind::Any, "Source addresses, for TCP and UDP streams.").reserved(),
     Key::new("destinations", Kind::Any, "Destination addresses, for TCP and UDP streams.").reserved(),
 ];

@@ -4,9 +4,10 @@
 //! |---|---|---|---|
 //! | `GET /metrics` | Prometheus text, version 0.0.4 | yes | yes |
 //! | `GET /status` | JSON | yes | yes |
-//! | `GET /status/ready` | 200 `ready`, 503 `draining` | yes | yes |
+//! | `GET /status/ready` | 200 `ready`, 503 `starting` or `draining` | yes | yes |
 //! | `GET /config` | the configuration in force, secrets masked | yes | 403 |
 //! | `POST /reload` | JSON, 200 or 422 | yes | 403 |
+//! | `GET`, `POST`, `DELETE /bans`, `GET /why`, `/top`, `/drops` | JSON, see [`super::operate`] | yes | 403 |
 //!
 //! Whoever may open the socket (mode 0600) is the operator. A TCP port of the loopback address is open to
 //! every user of the machine, and to any web page that a browser on it shows: no change is made over it, and
@@ -15,6 +16,7 @@
 //! Owns: the listeners and the shape of requests. Never: an answer of its own; each question goes to the
 //! control loop ([`Ask`]), which alone knows the state. Invariant: nothing in here can panic.
 
+use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
@@ -22,15 +24,17 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
-use super::Event;
 use super::status::{ReloadReport, State as Life, Status};
+use super::{Event, ledger, operate};
 
 /// A question to the control loop, with the way back for its answer.
 pub enum Ask {
+    Ledger(ledger::Ask),
     Config(oneshot::Sender<String>),
     Metrics(oneshot::Sender<String>),
     Ready(oneshot::Sender<Life>),
@@ -38,11 +42,13 @@ pub enum Ask {
     Status(oneshot::Sender<Box<Status>>),
 }
 
-type Events = mpsc::Sender<Event>;
+/// The way to the control loop.
+pub type Events = mpsc::Sender<Event>;
 
 /// Answers over a unix socket until the runtime ends.
 pub fn serve_socket(listener: UnixListener, events: Events) {
-    let routes = readable().route("/config", get(config)).route("/reload", post(reload)).with_state(events);
+    let routes = readable().route("/config", get(config)).route("/reload", post(reload));
+    let routes = operate::routes(routes).with_state(events);
     tokio::task::spawn_local(async move {
         if let Err(cause) = axum::serve(listener, routes).await {
             tracing::error!(%cause, "the admin socket is closed");
@@ -50,18 +56,48 @@ pub fn serve_socket(listener: UnixListener, events: Events) {
     });
 }
 
-/// Answers over TCP until the runtime ends. `listener` is bound to a loopback address.
-pub fn serve_tcp(listener: TcpListener, events: Events) {
-    let routes = readable()
-        .route("/config", get(socket_only))
-        .route("/reload", post(socket_only))
-        .layer(middleware::from_fn(loopback_names_only))
-        .with_state(events);
+/// The admin interface's TCP port; nobody answers on it once this is dropped.
+pub struct AdminPort {
+    /// The same socket, for a successor.
+    socket: std::net::TcpListener,
+    task: JoinHandle<()>,
+}
+
+impl AdminPort {
+    /// Answers on `socket`, which is bound to a loopback address.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn open(socket: std::net::TcpListener, events: Events) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let task = serve_tcp(TcpListener::from_std(socket.try_clone()?)?, events);
+        Ok(Self { socket, task })
+    }
+
+    /// The socket once more.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn socket(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+}
+
+impl Drop for AdminPort {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn serve_tcp(listener: TcpListener, events: Events) -> JoinHandle<()> {
+    let routes = readable().route("/config", get(socket_only)).route("/reload", post(socket_only));
+    let routes = operate::PATHS.iter().fold(routes, |routes, path| routes.route(path, any(socket_only)));
+    let routes = routes.layer(middleware::from_fn(loopback_names_only)).with_state(events);
     tokio::task::spawn_local(async move {
         if let Err(cause) = axum::serve(listener, routes).await {
             tracing::error!(%cause, "the admin port is closed");
         }
-    });
+    })
 }
 
 fn readable() -> Router<Events> {
@@ -72,7 +108,7 @@ fn readable() -> Router<Events> {
 }
 
 /// Puts a question to the control loop; the error is the answer when the loop has ended.
-async fn put<T>(events: &Events, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, StatusCode> {
+pub async fn put<T>(events: &Events, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, StatusCode> {
     let (sender, answer) = oneshot::channel();
     events.send(Event::Ask(ask(sender))).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
@@ -89,6 +125,7 @@ async fn status(State(events): State<Events>) -> Result<impl IntoResponse, Statu
 
 async fn ready(State(events): State<Events>) -> Result<impl IntoResponse, StatusCode> {
     Ok(match put(&events, Ask::Ready).await? {
+        Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Life::Serving => (StatusCode::OK, "ready\n"),
         Life::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     })

@@ -1,6 +1,6 @@
 //! Asks a running gateway over its admin socket: the other end of [`super::admin`].
 //!
-//! Owns: one request, one answer, for `portcullis reload` and `portcullis status`. Never: a runtime; these
+//! Owns: one request, one answer, for `portcullis reload`, `status`, `ban` and their like. Never: a runtime; these
 //! commands do one thing and end. HTTP/1.0, so that the answer comes unchunked and ends with the connection.
 
 use std::io::{Read, Write};
@@ -19,10 +19,20 @@ pub struct Answer {
 
 /// Sends `method path` to the gateway behind `socket`.
 pub fn ask(socket: &Path, method: &str, path: &str) -> Result<Answer> {
+    ask_with(socket, method, path, "")
+}
+
+/// As [`ask`], with a body of JSON.
+pub fn ask_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<Answer> {
     let mut stream =
         UnixStream::connect(socket).with_context(|| format!("no gateway answers at {}", socket.display()))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n")?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: admin\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )?;
     let mut answer = String::new();
     stream.take(LONGEST_ANSWER).read_to_string(&mut answer).context("the answer did not come whole")?;
     parse(&answer)

@@ -14,10 +14,11 @@ use portcullis_config::Diagnostic;
 use serde_json::{Value, json};
 
 use super::cli::Format;
-use super::client;
+use super::interfaces::Network;
 use super::names::Book;
 use super::reload::{Load, Loaded};
 use super::status::{ReloadReport, Tally};
+use super::{advice, client, gateway};
 use crate::id::Generation;
 use crate::kernel;
 use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Registry};
@@ -35,31 +36,38 @@ pub fn loader(path: PathBuf) -> Load {
 /// Says everything that is wrong with each configuration: in the text, and in what only compiling shows (a
 /// plugin's settings, a certificate's key).
 pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode> {
-    let registry = Registry::new(1, DEFAULT_MAX_ROUTE_SERIES);
-    let ticketer = Ticketer::off();
     let checked = files.iter().map(|file| {
         let findings = match loader(file.clone())() {
             Err(errors) => errors,
             Ok(Loaded { config, mut remarks }) => {
-                let book = Book::default();
-                book.prepare(&config);
-                let cx = CompileContext {
-                    generation: Generation(1),
-                    previous: None,
-                    names: book.names(),
-                    registry: &registry,
-                    ticketer: &ticketer,
-                };
-                remarks.extend(match snapshot::compile(config, &cx) {
-                    Ok((_, warnings)) => warnings,
-                    Err(errors) => errors,
-                });
+                remarks.extend(compile_findings(config));
                 remarks
             }
         };
         Checked { file, findings }
     });
     Ok(print_check(&checked.collect::<Vec<_>>(), strict, format))
+}
+
+/// What only compiling shows.
+pub(super) fn compile_findings(config: Arc<portcullis_config::Config>) -> Vec<Diagnostic> {
+    let book = Book::default();
+    book.prepare(&config);
+    let cx = CompileContext {
+        generation: Generation(1),
+        previous: None,
+        names: book.names(),
+        registry: &Registry::new(1, DEFAULT_MAX_ROUTE_SERIES),
+        ticketer: &Ticketer::off(),
+    };
+    match snapshot::compile(config, &cx) {
+        Ok((snapshot, mut warnings)) => {
+            let targets = gateway::targets(&snapshot);
+            warnings.extend(advice::of_config(&snapshot.config, &targets, &Network::read()));
+            warnings
+        }
+        Err(errors) => errors,
+    }
 }
 
 /// Prints the JSON schema, for editors.
@@ -230,7 +238,7 @@ fn print_check(checked: &[Checked<'_>], strict: bool, format: Format) -> ExitCod
 }
 
 /// As `print!`, but a reader that has seen enough (`| head`) is no reason to panic.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 

@@ -10,7 +10,8 @@
 //! Never: the compilation, or anything about a request. Invariant: a socket that is bound but not published is
 //! closed again when a later step fails, so a failed reload leaves no address open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,15 +19,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
+use super::advice;
+use super::interfaces::Network;
 use super::kernel::KernelPart;
 use super::names::{Book, Refresher};
+use super::ledger::{self, Ledger, View};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
+use super::steering::{Steered, Steerings, steer};
+use super::trusted::trusted;
+use super::upgrade::Handover;
 use crate::id::{Generation, ShardId};
 use crate::limit::{Table, WallClock, random_secret};
 use crate::log::Outbox;
-use crate::metrics::{DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates};
+use crate::metrics::{
+    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates, write_ledger, write_steering,
+};
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
 use crate::snapshot::{self, CompileContext, Snapshot};
@@ -53,6 +62,12 @@ pub struct Gateway {
     book: Book,
     /// `None` until the first generation is installed.
     refresher: Option<Refresher>,
+    ledger: Ledger,
+    /// The shards' sockets once more, by address: for steering, and for a successor.
+    sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    /// Sockets of a predecessor, until the first generation is installed.
+    inherited: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    steerings: Steerings,
 }
 
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
@@ -101,22 +116,29 @@ impl Gateway {
             ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
             book: Book::default(),
             refresher: None,
+            ledger: Ledger::default(),
+            sockets: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            steerings: Steerings::new(),
             registry,
         })
     }
 
-    fn bind_new(&self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
+    fn bind_new(&mut self, snapshot: &Snapshot) -> Result<Vec<Bound>, Vec<Diagnostic>> {
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         let mut bound = Vec::new();
         let mut errors = Vec::new();
         for listener in snapshot.config.listeners.iter().filter(|listener| !old.contains(&listener.address)) {
-            let sockets = self
-                .cores
-                .iter()
+            let mut sockets = self.inherited.remove(&listener.address).unwrap_or_default();
+            let missing = self.cores.len().saturating_sub(sockets.len());
+            let added = (0..missing)
                 .map(|_| net::bind(listener.address, listener.backlog))
                 .collect::<Result<Vec<_>, _>>();
-            match sockets {
-                Ok(sockets) => bound.push((listener.address, sockets)),
+            match added {
+                Ok(added) => {
+                    sockets.extend(added);
+                    bound.push((listener.address, sockets));
+                }
                 Err(cause) => errors.push(at_listener(&snapshot.config, listener, &cause.to_string())),
             }
         }
@@ -139,16 +161,53 @@ impl Gateway {
         Ok(shards)
     }
 
+    /// Hands the banned prefixes to the kernel's lists.
+    fn sync_bans(&mut self) {
+        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        let Some(snapshot) = &self.snapshot else { return };
+        if let Err(cause) = self.kernel.sync(&snapshot.config, &targets(snapshot), clock::now_ns()) {
+            tracing::error!("the banned prefixes are not in the kernel's lists: {cause:#}");
+        }
+    }
+
+    /// What the ledger may see; `None` until something is in force.
+    fn view(&self, with_trusted: bool) -> Option<View<'_>> {
+        let snapshot = self.snapshot.as_deref()?;
+        let config = &*snapshot.config;
+        let trusted =
+            if with_trusted { trusted(config, &targets(snapshot), &Network::read()) } else { Vec::new() };
+        Some(View {
+            config,
+            snapshot,
+            registry: &self.registry,
+            table: self.kernel.table(),
+            shards: self.shards.as_ref()?,
+            cores: &self.cores,
+            kernel: self.kernel.status(),
+            packets: self.kernel.packets(),
+            trusted,
+            now_ns: clock::now_ns(),
+            now_unix: super::reload::unix_seconds(),
+        })
+    }
+
     fn publish(&mut self, snapshot: &Arc<Snapshot>, bound: Vec<Bound>) -> Result<()> {
         let Some(shards) = &self.shards else { return Ok(()) };
         if self.snapshot.is_some() {
             shards.publish(snapshot)?;
         }
         for (address, sockets) in bound {
+            let steered = steer(snapshot.config.shards.steering, address, &sockets, &self.cores);
+            tracing::debug!(%address, ?steered, "new connections");
+            self.steerings.insert(address, steered);
+            let kept = sockets.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+            self.sockets.insert(address, kept);
             shards.listen(address, sockets)?;
         }
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         for &address in old.difference(&addresses(snapshot)) {
+            self.steerings.remove(&address);
+            self.sockets.remove(&address);
             shards.close(address)?;
         }
         if self.snapshot.is_some() {
@@ -168,7 +227,11 @@ impl Plane for Gateway {
             book.prepare(&config);
             let (previous, names) = (previous.as_deref(), book.names());
             let cx = CompileContext { generation, previous, names, registry: &registry, ticketer: &ticketer };
-            snapshot::compile(config, &cx).map(|(snapshot, warnings)| (Arc::new(snapshot), warnings))
+            snapshot::compile(config, &cx).map(|(snapshot, mut warnings)| {
+                warnings.extend(advice::of_config(&snapshot.config, &targets(&snapshot), &Network::read()));
+                warnings.extend(advice::of_machine(&snapshot.config));
+                (Arc::new(snapshot), warnings)
+            })
         })
     }
 
@@ -187,7 +250,13 @@ impl Plane for Gateway {
             tracing::error!(%cause, "the keys of session tickets stay what they were");
         }
         self.refresher = Some(self.book.refresh(&snapshot.config));
+        let is_first = self.snapshot.is_none();
         self.snapshot = Some(snapshot);
+        // Listeners that this configuration no longer has.
+        self.inherited.clear();
+        if let Some(view) = self.view(false).filter(|_| is_first) {
+            self.ledger.book.tell_shards(&view);
+        }
         Ok(())
     }
 
@@ -210,13 +279,57 @@ impl Plane for Gateway {
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
+        if self.ledger.beat(now_ns) {
+            self.sync_bans();
+            if let Some(view) = self.view(false) {
+                self.ledger.book.tell_shards(&view);
+            }
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.shards.as_ref().is_some_and(Shards::are_running)
+    }
+
+    fn retire(&mut self) {
+        let retired = self.shards.as_ref().map(Shards::retire);
+        if let Some(Err(cause)) = retired {
+            tracing::error!(%cause, "not every shard tells its clients of the drain");
+        }
     }
 
     fn drain(&mut self) {
         self.draining = true;
+        self.sockets.clear();
         let drained = self.shards.as_ref().map(Shards::drain);
         if let Some(Err(cause)) = drained {
             tracing::error!(%cause, "not every shard drains");
+        }
+    }
+
+    fn hand_over(&self) -> io::Result<Handover> {
+        let clones = |sockets: &Vec<TcpListener>| {
+            sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()
+        };
+        let listeners = self.sockets.iter().map(|(address, sockets)| Ok((*address, clones(sockets)?)));
+        Ok(Handover {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            admin: None,
+            bans: self.ledger.book.orders(),
+        })
+    }
+
+    fn take_over(&mut self, handover: Handover) {
+        self.inherited = handover.listeners.into_iter().collect();
+        self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
+        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+    }
+
+    fn leave(&mut self) {
+        self.draining = true;
+        self.sockets.clear();
+        if let Some(Err(cause)) = self.shards.as_ref().map(Shards::leave) {
+            tracing::error!(%cause, "not every shard leaves");
         }
     }
 
@@ -243,6 +356,17 @@ impl Plane for Gateway {
         self.registry.control().certificates_reloaded(ok, generation);
     }
 
+    fn answer(&mut self, ask: ledger::Ask) {
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let with_trusted = matches!(ask, ledger::Ask::Ban(..) | ledger::Ask::Why(..));
+        // Without a view the question is dropped, which its asker sees.
+        let prefixes_changed = self.view(with_trusted).is_some_and(|view| ledger.answer(ask, &view));
+        self.ledger = ledger;
+        if prefixes_changed {
+            self.sync_bans();
+        }
+    }
+
     fn status(&self) -> PlaneStatus {
         let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
         let shards = self.cores.iter().enumerate().filter_map(|(index, &core)| {
@@ -264,6 +388,7 @@ impl Plane for Gateway {
                     name: listener.name.to_string(),
                     address: listener.address.to_string(),
                     tls: listener.tls.is_some(),
+                    steering: self.steerings.get(&listener.address).map_or("hash", Steered::as_str),
                 })
                 .collect(),
             connections: shards.iter().map(|shard| shard.connections).sum(),
@@ -278,6 +403,11 @@ impl Plane for Gateway {
         let expiries = self.snapshot.iter().flat_map(|snapshot| &snapshot.expiries);
         write_certificates(&mut out, expiries.map(|(id, not_after)| (id.as_str(), *not_after)));
         self.kernel.write_metrics(&mut out);
+        let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
+        let steered = listeners
+            .filter_map(|listener| Some((&*listener.name, self.steerings.get(&listener.address)?.as_str())));
+        write_steering(&mut out, steered);
+        write_ledger(&mut out, &self.ledger.counts(self.kernel.table(), clock::now_ns()));
         out.finish()
     }
 }
@@ -289,7 +419,7 @@ fn cores(config: &Config, count: usize) -> Vec<usize> {
 }
 
 /// A container's cores need not begin at 0. From `/proc/self/status`; core 0 if that cannot be read.
-fn allowed_cores() -> Vec<usize> {
+pub(super) fn allowed_cores() -> Vec<usize> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let cores = parse_list(list.unwrap_or_default());
@@ -309,7 +439,8 @@ fn addresses(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
     snapshot.listeners.iter().map(|listener| listener.address).collect()
 }
 
-fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
+/// Addresses of all upstreams.
+pub(super) fn targets(snapshot: &Snapshot) -> Vec<IpAddr> {
     let targets = snapshot.upstreams.iter().flat_map(|upstream| &upstream.targets);
     targets.filter_map(|target| Some(target.address?.ip())).collect()
 }

@@ -28,6 +28,8 @@ pub struct KernelPart {
     enforcement: Enforcement,
     required: bool,
     why: Option<String>,
+    /// Prefixes that an operator has banned, dropped as if denied.
+    banned: Vec<IpNet>,
 }
 
 impl KernelPart {
@@ -59,12 +61,18 @@ impl KernelPart {
             enforcement: xdp.enforcement,
             required: xdp.required,
             why,
+            banned: Vec::new(),
         })
     }
 
     /// The table that shards and program charge.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Sets the prefixes that an operator has banned; the next [`KernelPart::sync`] puts them into the lists.
+    pub fn set_banned(&mut self, banned: Vec<IpNet>) {
+        self.banned = banned;
     }
 
     /// Brings the maps in line with a configuration that is in force. The first call attaches the program.
@@ -79,7 +87,9 @@ impl KernelPart {
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         kernel.set_limits(&limits(&config.xdp));
         kernel.heartbeat(now_ns);
-        let lists = kernel.sync_lists(&lists(config, targets));
+        let mut wanted = lists(config, targets);
+        wanted.deny.extend(&self.banned);
+        let lists = kernel.sync_lists(&wanted);
         let synced = lists.and_then(|()| kernel.sync_listeners(&listeners(config)));
         match synced {
             Ok(()) => self.why = None,
@@ -126,6 +136,12 @@ impl KernelPart {
             kernel.heartbeat(now_ns);
             kernel.flush_logs();
         }
+    }
+
+    /// Packets by reason so far; empty without the program.
+    pub fn packets(&self) -> Vec<u64> {
+        let counters = self.kernel.as_ref().and_then(|kernel| kernel.counters().ok());
+        counters.map(|counters| counters.to_vec()).unwrap_or_default()
     }
 
     /// What was obtained.

@@ -9,15 +9,21 @@
 
 mod access_log;
 mod admin;
+mod advice;
 pub mod cli;
 mod client;
 mod commands;
 mod drain;
 mod files;
 mod gateway;
+mod import;
 mod interfaces;
 mod kernel;
 mod names;
+mod ledger;
+mod operate;
+mod operator;
+mod pcapng;
 mod plane;
 mod reload;
 mod runtime;
@@ -25,9 +31,13 @@ mod signals;
 mod socket;
 mod start;
 mod status;
+mod steering;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod top;
+mod trusted;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +47,7 @@ use portcullis_config::Config;
 use tokio::sync::{mpsc, oneshot};
 
 use self::access_log::AccessLog;
-use self::admin::Ask;
+use self::admin::{AdminPort, Ask};
 use self::drain::{Drain, Ending, Step};
 use self::files::Files;
 use self::plane::Plane;
@@ -45,6 +55,7 @@ use self::reload::{Load, Loaded, Ready, Stopwatch};
 use self::signals::Signal;
 use self::status::{Finding, ReloadReport, State, Status};
 use self::telemetry::LevelSwitch;
+use self::upgrade::Handover;
 use crate::id::Generation;
 use crate::snapshot;
 
@@ -55,6 +66,8 @@ pub(crate) enum Event {
     Compiled,
     Signal(Signal),
     Tick,
+    /// A successor takes over.
+    Upgrade(upgrade::Ask),
 }
 
 /// The state of the process.
@@ -77,6 +90,10 @@ struct Control<P: Plane> {
     waiting: Vec<Option<oneshot::Sender<ReloadReport>>>,
     last_reload: Option<ReloadReport>,
     drain: Option<Drain>,
+    /// The admin interface's TCP port, and who answers on it.
+    admin_port: Option<AdminPort>,
+    /// Whether another process has the listening sockets by now.
+    handed_over: bool,
 }
 
 /// A reload under way.
@@ -111,6 +128,8 @@ impl<P: Plane> Control<P> {
                 Event::Signal(Signal::ReopenLogs) => self.access_log.reopen().await,
                 Event::Signal(Signal::Stop) if self.drain.is_some() => return Ending::Forced,
                 Event::Signal(Signal::Stop) => self.start_drain(),
+                Event::Upgrade(upgrade::Ask::Offer(reply)) => drop(reply.send(self.offer())),
+                Event::Upgrade(upgrade::Ask::Leave) => self.leave(),
                 Event::Tick => {
                     if let Some(ending) = self.tick() {
                         return ending;
@@ -142,7 +161,11 @@ impl<P: Plane> Control<P> {
             Step::Close => {
                 let limit_s = self.config.timeouts.drain.as_secs();
                 tracing::info!(limit_s, "listeners close, exchanges under way are finished");
-                self.plane.drain();
+                if self.handed_over {
+                    self.plane.leave()
+                } else {
+                    self.plane.drain()
+                }
                 None
             }
             Step::End(ending) => Some(ending),
@@ -152,13 +175,39 @@ impl<P: Plane> Control<P> {
     fn start_drain(&mut self) {
         let timeouts = &self.config.timeouts;
         tracing::info!(delay_s = timeouts.drain_delay.as_secs(), "draining: no longer ready");
+        self.plane.retire();
         self.drain = Some(Drain::new(Instant::now(), timeouts.drain_delay, timeouts.drain));
+        start::tick_every(DRAIN_TICK, self.events.clone());
+    }
+
+    /// What a successor gets.
+    fn offer(&self) -> Result<Handover, String> {
+        if self.drain.is_some() {
+            return Err("this process is draining".into());
+        }
+        let failed = |cause: std::io::Error| format!("the sockets cannot be duplicated: {cause}");
+        let mut handover = self.plane.hand_over().map_err(failed)?;
+        handover.admin = self.admin_port.as_ref().map(AdminPort::socket).transpose().map_err(failed)?;
+        tracing::info!("a successor asks for the listening sockets");
+        Ok(handover)
+    }
+
+    /// The successor serves: this process takes nothing new from this moment on.
+    fn leave(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        tracing::info!("a successor serves; exchanges under way are finished");
+        self.handed_over = true;
+        self.admin_port = None;
+        self.drain = Some(Drain::new(Instant::now(), Duration::ZERO, self.config.timeouts.drain));
         start::tick_every(DRAIN_TICK, self.events.clone());
     }
 
     fn answer(&mut self, ask: Ask) {
         // An asker that went away is no concern of ours, so failed sends are ignored throughout.
         match ask {
+            Ask::Ledger(ask) => self.plane.answer(ask),
             Ask::Config(reply) => drop(reply.send(start::masked(&self.config))),
             Ask::Metrics(reply) => drop(reply.send(self.plane.metrics())),
             Ask::Ready(reply) => drop(reply.send(self.state())),
@@ -168,7 +217,11 @@ impl<P: Plane> Control<P> {
     }
 
     fn state(&self) -> State {
-        if self.drain.is_some() { State::Draining } else { State::Serving }
+        match &self.drain {
+            Some(_) => State::Draining,
+            None if self.plane.is_running() => State::Serving,
+            None => State::Starting,
+        }
     }
 
     fn status(&self) -> Status {

@@ -5,11 +5,14 @@
 //!
 //! Invariant: [`Plane::install`] either puts the whole generation in force or changes nothing.
 
+use std::io;
 use std::sync::Arc;
 
 use portcullis_config::{Config, Diagnostic};
 
+use super::ledger;
 use super::status::PlaneStatus;
+use super::upgrade::Handover;
 use crate::id::Generation;
 
 /// The step from a validated configuration to a generation that can be installed. Slow (regular expressions,
@@ -42,8 +45,26 @@ pub trait Plane {
     /// Once a second: the sign of life that the kernel program waits for, health words, and what else is due.
     fn beat(&mut self);
 
+    /// Whether every shard has taken up its work.
+    fn is_running(&self) -> bool;
+
+    /// Answers say from now on that their connection ends; new ones are still accepted.
+    fn retire(&mut self);
+
     /// Stops accepting; shards end idle connections now and busy ones after their exchange.
     fn drain(&mut self);
+
+    /// What a successor gets: the listening sockets once more, and the orders of operators.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    fn hand_over(&self) -> io::Result<Handover>;
+
+    /// Takes what a predecessor hands over; before the first generation is installed.
+    fn take_over(&mut self, handover: Handover);
+
+    /// As [`Plane::drain`], after the sockets were handed over: they stay open.
+    fn leave(&mut self);
 
     /// Whether no connection is open any more and the shards' threads have ended.
     fn is_drained(&self) -> bool;
@@ -57,6 +78,9 @@ pub trait Plane {
 
     /// Counts a change of certificate or key files: whether they could be used, and the generation now in force.
     fn refreshed(&self, ok: bool, generation: Generation);
+
+    /// Answers a question to the ledger; drops it when nothing is in force yet.
+    fn answer(&mut self, ask: ledger::Ask);
 
     /// What is to be told about it now.
     fn status(&self) -> PlaneStatus;

@@ -24,12 +24,17 @@ pub struct SocketFile {
 /// # Errors
 /// A gateway answers there already, something that is no socket is in the way, or the folder is not writable.
 pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    DirBuilder::new().recursive(true).mode(0o755).create(folder_of(path))?;
     make_room(path)?;
+    replace(path)
+}
+
+/// As [`bind`], also over the socket of a gateway that answers: it has handed over to this process.
+///
+/// # Errors
+/// Those of the folder.
+pub fn replace(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let folder = folder_of(path);
     // bind(2) makes the file with the umask's mode and listens at once. In a folder that only we can enter
     // it gets its mode unseen, and the rename replaces what was there in one step.
     let private = folder.join(format!(".portcullis-{}", std::process::id()));
@@ -37,6 +42,13 @@ pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let bound = bind_in(&private, path);
     let _ = fs::remove_dir_all(&private);
     bound
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 fn bind_in(private: &Path, path: &Path) -> io::Result<(UnixListener, SocketFile)> {

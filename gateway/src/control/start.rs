@@ -21,6 +21,7 @@ use portcullis_config::{AccessLogDestination, Admin, Config, LogFormat, ShardCou
 use tokio::sync::mpsc;
 
 use super::access_log::{AccessLog, Destination};
+use super::admin::AdminPort;
 use super::drain::Ending;
 use super::files::Files;
 use super::plane::Plane;
@@ -29,6 +30,7 @@ use super::runtime::Runtime;
 use super::socket::SocketFile;
 use super::status::{Finding, PlaneStatus};
 use super::telemetry::{self, LevelSwitch, Shape};
+use super::upgrade::{self, Handover, Predecessor};
 use super::{BEAT, Control, Event, admin, signals, socket};
 use crate::id::Generation;
 use crate::log::{Outbox, channel};
@@ -42,13 +44,15 @@ pub struct Inputs<P> {
     pub config_path: PathBuf,
     pub load: Load,
     pub begin: Begin<P>,
+    /// Take over from the gateway that runs, if one does.
+    pub upgrade: bool,
 }
 
 /// A process that is ready to serve.
 pub struct Running<P: Plane> {
     pub control: Control<P>,
     /// Removed when dropped.
-    pub socket: Option<SocketFile>,
+    pub sockets: Vec<SocketFile>,
 }
 
 /// Why there is nothing to serve.
@@ -98,7 +102,7 @@ pub fn run<P: Plane + 'static>(inputs: Inputs<P>) -> Result<ExitCode> {
             Err(Failure::Machine(cause)) => return Err(cause),
         };
         let ending = running.control.serve(events).await;
-        Ok(end(running.control, running.socket, ending).await)
+        Ok(end(running.control, running.sockets, ending).await)
     })
 }
 
@@ -112,12 +116,23 @@ pub async fn assemble<P: Plane>(
 ) -> Result<Running<P>, Failure> {
     let watch = Stopwatch::start();
     let config = loaded.config;
-    let socket = open_admin(&config.admin, &sender).await?;
+    let mut admin = AdminSockets::default();
+    let mut predecessor = None;
+    let mut handover = Handover::default();
+    match meet(inputs.upgrade, &config.admin)? {
+        Some((met, given)) => (predecessor, handover) = (Some(met), given),
+        // Exclusive: a second gateway on the same socket ends here.
+        None => admin.open(&config.admin, None, false, &sender)?,
+    }
     let count = shard_count(&config);
     let (inbox, outboxes, wake) = channel(count).context("the access log's queue")?;
     let access_log =
         AccessLog::start(inbox, wake, destination(&config), has_ring).context("the access log")?;
     let mut plane = (inputs.begin)(&config, outboxes)?;
+    let admin_port = handover.admin.take();
+    if predecessor.is_some() {
+        plane.take_over(handover);
+    }
     let compiled = plane.compiler()(Arc::clone(&config), Generation(1));
     let installed = compiled.and_then(|(compiled, warnings)| plane.install(compiled).map(|()| warnings));
     let remarks = match installed {
@@ -127,6 +142,11 @@ pub async fn assemble<P: Plane>(
             return Err(Failure::Findings(reload::to_findings(&errors)));
         }
     };
+    if let Some(predecessor) = predecessor {
+        // Only now, as everything that can fail has not: until here the predecessor is the gateway.
+        admin.open(&config.admin, admin_port, true, &sender)?;
+        predecessor.dismiss().context("the predecessor")?;
+    }
     let report = watch.report(true, Generation(1), remarks);
     plane.reloaded(true, Generation(1), report.at);
     say(&config, &inputs.config_path, &plane.status());
@@ -149,8 +169,10 @@ pub async fn assemble<P: Plane>(
         waiting: Vec::new(),
         last_reload: Some(report),
         drain: None,
+        admin_port: admin.port,
+        handed_over: false,
     };
-    Ok(Running { control, socket })
+    Ok(Running { control, sockets: admin.files })
 }
 
 // Apart from `assemble` because signals are the process's, and tests share one.
@@ -158,16 +180,47 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<()> {
     signals::watch(async move |signal| events.send(Event::Signal(signal)).await.is_ok()).context("signals")
 }
 
-async fn open_admin(admin: &Admin, events: &mpsc::Sender<Event>) -> Result<Option<SocketFile>> {
-    if let Some(address) = admin.address {
-        let listener = tokio::net::TcpListener::bind(address).await;
-        admin::serve_tcp(listener.with_context(|| format!("admin address {address}"))?, events.clone());
+fn meet(upgrade: bool, admin: &Admin) -> Result<Option<(Predecessor, Handover)>> {
+    let Some(socket) = admin.socket.as_deref().filter(|_| upgrade) else { return Ok(None) };
+    let met = Predecessor::meet(socket).context("taking over from the gateway that runs")?;
+    if met.is_none() {
+        tracing::warn!("no gateway runs at {}: there is nothing to take over", socket.display());
     }
-    let Some(path) = &admin.socket else { return Ok(None) };
-    let (listener, file) = socket::bind(path).with_context(|| format!("admin socket {}", path.display()))?;
-    let listener = tokio::net::UnixListener::from_std(listener).context("admin socket")?;
-    admin::serve_socket(listener, events.clone());
-    Ok(Some(file))
+    Ok(met)
+}
+
+/// The admin interface's ways in.
+#[derive(Default)]
+struct AdminSockets {
+    port: Option<AdminPort>,
+    files: Vec<SocketFile>,
+}
+
+impl AdminSockets {
+    /// Opens them: on `port` if a predecessor passed one on for the same address, and over its socket with `replace`.
+    fn open(
+        &mut self,
+        admin: &Admin,
+        port: Option<std::net::TcpListener>,
+        replace: bool,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<()> {
+        if let Some(address) = admin.address {
+            let passed = port.filter(|port| port.local_addr().is_ok_and(|own| own == address));
+            let bound = passed.map_or_else(|| std::net::TcpListener::bind(address), Ok);
+            let opened = bound.and_then(|socket| AdminPort::open(socket, events.clone()));
+            self.port = Some(opened.with_context(|| format!("admin address {address}"))?);
+        }
+        let Some(path) = &admin.socket else { return Ok(()) };
+        let place = || format!("admin socket {}", path.display());
+        let (listener, file) =
+            if replace { socket::replace(path) } else { socket::bind(path) }.with_context(place)?;
+        let listener = tokio::net::UnixListener::from_std(listener).context("admin socket")?;
+        admin::serve_socket(listener, events.clone());
+        self.files.push(file);
+        self.files.push(upgrade::listen(path, replace, events.clone()).with_context(place)?);
+        Ok(())
+    }
 }
 
 /// The configuration in force with its secrets masked, for people.
@@ -190,8 +243,8 @@ pub fn tick_every(period: Duration, events: mpsc::Sender<Event>) {
 }
 
 /// Stops the plane and writes out the log, unless the operator would not wait.
-pub async fn end<P: Plane>(mut control: Control<P>, socket: Option<SocketFile>, ending: Ending) -> ExitCode {
-    drop(socket);
+pub async fn end<P: Plane>(mut control: Control<P>, sockets: Vec<SocketFile>, ending: Ending) -> ExitCode {
+    drop(sockets);
     match ending {
         Ending::Drained => tracing::info!("drained: every exchange was finished"),
         Ending::TimeUp => tracing::warn!("the drain took too long: what was left is cut"),

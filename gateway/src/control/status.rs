@@ -30,6 +30,8 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// Some shard has not taken up its work yet.
+    Starting,
     Serving,
     Draining,
 }
@@ -49,6 +51,8 @@ pub struct ListenerStatus {
     pub name: String,
     pub address: String,
     pub tls: bool,
+    /// How new connections find their shard: `core` or `hash`.
+    pub steering: &'static str,
 }
 
 /// One thread that carries traffic.

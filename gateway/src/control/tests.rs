@@ -26,6 +26,7 @@ struct Script {
     calls: Vec<String>,
     refuse_install: bool,
     has_connections: bool,
+    is_starting: bool,
     outboxes: usize,
 }
 
@@ -61,6 +62,14 @@ impl Plane for FakePlane {
 
     fn beat(&mut self) {}
 
+    fn is_running(&self) -> bool {
+        !self.script.borrow().is_starting
+    }
+
+    fn retire(&mut self) {
+        self.script.borrow_mut().calls.push("retire".into());
+    }
+
     fn drain(&mut self) {
         self.script.borrow_mut().calls.push("drain".into());
     }
@@ -75,6 +84,20 @@ impl Plane for FakePlane {
 
     fn reloaded(&self, ok: bool, generation: Generation, _at: u64) {
         self.script.borrow_mut().calls.push(format!("reloaded {ok} {generation}"));
+    }
+
+    fn answer(&mut self, _: ledger::Ask) {}
+
+    fn hand_over(&self) -> std::io::Result<Handover> {
+        Ok(Handover::default())
+    }
+
+    fn take_over(&mut self, handover: Handover) {
+        self.script.borrow_mut().calls.push(format!("take over {}", handover.listeners.len()));
+    }
+
+    fn leave(&mut self) {
+        self.script.borrow_mut().calls.push("leave".into());
     }
 
     fn status(&self) -> PlaneStatus {
@@ -118,6 +141,7 @@ impl Scene {
         let plane = FakePlane { script: script.clone(), panic_in_compiler: panic_in_compiler.clone() };
         let seen = script.clone();
         let inputs = Inputs {
+            upgrade: false,
             config_path: folder.path().join("gateway.yaml"),
             load: loader(folder.path().join("gateway.yaml")),
             begin: Box::new(move |_, outboxes: Vec<Outbox>| {
@@ -136,7 +160,7 @@ impl Scene {
         };
         let exit = tokio::task::spawn_local(async move {
             let ending = running.control.serve(receiver).await;
-            end(running.control, running.socket, ending).await
+            end(running.control, running.sockets, ending).await
         });
         Self { folder, script, panic_in_compiler, events, exit }
     }
@@ -201,6 +225,10 @@ fn a_gateway_starts_answers_and_drains() {
         assert_eq!(status["connections"], 3);
         assert_eq!(status["last_reload"]["ok"], true);
         assert_eq!(scene.ask("GET", "/status/ready").await.status, 200);
+        scene.script.borrow_mut().is_starting = true;
+        let starting = scene.ask("GET", "/status/ready").await;
+        assert_eq!((starting.status, &*starting.body), (503, "starting\n"));
+        scene.script.borrow_mut().is_starting = false;
         assert_eq!(scene.ask("GET", "/metrics").await.body, "portcullis_test 1\n");
         assert_eq!(scene.ask("GET", "/nothing").await.status, 404);
         assert_eq!(scene.ask("GET", "/reload").await.status, 405);
@@ -208,6 +236,7 @@ fn a_gateway_starts_answers_and_drains() {
         scene.script.borrow_mut().has_connections = true;
         scene.events.send(Event::Signal(Signal::Stop)).await.unwrap();
         assert_eq!(scene.ask("GET", "/status/ready").await.status, 503);
+        assert_eq!(scene.calls(), ["retire"]);
         let (code, report) = scene.json("POST", "/reload").await;
         assert_eq!((code, &report["ok"]), (422, &false.into()), "a reload while draining");
         scene.calls();

@@ -1,13 +1,17 @@
 //! Phases 2 and 3: what a request must fulfil before anybody looks at what it wants, and where it goes.
 
+use std::net::IpAddr;
+
 use portcullis_abi::Reason;
 use portcullis_config::RedirectHttps;
 
-use super::connection::Downstream;
+use super::client::Client;
+use super::downstream::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
-use super::{forward, refuse, tunnel};
+use super::{forward, hops, refuse, tunnel};
 use crate::http::h1::{self, BodyFraming, Expectation, HopByHop};
+use crate::http::websocket::Proof;
 use crate::http::{Known, Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
@@ -22,22 +26,34 @@ pub struct Admitted {
     pub framing: BodyFraming,
     pub expects_continue: bool,
     pub hop: HopByHop,
-    /// The client asks for a WebSocket.
-    pub upgrade: bool,
+    /// The client asks for a WebSocket; what proves that it is given one.
+    pub upgrade: Option<Proof>,
 }
 
 /// Phase 2. Removes what concerns only this connection and what the client must not claim.
 pub fn admit(
     shard: &Shard,
     local: &Local,
+    client: &Client<'_>,
     down: &mut Downstream,
     record: &mut Record,
 ) -> Result<Admitted, Box<Response>> {
     let refused = |refusal: Refusal| refuse::response(refusal.status, refusal.reason);
-    let framing = h1::request_framing(&down.request).map_err(|refusal| {
-        record.malformed = true;
-        refused(refusal)
-    })?;
+    let framing = match client {
+        Client::Http1(_) => h1::request_framing(&down.request).map_err(|refusal| {
+            record.malformed = true;
+            refused(refusal)
+        })?,
+        Client::Http2(client) if client.protocol.is_some() => {
+            return Err(refuse::response(501, Reason::ConnectRefused));
+        }
+        // A call is a stream, whatever is known of its length.
+        Client::Http2(client) if record.call.is_some() => client.framing,
+        Client::Http2(client) => client.known_framing(),
+    };
+    if record.call.is_some_and(|call| call.bad_timeout) {
+        return Err(refuse::response(400, Reason::BadGrpcMessage));
+    }
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
@@ -48,16 +64,16 @@ pub fn admit(
 
     let config = &local.snapshot.config;
     record.response_write = config.timeouts.response_write;
-    record.in_hand = match framing {
-        BodyFraming::None => Some(0),
-        BodyFraming::Length(n) if n <= down.intake.unread().len() as u64 => Some(n as usize),
-        _ => None,
-    };
+    record.in_hand = client.in_hand(framing);
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
-        && !shard.draining()
+        && !shard.retiring()
         && down.exchanges < config.limits.requests_per_connection;
-    let upgrade = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
+        return Err(response);
+    }
+    let asked = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
 }
 
@@ -101,7 +117,7 @@ fn redirect_to_listener(redirect: RedirectHttps, request: &RequestHead) -> Box<R
 }
 
 /// Phase 3: the route, and how many bytes of the path its prefix took.
-pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<Response>> {
+pub fn route(local: &Local, down: &Downstream, client: IpAddr) -> Result<(RouteId, usize), Box<Response>> {
     let request = &down.request;
     let https = down.origin.https;
     let query = Query {
@@ -112,6 +128,8 @@ pub fn route(local: &Local, down: &Downstream) -> Result<(RouteId, usize), Box<R
         scheme: if https { Scheme::Https } else { Scheme::Http },
         sni: down.origin.sni.as_deref().map(str::as_bytes),
         headers: request,
+        query: request.query(),
+        client: Some(client),
     };
     let found = local.snapshot.router.route(&query).ok_or_else(|| refuse::response(404, Reason::NoRoute))?;
     match found.scheme {
@@ -162,14 +180,14 @@ pub fn charge(
 }
 
 /// Whether the connection can go on after an answer of ours: the request's body must be out of the way.
-pub fn may_keep(shard: &Shard, down: &mut Downstream, record: &Record) -> bool {
-    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.draining()) else {
+pub fn may_keep(shard: &Shard, client: &mut Client<'_>, record: &Record) -> bool {
+    let Some(in_hand) = record.in_hand.filter(|_| record.keep_alive && !shard.retiring()) else {
         return false;
     };
     if record.malformed || record.body_touched {
         return false;
     }
-    down.intake.consume(in_hand);
+    client.consume(in_hand);
     true
 }
 

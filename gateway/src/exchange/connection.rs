@@ -1,125 +1,20 @@
-//! One downstream connection: from accept over the TLS handshake to request after request.
+//! One downstream connection: from accept over the TLS handshake to the HTTP that is spoken on it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_abi::Reason;
 
+use super::downstream::Ends;
 use super::shard::{OpenConnection, Shard};
-use super::{Next, exchange, forward, passthrough, refuse};
-use crate::http::h1::{Parsed, parse_request};
-use crate::http::proxy_protocol::{self, Tlvs};
-use crate::http::{Head, Refusal, RequestHead, ResponseHead};
+use super::{http1, passthrough, refuse, streams};
+use crate::http::h2::{Preface, looks_like_preface};
+use crate::http::proxy_protocol;
 use crate::limit::Behaviour;
 use crate::metrics::HandshakeFailure;
 use crate::net::{self, clock};
-use crate::plugin;
 use crate::snapshot::Local;
-use crate::tls::{self, Covered, FaultKind, HEAD_ROOM, HandshakeError, Intake, Peer};
-
-/// A downstream connection and the memory that its exchanges reuse.
-pub struct Downstream {
-    pub intake: Intake,
-    pub tx: tls::Tx,
-    /// Bytes to be sent downstream.
-    pub out: Vec<u8>,
-    /// Bytes to be sent upstream.
-    pub upstream_out: Vec<u8>,
-    pub request: RequestHead,
-    pub response: ResponseHead,
-    /// Fields that plugins add to the response.
-    pub plugin_fields: Head,
-    pub origin: Origin,
-    /// Exchanges so far.
-    pub exchanges: u32,
-}
-
-impl Downstream {
-    /// What plugins may know of the connection.
-    pub fn facts(&self) -> plugin::Connection {
-        plugin::Connection {
-            source_port: self.origin.source.port(),
-            listener_port: self.origin.listener_port,
-            exchanges: self.exchanges.saturating_sub(1),
-        }
-    }
-}
-
-/// Facts of a connection that do not change.
-pub struct Origin {
-    /// Where packets come from: what the kernel knows, and is charged for.
-    pub source: SocketAddr,
-    /// Who speaks HTTP to us: the source, or whom a trusted balancer names in a PROXY header.
-    pub speaker: SocketAddr,
-    /// The speaker's address as text, for forwarding fields.
-    pub speaker_text: String,
-    /// What is said of its requests as a rule; see `forward`.
-    pub provenance: Head,
-    /// The listener's address as configured.
-    pub listener: SocketAddr,
-    pub listener_port: u16,
-    /// Where the client connected to, if targets are told.
-    pub destination: SocketAddr,
-    pub https: bool,
-    /// TLS version, for the log.
-    pub tls_version: Option<&'static str>,
-    /// Server name the client asked for, lower case.
-    pub sni: Option<Box<str>>,
-    /// The client's certificate, which verified.
-    pub peer: Option<Arc<Peer>>,
-    /// The names that the connection may be used for, where that matters.
-    pub covered: Option<Covered>,
-    /// What a trusted balancer's PROXY header says beside addresses.
-    pub proxied: Option<Rc<Tlvs>>,
-}
-
-/// Who is at the other end of a connection, before its first byte.
-pub(super) struct Ends {
-    pub source: SocketAddr,
-    pub speaker: SocketAddr,
-    pub listener: SocketAddr,
-    pub destination: SocketAddr,
-    pub proxied: Option<Rc<Tlvs>>,
-}
-
-impl Downstream {
-    fn new(stream: tls::Stream, received: Vec<u8>, ends: Ends) -> Self {
-        let Ends { source, speaker, listener, destination, proxied } = ends;
-        let https = stream.with_session(|_| ()).is_some();
-        Self {
-            origin: Origin {
-                provenance: forward::provenance(&speaker.ip().to_string(), https, listener.port()),
-                speaker_text: speaker.ip().to_string(),
-                source,
-                speaker,
-                listener,
-                listener_port: listener.port(),
-                destination,
-                https,
-                peer: stream.with_session(tls::Session::peer).flatten(),
-                covered: stream.with_session(tls::Session::covered).flatten(),
-                proxied,
-                tls_version: stream.with_session(|s| s.version().map(|v| v.as_str())).flatten(),
-                sni: stream.with_session(|s| s.sni().map(|name| name.to_ascii_lowercase().into())).flatten(),
-            },
-            intake: Intake::with_received(stream.rx, received),
-            tx: stream.tx,
-            out: Vec::new(),
-            upstream_out: Vec::new(),
-            request: RequestHead::new(),
-            response: ResponseHead::new(),
-            plugin_fields: Head::new(),
-            exchanges: 0,
-        }
-    }
-}
-
-/// How long a connection whose last answer came in a drain, yet promised another request, waits for that request.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// Arena of a head that an idle connection may keep.
-const HEAD_KEEP: usize = 2 * 1024;
+use crate::tls::{self, FaultKind, HEAD_ROOM, HandshakeError};
 
 /// Serves a connection until it ends.
 pub async fn serve(
@@ -131,8 +26,8 @@ pub async fn serve(
 ) {
     let source = canonical(source);
     let local = shard.local();
-    let Some((tls, proxied, passes_on)) =
-        local.snapshot.listener(listener).map(|l| (l.tls.clone(), l.proxy_protocol, l.passthrough))
+    let Some((tls, proxied, passes_on, h2c)) =
+        local.snapshot.listener(listener).map(|l| (l.tls.clone(), l.proxy_protocol, l.passthrough, l.h2c))
     else {
         return; // the listener was removed between accept and here
     };
@@ -157,38 +52,24 @@ pub async fn serve(
         open.set_busy(false);
     }
     let accepted = match tls {
-        None => Some((tls::Stream::plain(stream), received)),
+        None => {
+            let known = !h2c || begins(&shard, &local, &mut stream, &mut received).await;
+            known.then(|| (tls::Stream::plain(stream), received))
+        }
         Some(config) => handshake(&shard, &local, stream, config, source, received).await,
     };
     // A connection may outlive many generations; hold none while it waits.
     drop(local);
     let Some((stream, received)) = accepted else { return };
-    let mut down = Downstream::new(stream, received, ends);
-    loop {
-        let local = match receive_head(&shard, &mut down).await {
-            Received::Head(local) => local,
-            Received::Closed => break,
-            Received::Refused(refusal, local) => {
-                refuse::malformed(&shard, &local, &mut down, refusal).await;
-                break;
-            }
-        };
-        down.exchanges += 1;
-        open.set_busy(true);
-        let next = exchange(&shard, &local, &mut down).await;
-        // A drain closes what is idle. Where one began during this exchange, the client may have been promised
-        // another request: the connection then ends by its own grace.
-        open.set_busy(shard.draining());
-        match next {
-            Next::KeepAlive => {}
-            Next::Close => break,
-            Next::Reset => {
-                down.tx.reset_on_close();
-                return;
-            }
-        }
+    let speaks_http2 = match stream.with_session(tls::Session::alpn) {
+        Some(chosen) => chosen == Some(tls::Alpn::H2),
+        None => h2c && looks_like_preface(&received) == Preface::Yes,
+    };
+    if speaks_http2 {
+        streams::serve(shard, stream, received, ends, open).await;
+    } else {
+        http1::serve(shard, stream, received, ends, open).await;
     }
-    refuse::close(&mut down).await;
 }
 
 /// An IPv4 client of a dual-stack listener is an IPv4 client.
@@ -196,58 +77,22 @@ fn canonical(source: SocketAddr) -> SocketAddr {
     SocketAddr::new(source.ip().to_canonical(), source.port())
 }
 
-enum Received {
-    Head(Rc<Local>),
-    /// Nothing to answer: closed between requests, or idle for too long.
-    Closed,
-    Refused(Refusal, Rc<Local>),
-}
-
-/// Phase 1: receives until a head is whole.
-async fn receive_head(shard: &Rc<Shard>, down: &mut Downstream) -> Received {
-    down.request.clear();
-    let first = down.exchanges == 0;
-    let mut waiting_for_rest = false;
-    loop {
-        // The generation is chosen with the first byte of the request at hand, and kept to its end.
-        let local = shard.local();
-        let limits = &local.snapshot.head_limits;
-        let timeouts = &local.snapshot.config.timeouts;
-        let deadline = down.intake.rx.deadline();
-        if !down.intake.is_empty() {
-            match parse_request(down.intake.unread(), limits, &mut down.request) {
-                Ok(Parsed::Complete { head_len }) => {
-                    down.intake.consume(head_len);
-                    // Nobody receives while the target is thinking.
-                    down.intake.rx.deadline().disarm();
-                    return Received::Head(local);
-                }
-                Ok(Parsed::Partial) => {}
-                Err(refusal) => return Received::Refused(refusal, local),
-            }
-            if !waiting_for_rest {
-                waiting_for_rest = true;
-                deadline.arm(timeouts.request_head);
-            }
-        } else {
-            deadline.arm(match (first, shard.draining()) {
-                (true, _) => timeouts.request_head,
-                (false, true) => DRAIN_GRACE,
-                (false, false) => timeouts.keep_alive,
-            });
-            down.intake.relax();
+/// Receives what tells HTTP/2 from HTTP/1 where both are spoken without TLS: the first octets, until they cannot be the
+/// preface of HTTP/2 any more, or are. False: there was nothing to tell.
+async fn begins(shard: &Shard, local: &Local, stream: &mut net::Stream, received: &mut Vec<u8>) -> bool {
+    stream.rx.deadline.arm(local.snapshot.config.timeouts.request_head);
+    while looks_like_preface(received) == Preface::Partial {
+        received.reserve(HEAD_ROOM);
+        if matches!(stream.rx.recv(received, HEAD_ROOM).await, Ok(1..)) {
+            continue;
         }
-        // Room for a head that is as large as allowed and one byte more, so that the parser sees the excess.
-        let room = if waiting_for_rest { limits.head + 1 } else { HEAD_ROOM };
-        match down.intake.receive(room.max(HEAD_ROOM)).await {
-            Ok(1..) => {}
-            _ if waiting_for_rest && down.intake.rx.deadline().expired() => {
-                let refusal = Refusal { reason: Reason::RequestTimeout, status: 408 };
-                return Received::Refused(refusal, local);
-            }
-            _ => return Received::Closed,
+        if !received.is_empty() && stream.rx.deadline.expired() && !shard.draining() {
+            shard.refused(Reason::RequestTimeout);
         }
+        return false;
     }
+    stream.rx.deadline.disarm();
+    true
 }
 
 /// Receives the PROXY header of a trusted balancer, which tells the client's address unless it speaks for itself. What
@@ -280,7 +125,7 @@ async fn proxy_header(
             }
         }
     }
-    shard.refused(Reason::BadProxyHeader);
+    shard.refused_source(Reason::BadProxyHeader, ends.source.ip());
     false
 }
 
@@ -336,7 +181,7 @@ pub(super) fn failed_handshake(
     if shard.draining() && reason == Reason::TlsHandshakeTimeout {
         return; // it was the drain that cut it
     }
-    shard.refused(reason);
+    shard.refused_source(reason, source.ip());
     shard.metrics.tls_handshake_failed(cause);
     let limiter = &local.snapshot.source_limiter;
     limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());
@@ -364,37 +209,4 @@ pub(super) fn cause_of(kind: FaultKind) -> HandshakeFailure {
         FaultKind::Protocol => HandshakeFailure::Protocol,
         FaultKind::UnknownName => HandshakeFailure::UnknownName,
     }
-}
-
-/// Frees what an idle connection need not keep; called after each exchange.
-pub(super) fn relax(down: &mut Downstream) {
-    if down.out.capacity() > HEAD_ROOM {
-        down.out = Vec::new();
-    }
-    if down.upstream_out.capacity() > HEAD_ROOM {
-        down.upstream_out = Vec::new();
-    }
-    if down.request.head.capacity() > HEAD_KEEP {
-        down.request.head.shrink(HEAD_KEEP);
-    }
-    if down.response.head.capacity() > HEAD_KEEP {
-        down.response.head.shrink(HEAD_KEEP);
-    }
-    down.plugin_fields.clear();
-    if down.plugin_fields.capacity() > HEAD_KEEP {
-        down.plugin_fields.shrink(HEAD_KEEP);
-    }
-}
-
-/// The client's address: what a trusted proxy says of it, else the speaker.
-pub(super) fn client_address(local: &Local, down: &Downstream) -> IpAddr {
-    let speaker = down.origin.speaker.ip();
-    let trusted = &local.snapshot.trusted_proxies;
-    if trusted.is_empty() || !trusted.contains(speaker) {
-        return speaker;
-    }
-    let config = &local.snapshot.config;
-    let rule =
-        forward::RealIp { header: &config.real_ip_header, recursive: config.real_ip_recursive, trusted };
-    rule.client(&down.request.head, speaker)
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::connection::Downstream;
+use super::downstream::Downstream;
 use super::shard::Shard;
+use crate::http::grpc::Call;
 use crate::http::{Known, Version};
 use crate::id::RouteId;
-use crate::limit::Behaviour;
+use crate::limit::{Behaviour, source_key};
 use crate::log;
+use crate::metrics::Refusal;
 use crate::net::clock;
 use crate::plugin::Identity;
 use crate::snapshot::Local;
@@ -29,6 +31,10 @@ pub struct Record {
     /// Received from the upstream; 0 when nothing was.
     pub upstream_status: u16,
     pub reason: Option<Reason>,
+    /// The request is a gRPC call.
+    pub call: Option<Call>,
+    /// The status that an answer of ours stands for, where it was given as another.
+    pub verdict: Option<u16>,
     pub attempts: u32,
     pub target: Option<SocketAddr>,
     pub connected_ns: Option<u64>,
@@ -65,6 +71,8 @@ impl Record {
             status: 0,
             upstream_status: 0,
             reason: None,
+            call: None,
+            verdict: None,
             attempts: 0,
             target: None,
             connected_ns: None,
@@ -80,13 +88,6 @@ impl Record {
             response_write: Duration::from_secs(30),
             tunnel_ns: None,
         }
-    }
-
-    /// Counts the bytes of an answer of ours.
-    pub fn count_answer(&mut self, answer: &[u8]) {
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
-        self.head_bytes = end as u64;
-        self.response_bytes = (answer.len() - end) as u64;
     }
 
     /// From the request to the last byte of its answer. How long a tunnel was open says nothing about latency.
@@ -112,13 +113,21 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
         metrics.bytes_out.add(record.response_bytes);
     }
     metrics.gateway_latency.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
+    metrics.sources.count(source_key(record.client), record.reason.is_some());
     if let Some(reason) = record.reason {
         metrics.count_reason(reason);
+        metrics.refusals.note(&Refusal {
+            at_ns: now_ns,
+            client: record.client,
+            reason,
+            status: record.status,
+            route: record.route.map(|route| local.snapshot.routes[route.index()].series.number()),
+        });
     }
     if let Some(route) = record.route {
         local.route_metrics(route).record(record.status, total_ns, upstream_ns);
     }
-    if record.status >= 400 {
+    if record.verdict.unwrap_or(record.status) >= 400 {
         penalize(shard, local, down, record, now_ns);
     } else {
         local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
@@ -134,8 +143,11 @@ fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, no
     if record.upstream_status != 0 || record.reason == Some(Reason::SourceLimited) {
         return;
     }
-    let behaviour =
-        if record.malformed { Some(Behaviour::Malformed) } else { Behaviour::of_status(record.status) };
+    let behaviour = if record.malformed {
+        Some(Behaviour::Malformed)
+    } else {
+        Behaviour::of_status(record.verdict.unwrap_or(record.status))
+    };
     if let Some(behaviour) = behaviour {
         local.snapshot.source_limiter.penalize(&shard.table, down.origin.source.ip(), behaviour, now_ns);
     }

@@ -16,14 +16,22 @@ use std::net::IpAddr;
 
 use portcullis_config::{Config, ForwardedClientCert, RealIpHeader};
 
-use super::connection::Origin;
+use super::downstream::Origin;
 use crate::http::forwarded::{self, Node};
-use crate::http::{Head, Known, KnownSet, RequestHead};
+use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
 
-/// Our name in `Via` (RFC 9110 section 7.6.3): a pseudonym, no version.
-pub const VIA: &str = "1.1 portcullis";
+/// What we call ourselves.
+pub const PSEUDONYM: &str = "portcullis";
+/// What `Via` says of us (RFC 9110 section 7.6.3): the version that the message came in, and a pseudonym.
+pub const fn via(received: Version) -> &'static str {
+    match received {
+        Version::Http10 => "1.0 portcullis",
+        Version::Http11 => "1.1 portcullis",
+        Version::Http2 => "2.0 portcullis",
+    }
+}
 
 /// Identity fields that only plugins may set.
 const IDENTITY: KnownSet = KnownSet::of(&[
@@ -68,14 +76,14 @@ pub fn strip_claims(head: &mut Head, trusted: bool) {
 }
 
 /// What is said of every request of a connection that says nothing about itself: made once, copied in one piece.
-pub fn provenance(source: &str, https: bool, port: u16) -> Head {
+pub fn provenance(source: &str, https: bool, port: u16, version: Version) -> Head {
     let mut head = Head::new();
     head.append_known(Known::XForwardedFor, source);
     head.append_known(Known::XForwardedProto, if https { "https" } else { "http" });
     let mut digits = [0; 20];
     head.append_known(Known::XForwardedPort, crate::http::head::decimal(port.into(), &mut digits));
     head.append_known(Known::XRealIp, source);
-    head.append_known(Known::Via, VIA);
+    head.append_known(Known::Via, via(version));
     head
 }
 
@@ -95,11 +103,12 @@ pub fn add_provenance(
         forwarded::write(origin.speaker.ip(), origin.https, request.host(), &mut element);
         request.head.append_item(Known::Forwarded, &element);
     }
+    let version = request.version();
     let head = &mut request.head;
-    if client == origin.speaker.ip() && !head.contains_any(PROVENANCE) {
+    if client == origin.speaker.ip() && version == origin.version && !head.contains_any(PROVENANCE) {
         head.append_head(&origin.provenance);
     } else {
-        extend_provenance(head, origin, client);
+        extend_provenance(head, origin, client, version);
     }
     if head.get_known(Known::XRequestId).is_none() {
         head.append_known(Known::XRequestId, request_id);
@@ -110,7 +119,7 @@ pub fn add_provenance(
 }
 
 /// Adds to what a trusted proxy, or a `Via` of the client, says already.
-fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr) {
+fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr, version: Version) {
     head.append_item(Known::XForwardedFor, &origin.speaker_text);
     if head.get_known(Known::XForwardedProto).is_none() {
         head.append_known(Known::XForwardedProto, if origin.https { "https" } else { "http" });
@@ -125,7 +134,7 @@ fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr) {
     } else {
         head.set_known(Known::XRealIp, client.to_string());
     }
-    head.append_item(Known::Via, VIA);
+    head.append_item(Known::Via, via(version));
 }
 
 /// Says in the older fields what the nearest proxy says in `Forwarded`.

@@ -22,7 +22,8 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 use portcullis_config::HashKey;
 
-use super::connection::{Ends, cause_of, failed_handshake};
+use super::connection::{cause_of, failed_handshake};
+use super::downstream::Ends;
 use super::shard::Shard;
 use super::tunnel::{Notice, both};
 use super::{finish, refuse};

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use portcullis_abi::Reason;
 
-use super::connection::Downstream;
+use super::client::{Client, Http1};
+use super::downstream::Downstream;
 use super::finish::{Record, finish};
 use super::shard::Shard;
-use crate::http::h1::{Answer, Content, Persistence, write_answer};
-use crate::http::{Head, Method, Refusal, Version};
+use crate::http::grpc::{self, Call};
+use crate::http::h1::{Answer, Content, Persistence, fill_answer, write_answer};
+use crate::http::{Head, Known, Method, Refusal, Version};
 use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::plugin::Response;
@@ -52,34 +55,128 @@ pub fn response(status: u16, reason: Reason) -> Box<Response> {
     Response::new(status, reason, message(reason))
 }
 
-/// Writes an answer of ours into `down.out`.
-pub fn write(down: &mut Downstream, date: &[u8], response: &Response, extra: Option<&Head>, keep: bool) {
+/// Sends an answer of ours, and counts its bytes. False: the client is gone.
+pub async fn send(
+    client: &mut Client<'_>,
+    down: &mut Downstream,
+    answer: &OwnAnswer<'_>,
+    limit: Duration,
+    record: &mut Record,
+) -> bool {
     let mut fields: Vec<(&str, &[u8])> =
-        response.fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-    if let Some(extra) = extra {
+        answer.response.fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    if let Some(extra) = answer.fields {
         // Names come from plugins and are tokens, so they are ASCII.
         fields.extend(
             extra.iter().filter_map(|(_, name, value)| Some((std::str::from_utf8(name).ok()?, value))),
         );
     }
-    let answer = Answer {
-        status: response.status,
-        message: &response.message,
-        member: response.member,
-        content: response
-            .content
-            .as_ref()
-            .map(|content| Content { media_type: content.media_type.as_bytes(), bytes: &content.bytes }),
-        fields: &fields,
-        date,
-        head_only: down.request.method() == Method::Head,
-        persistence: Persistence::to(down.request.version(), keep),
-    };
-    write_answer(&answer, &mut down.out);
+    let call = record.call.map(|call| Told::new(&call, answer.response));
+    if let Some(told) = &call {
+        fields.push(("grpc-status", told.status.as_bytes()));
+        fields.push(("grpc-message", told.message.as_bytes()));
+    }
+    let head_only = down.request.method() == Method::Head;
+    let persistence = Persistence::to(down.request.version(), answer.keep);
+    let mut answer = answer.as_written(&fields, head_only, persistence);
+    if let Some(told) = &call {
+        answer.status = 200;
+        answer.content = Some(Content { media_type: told.media_type.as_bytes(), bytes: &[] });
+    }
+    match client {
+        Client::Http1(client) => {
+            write_answer(&answer, &mut down.out);
+            (record.head_bytes, record.response_bytes) = sizes(&down.out);
+            client.tx.deadline().arm(limit);
+            client.tx.send(&mut down.out).await.is_ok()
+        }
+        Client::Http2(client) => {
+            let mut body = Vec::new();
+            fill_answer(&answer, &mut down.response, &mut body);
+            if call.is_some() {
+                down.response.head.remove_known(Known::ContentLength);
+            }
+            (record.head_bytes, record.response_bytes) = (octets(&down.response.head), body.len() as u64);
+            let end = body.is_empty();
+            match client.reply.respond(&down.response, end) {
+                Ok(_) if end => true,
+                Ok(send) => send.data(Bytes::from(body), true, limit).await.is_ok(),
+                Err(_) => false,
+            }
+        }
+    }
 }
 
-/// Answers a request that never became one, counts it and charges its source. The connection is closed after it.
-pub async fn malformed(shard: &Shard, local: &Local, down: &mut Downstream, refusal: Refusal) {
+/// What a call is told in place of an answer in HTTP: trailers alone, which are a head.
+struct Told {
+    status: String,
+    message: String,
+    media_type: &'static str,
+}
+
+impl Told {
+    fn new(call: &Call, response: &Response) -> Self {
+        Self {
+            status: grpc::status_of(response.status, response.reason).to_string(),
+            message: grpc::message(&response.message),
+            media_type: call.media_type(),
+        }
+    }
+}
+
+/// An answer of ours, and what is said beside it.
+pub struct OwnAnswer<'a> {
+    pub response: &'a Response,
+    pub date: &'a [u8],
+    /// Fields of plugins.
+    pub fields: Option<&'a Head>,
+    /// The connection goes on.
+    pub keep: bool,
+}
+
+impl OwnAnswer<'_> {
+    fn as_written<'w>(
+        &'w self,
+        fields: &'w [(&'w str, &'w [u8])],
+        head_only: bool,
+        persistence: Persistence,
+    ) -> Answer<'w> {
+        let response = self.response;
+        Answer {
+            status: response.status,
+            message: &response.message,
+            member: response.member,
+            content: response
+                .content
+                .as_ref()
+                .map(|content| Content { media_type: content.media_type.as_bytes(), bytes: &content.bytes }),
+            fields,
+            date: self.date,
+            head_only,
+            persistence,
+        }
+    }
+}
+
+/// Bytes of the head and of the body of an answer.
+fn sizes(answer: &[u8]) -> (u64, u64) {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    (end as u64, (answer.len() - end) as u64)
+}
+
+/// Octets of the fields of a head on a stream, before they are compressed.
+pub fn octets(head: &Head) -> u64 {
+    head.iter().map(|(_, name, value)| (name.len() + value.len()) as u64).sum()
+}
+
+/// Answers a request that never became one, counts it and charges its source. A connection of HTTP/1 is closed after it.
+pub async fn malformed(
+    shard: &Shard,
+    local: &Local,
+    client: &mut Client<'_>,
+    down: &mut Downstream,
+    refusal: Refusal,
+) {
     let now_ns = clock::now_ns();
     let mut record = Record::new(shard, now_ns, down.origin.speaker.ip());
     if refusal.status == 505 {
@@ -87,13 +184,11 @@ pub async fn malformed(shard: &Shard, local: &Local, down: &mut Downstream, refu
         down.request.set_version(Version::Http11);
     }
     let response = response(refusal.status, refusal.reason);
-    write(down, &shard.date(), &response, None, false);
     record.status = refusal.status;
     record.reason = Some(refusal.reason);
-    record.count_answer(&down.out);
-    down.tx.deadline().arm(LINGER);
+    let answer = OwnAnswer { response: &response, date: &shard.date(), fields: None, keep: false };
     // A client that is gone gets no answer; it is counted all the same.
-    let _ = down.tx.send(&mut down.out).await;
+    send(client, down, &answer, LINGER, &mut record).await;
     if refusal.reason != Reason::RequestTimeout {
         let limiter = &local.snapshot.source_limiter;
         limiter.penalize(&shard.table, down.origin.source.ip(), Behaviour::Malformed, now_ns);
@@ -128,14 +223,14 @@ pub async fn finish_sending(tx: &mut Tx) {
 }
 
 /// Ends a connection so that what was sent arrives.
-pub async fn close(down: &mut Downstream) {
-    finish_sending(&mut down.tx).await;
-    down.intake.rx.deadline().arm(LINGER);
+pub async fn close(client: &mut Http1) {
+    finish_sending(&mut client.tx).await;
+    client.intake.rx.deadline().arm(LINGER);
     let mut drained = 0;
     while drained < LINGER_BYTES {
-        let unread = down.intake.unread().len();
-        down.intake.consume(unread);
-        match down.intake.receive(crate::tls::HEAD_ROOM).await {
+        let unread = client.intake.unread().len();
+        client.intake.consume(unread);
+        match client.intake.receive(crate::tls::HEAD_ROOM).await {
             Ok(n @ 1..) => drained += n,
             _ => return,
         }

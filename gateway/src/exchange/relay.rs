@@ -10,6 +10,9 @@ use portcullis_abi::Reason;
 
 use crate::http::h1::{BodyDecoder, write_chunk_end, write_chunk_header};
 use crate::http::{Head, Refusal};
+use crate::limit::{LeastRate, Pace};
+use crate::net::clock;
+use crate::net::deadline::SendLimit;
 use crate::tls::{BODY_ROOM, Intake, Tx};
 
 /// How a body is framed on the side that it is sent to.
@@ -28,8 +31,12 @@ pub struct Leg {
     pub trailers: bool,
     /// Time limit between two receives.
     pub receive_idle: Duration,
+    /// The least rate that is asked of the sender.
+    pub least: LeastRate,
     /// Time limit of one send.
-    pub send: Duration,
+    pub send: SendLimit,
+    /// Whether a receiver that gives up ends the sender's part at once.
+    pub watch: bool,
 }
 
 /// Why a body did not get across whole.
@@ -39,10 +46,14 @@ pub enum RelayError {
     SourceClosed,
     /// The sender was silent for too long.
     SourceTimedOut,
+    /// The sender was too slow for too long, without being silent.
+    SourceTooSlow,
     /// The sender broke the framing, or sent too much.
     Refused(Refusal),
-    /// The receiver is gone, or did not read in time.
+    /// The receiver is gone.
     Sink,
+    /// The receiver did not read in time.
+    SinkTimedOut,
 }
 
 impl RelayError {
@@ -50,7 +61,8 @@ impl RelayError {
     pub fn of_response(&self) -> Reason {
         match self {
             Self::Sink => Reason::ClientAborted,
-            Self::SourceTimedOut => Reason::UpstreamTimeout,
+            Self::SinkTimedOut => Reason::SlowReader,
+            Self::SourceTimedOut | Self::SourceTooSlow => Reason::UpstreamTimeout,
             Self::SourceClosed => Reason::UpstreamTruncated,
             Self::Refused(refusal) => refusal.reason,
         }
@@ -73,10 +85,12 @@ pub async fn relay(
     leg: Leg,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
+    let mut pace = Pace::new(leg.least, leg.receive_idle);
+    let paced = leg.least.bytes_per_second > 0;
     loop {
         // A sink that was given up on gets nothing more: what is at hand stays there, whole.
         if sink.deadline().expired() {
-            return Err(RelayError::Sink);
+            return Err(lost(sink));
         }
         // All that is at hand.
         while !decoder.is_done() && !source.is_empty() {
@@ -106,10 +120,24 @@ pub async fn relay(
         if !out.is_empty() {
             send(sink, out, leg).await?;
         }
-        source.rx.deadline().arm(leg.receive_idle);
+        let patience = pace.patience().filter(|patience| *patience < leg.receive_idle);
+        source.rx.deadline().arm(patience.unwrap_or(leg.receive_idle));
+        // Only what is waited for here counts: while a slow receiver holds us up, nobody is slow at sending.
+        let since_ns = if paced { clock::now_ns() } else { 0 };
         match source.receive(BODY_ROOM).await {
-            // A slow receiver must not be taken for a silent sender.
-            Ok(1..) => source.rx.deadline().disarm(),
+            Ok(n @ 1..) => {
+                // A slow receiver must not be taken for a silent sender.
+                source.rx.deadline().disarm();
+                if paced {
+                    pace.received(clock::now_ns().saturating_sub(since_ns), n);
+                    if pace.is_spent() {
+                        return Err(RelayError::SourceTooSlow);
+                    }
+                }
+            }
+            _ if source.rx.deadline().expired() && patience.is_some() => {
+                return Err(RelayError::SourceTooSlow);
+            }
             _ if source.rx.deadline().expired() => return Err(RelayError::SourceTimedOut),
             // RFC 9112 section 9.8: where the end of the connection is the end of the body, TLS must say that it is one.
             Ok(0) if !source.rx.ended_cleanly() => return Err(RelayError::SourceClosed),
@@ -119,7 +147,8 @@ pub async fn relay(
     }
 }
 
-fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
+/// Appends payload in its framing.
+pub fn frame(payload: &[u8], coding: Coding, out: &mut Vec<u8>) {
     if coding == Coding::Chunked {
         write_chunk_header(payload.len(), out);
     }
@@ -151,11 +180,11 @@ async fn send_in_place(
     let from = start + payload.start - out.len();
     buffer[from..start + payload.start].copy_from_slice(out);
     out.clear();
-    sink.deadline().arm(leg.send);
+    sink.deadline().arm_send(leg.send);
     let sent = sink.send_from(buffer, from).await;
     // What was cut off is framing (a chunk's CR LF): its content no longer matters, its length does.
     buffer.resize(whole, 0);
-    sent.map_err(|_| RelayError::Sink)?;
+    sent.map_err(|_| lost(sink))?;
     if leg.coding == Coding::Chunked {
         out.extend_from_slice(b"\r\n");
     }
@@ -163,6 +192,11 @@ async fn send_in_place(
 }
 
 async fn send(sink: &mut Tx, out: &mut Vec<u8>, leg: Leg) -> Result<(), RelayError> {
-    sink.deadline().arm(leg.send);
-    sink.send(out).await.map_err(|_| RelayError::Sink)
+    sink.deadline().arm_send(leg.send);
+    sink.send(out).await.map_err(|_| lost(sink))
+}
+
+/// How a receiver was lost.
+pub fn lost(sink: &Tx) -> RelayError {
+    if sink.deadline().passed() { RelayError::SinkTimedOut } else { RelayError::Sink }
 }

@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use portcullis_abi::Reason;
+use portcullis_abi::{Block, Reason};
 
 use super::tunnel::Notice;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
+use crate::http::h2::Control;
 use crate::id::ShardId;
-use crate::limit::{Connections, Table, WallClock, random_secret};
+use crate::limit::{CidrSet, Connections, Table, WallClock, random_secret, source_key};
 use crate::log::{self, Outbox, ShardLog};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{Refusal, ShardMetrics};
 use crate::net::clock;
 use crate::net::deadline::Cutter;
 use crate::snapshot::{Local, PoolTable, Snapshot};
@@ -41,11 +42,15 @@ pub struct Shard {
     /// Shards of the process.
     shards: u32,
     log: RefCell<Option<ShardLog>>,
+    /// Answers say that their connection ends.
+    retiring: Cell<bool>,
     draining: Cell<bool>,
     /// Downstream connections of the whole process, for the limits on them.
     connections: Arc<Connections>,
     /// Downstream connections of this shard, for draining.
     open: RefCell<HashMap<u64, Visible>>,
+    /// Banned prefixes that are wider than one source; narrower ones are words of the table.
+    banned: RefCell<Arc<CidrSet>>,
     next_connection: Cell<u64>,
     /// Tunnels among them, under numbers of their own.
     tunnels: RefCell<HashMap<u64, Rc<Notice>>>,
@@ -90,9 +95,11 @@ impl Shard {
             watches: RefCell::default(),
             shards: parts.shards,
             log: RefCell::new(log),
+            retiring: Cell::new(false),
             draining: Cell::new(false),
             connections: parts.connections,
             open: RefCell::default(),
+            banned: RefCell::default(),
             next_connection: Cell::new(0),
             tunnels: RefCell::default(),
             next_tunnel: Cell::new(0),
@@ -125,10 +132,25 @@ impl Shard {
         *self.watches.borrow_mut() = watches.collect();
     }
 
+    /// Lets every connection end with its next answer, so that clients come back elsewhere.
+    pub fn retire(&self) {
+        self.retiring.set(true);
+    }
+
+    /// Whether connections end with their next answer; true from before a drain to its end.
+    #[inline]
+    pub fn retiring(&self) -> bool {
+        self.retiring.get()
+    }
+
     /// Lets what is in flight be the last.
     pub fn begin_drain(&self) {
+        self.retire();
         self.draining.set(true);
         self.watches.borrow_mut().clear();
+        for control in self.open.borrow().values().filter_map(|connection| connection.streams.as_ref()) {
+            control.drain();
+        }
     }
 
     /// Whether no connection is open.
@@ -155,9 +177,23 @@ impl Shard {
         self.draining.get()
     }
 
-    /// Counts a refusal that has no exchange.
+    /// Counts a refusal that has no exchange, nor a source.
     pub fn refused(&self, reason: Reason) {
         self.metrics.count_reason(reason);
+    }
+
+    /// Counts a refusal of `source` that has no exchange, and remembers it.
+    pub fn refused_source(&self, reason: Reason, source: IpAddr) {
+        self.refused(reason);
+        let client = source.to_canonical();
+        self.metrics.refusals.note(&Refusal {
+            at_ns: clock::now_ns(),
+            client,
+            reason,
+            status: 0,
+            route: None,
+        });
+        self.metrics.sources.count(source_key(client), true);
     }
 
     /// Wall-clock time of a monotonic moment, since the Unix epoch.
@@ -193,32 +229,63 @@ impl Shard {
     }
 
     /// Takes a place for a downstream connection of `source` until the guard is dropped; `None`, counted and with a
-    /// reason, when the limits on connections leave none. `cutter` ends the connection's receiving.
-    pub fn open_connection(self: &Rc<Self>, source: IpAddr, cutter: Cutter) -> Option<OpenConnection> {
+    /// reason, when the source is banned or the limits on connections leave none.
+    pub fn open_connection(self: &Rc<Self>, source: IpAddr, cutters: Cutters) -> Option<OpenConnection> {
         self.metrics.connections_accepted.inc();
         let local = self.local.borrow();
+        if self.is_banned(&local, source) {
+            self.metrics.connections_refused.inc();
+            self.refused_source(Reason::SourceBanned, source);
+            return None;
+        }
         let limits = &local.snapshot.config.limits;
         // Trusted proxies bring many clients each.
         let trusted = local.snapshot.trusted_proxies.contains(source);
         let per_source = if trusted { 0 } else { limits.connections_per_source };
         if !self.connections.open(source, limits.connections, per_source) {
             self.metrics.connections_refused.inc();
-            self.refused(Reason::ConnectionLimit);
+            self.refused_source(Reason::ConnectionLimit, source);
             return None;
         }
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         let busy = Rc::new(Cell::new(false));
-        self.open.borrow_mut().insert(number, Visible { cutter, busy: busy.clone() });
+        let visible = Visible { source, cutters, busy: busy.clone(), streams: None };
+        self.open.borrow_mut().insert(number, visible);
         self.metrics.connections_active.inc();
         Some(OpenConnection { shard: self.clone(), number, source, busy })
+    }
+
+    /// Whether an operator has banned `source`. The kernel part, where there is one, drops its packets before.
+    fn is_banned(&self, local: &Local, source: IpAddr) -> bool {
+        let word = self.table.block_at(source_key(source), clock::now_ns());
+        let banned = matches!(word, Block::Banned { reason: Reason::SourceBanned, .. })
+            || self.banned.borrow().contains(source);
+        banned && !local.snapshot.source_limiter.is_trusted(source)
+    }
+
+    /// Uses a new set of banned prefixes, those that are wider than one source.
+    pub fn set_banned(&self, prefixes: Arc<CidrSet>) {
+        *self.banned.borrow_mut() = prefixes;
+    }
+
+    /// Ends every connection from `sources`, whatever is under way on it.
+    pub fn cut_sources(&self, sources: &CidrSet) {
+        for connection in self.open.borrow().values() {
+            if sources.contains(connection.source) {
+                connection.cutters.both.cut();
+                connection.cutters.receiving.cut();
+            }
+        }
     }
 
     /// Ends the connections on which nothing is under way.
     pub fn cut_idle(&self) {
         for connection in self.open.borrow().values() {
-            if !connection.busy.get() {
-                connection.cutter.cut();
+            match &connection.streams {
+                Some(control) if control.is_idle() => control.close(),
+                None if !connection.busy.get() => connection.cutters.receiving.cut(),
+                _ => {}
             }
         }
     }
@@ -282,6 +349,8 @@ impl Shard {
             log.tick(now_ns);
             self.metrics.log_records_dropped.add(log.take_lost());
         }
+        self.metrics.cpu_ns.set(clock::thread_cpu_ns());
+        self.metrics.sources.age(now_ns);
     }
 
     /// Closes idle upstream connections that are too old or were closed by their target.
@@ -294,7 +363,6 @@ impl Shard {
             idle += i as u64;
             active += u64::from(a);
         }
-        self.metrics.cpu_ns.set(clock::thread_cpu_ns());
         self.metrics.pool_idle.set(idle);
         self.metrics.pool_active.set(active);
     }
@@ -307,10 +375,21 @@ fn hex(value: u64, out: &mut [u8]) {
     }
 }
 
-/// A downstream connection as the drain sees it.
+/// How the directions of a connection are ended from elsewhere.
+pub struct Cutters {
+    /// Ends receiving; what is being sent is still sent.
+    pub receiving: Cutter,
+    /// Ends both directions.
+    pub both: Cutter,
+}
+
+/// A downstream connection as a drain and a ban see it.
 struct Visible {
-    cutter: Cutter,
+    source: IpAddr,
+    cutters: Cutters,
     busy: Rc<Cell<bool>>,
+    /// It speaks HTTP/2.
+    streams: Option<Control>,
 }
 
 /// A downstream connection that is open.
@@ -326,6 +405,16 @@ impl OpenConnection {
     #[inline]
     pub fn set_busy(&self, busy: bool) {
         self.busy.set(busy);
+    }
+
+    /// Says that it carries streams, and how they are ended.
+    pub fn is_shared(&self, control: Control) {
+        if self.shard.draining() {
+            control.drain();
+        }
+        if let Some(visible) = self.shard.open.borrow_mut().get_mut(&self.number) {
+            visible.streams = Some(control);
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! client tx ◄── intake ◄── upstream      an end is passed on as an end (half-close)
 //! ```
 //!
-//! Owns the two directions and their end: by themselves, by silence ([`Reason::BodyTimeout`]), or because the process
+//! Owns the two directions and their end: by themselves, by silence ([`Reason::TunnelIdle`]), or because the process
 //! drains. The last two say so to the client with a close frame (1001) between two frames of the upstream, and give
-//! both sides [`LINGER`] to answer. Never changes a byte on its way, and never reads more than the frame headers that
+//! both sides [`LINGER`] to answer. The client's answer is the upstream's close frame; if none comes in time, the upstream
+//! is sent one too. Never changes a byte on its way, and never reads more than the frame headers that
 //! tell where a close frame may be put.
 //!
 //! **Invariant.** Nothing more is received from one side before the other has taken what was received, so a tunnel
@@ -23,16 +24,19 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::Next;
-use super::connection::Downstream;
+use super::channel::Channel;
+use super::client::{Client, Http1};
+use super::downstream::Downstream;
 use super::finish::Record;
 use super::shard::Shard;
+use super::{Next, refuse};
 use crate::http::h1::{HopByHop, Persistence, write_response};
-use crate::http::websocket::{CLOSE_GOING_AWAY, Frames};
+use crate::http::websocket::{CLOSE_GOING_AWAY, Fault, Frames, Proof, VERSION, masked_close_going_away};
 use crate::http::{Head, Known, Method, RequestHead, ResponseHead, Version};
 use crate::metrics::Counter;
 use crate::net::deadline::Cutter;
 use crate::net::{self, clock};
+use crate::plugin::Response;
 use crate::tls::{BODY_ROOM, HEAD_ROOM, Intake, Tx};
 use crate::upstream::UpstreamConnection;
 
@@ -51,14 +55,25 @@ pub fn is_asked(request: &RequestHead, hop: &HopByHop, no_body: bool) -> bool {
         && asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET))
 }
 
-/// Whether a 101 switches to what was asked for, and to nothing else.
-pub fn is_granted(response: &ResponseHead) -> bool {
+/// The answer to a request for a WebSocket that is none (RFC 6455 section 4.2.1), or the proof that it is to be given.
+pub fn proof_for(head: &Head) -> Result<Proof, Box<Response>> {
+    Proof::asked_by(head).map_err(|fault| match fault {
+        Fault::Key => refuse::response(400, Reason::BadHeader),
+        Fault::Version => refuse::response(426, Reason::UnsupportedVersion)
+            .with_field("Upgrade", "websocket")
+            .with_field("Sec-WebSocket-Version", VERSION),
+    })
+}
+
+/// Whether a 101 switches to what was asked for, by somebody who has read what that was, and to nothing else.
+pub fn is_granted(response: &ResponseHead, proof: &Proof) -> bool {
     let mut protocols = response.head.all_known(Known::Upgrade);
     let first = protocols.next();
     response.version() == Version::Http11
         && first.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET))
         && protocols.next().is_none()
         && crate::http::h1::connection_options(&response.head).upgrade
+        && proof.is_given_by(&response.head)
 }
 
 /// Puts the Upgrade field back that was removed as hop-by-hop.
@@ -106,19 +121,24 @@ impl Notice {
 /// Runs a tunnel to its end. `down.out` holds the head of the 101.
 pub async fn run(
     shard: &Rc<Shard>,
+    client: &mut Client<'_>,
     down: &mut Downstream,
     record: &mut Record,
-    connection: &mut UpstreamConnection,
+    channel: &mut Channel,
     idle: Duration,
 ) -> Next {
-    down.tx.deadline().arm(record.response_write);
-    if down.tx.send(&mut down.out).await.is_err() {
+    let (Client::Http1(Http1 { intake, tx }), Channel::Http1(connection)) = (client, channel) else {
+        record.reason = Some(Reason::InternalError);
+        return Next::Reset;
+    };
+    tx.deadline().arm(record.response_write);
+    if tx.send(&mut down.out).await.is_err() {
         record.reason = Some(Reason::ClientAborted);
         return Next::Reset;
     }
     record.tunnel_ns = Some(clock::now_ns());
     let UpstreamConnection { intake: up_intake, tx: up_tx, .. } = connection;
-    for deadline in [down.intake.rx.deadline(), up_intake.rx.deadline(), up_tx.deadline()] {
+    for deadline in [intake.rx.deadline(), up_intake.rx.deadline(), up_tx.deadline()] {
         deadline.disarm();
     }
     let open = shard.open_tunnel();
@@ -130,14 +150,16 @@ pub async fn run(
         reason: Cell::new(None),
         ending: Cell::new(false),
         failing: Cell::new(false),
+        told: Cell::new(false),
         changed: Cell::new(false),
         client_finished: Cell::new(false),
         upstream_finished: Cell::new(false),
         frames: Cell::new(Frames::default()),
+        client_frames: Cell::new(Frames::default()),
         upstream_rx: up_intake.rx.deadline().cutter(),
         all: [
-            down.intake.rx.deadline().cutter(),
-            down.tx.deadline().cutter(),
+            intake.rx.deadline().cutter(),
+            tx.deadline().cutter(),
             up_intake.rx.deadline().cutter(),
             up_tx.deadline().cutter(),
         ],
@@ -147,8 +169,8 @@ pub async fn run(
         Tally { bytes: Cell::new(0), counter: &shard.metrics.bytes_out },
     );
     both(
-        tunnel.to_upstream(&mut down.intake, up_tx, &received),
-        tunnel.to_client(up_intake, &mut down.tx, &sent),
+        tunnel.to_upstream(intake, up_tx, &received),
+        tunnel.to_client(up_intake, tx, &sent),
         tunnel.watch(),
     )
     .await;
@@ -194,12 +216,16 @@ struct Tunnel<'a> {
     ending: Cell<bool>,
     /// One side is broken.
     failing: Cell<bool>,
+    /// The time to answer a close frame is over: nothing more is received.
+    told: Cell<bool>,
     /// The watch has something new to look at.
     changed: Cell<bool>,
     client_finished: Cell<bool>,
     upstream_finished: Cell<bool>,
     /// Of what the client is sent.
     frames: Cell<Frames>,
+    /// Of what the client has sent.
+    client_frames: Cell<Frames>,
     upstream_rx: Cutter,
     all: [Cutter; 4],
 }
@@ -217,14 +243,30 @@ enum End {
 
 impl Tunnel<'_> {
     async fn to_upstream(&self, source: &mut Intake, sink: &mut Tx, tally: &Tally<'_>) {
-        match self.move_bytes(source, sink, tally, <[u8]>::len).await {
+        let end = self.move_bytes(source, sink, tally, |unread| self.sent_by_client(unread)).await;
+        match end {
             End::Finished => self.client_finished.set(true),
             End::SourceFailed => self.failed(Reason::ClientAborted),
             // Who has finished before and now takes no more has closed in good order.
             End::SinkFailed if self.upstream_finished.get() => {}
             End::SinkFailed => self.failed(Reason::UpstreamReset),
         }
+        let frames = self.client_frames.get();
+        if self.ending.get() && end != End::SinkFailed && frames.is_between() && !frames.is_closed() {
+            let [key @ .., _, _, _, _] = crate::limit::random_secret().a.to_ne_bytes();
+            sink.deadline().arm(LINGER);
+            // An upstream that is gone need not be told.
+            let _ = sink.send(&mut masked_close_going_away(key).to_vec()).await;
+        }
         sink.finish().await;
+    }
+
+    /// Follows the client's frames, all of which are passed on.
+    fn sent_by_client(&self, unread: &[u8]) -> usize {
+        let mut frames = self.client_frames.get();
+        frames.advance(unread);
+        self.client_frames.set(frames);
+        unread.len()
     }
 
     async fn to_client(&self, source: &mut Intake, sink: &mut Tx, tally: &Tally<'_>) {
@@ -349,11 +391,16 @@ impl Tunnel<'_> {
             let due_ns = self.due_ns();
             if now_ns < due_ns {
                 self.wait(Duration::from_nanos(due_ns - now_ns)).await;
+            } else if self.ending.get() && !self.told.replace(true) {
+                // The two directions say their last words.
+                self.all[0].cut();
+                self.upstream_rx.cut();
+                self.end_by_ns.set(now_ns + LINGER.as_nanos() as u64);
             } else if self.ending.get() || self.failing.get() {
                 self.all.iter().for_each(Cutter::cut);
                 return pending().await;
             } else {
-                self.end(Reason::BodyTimeout, now_ns);
+                self.end(Reason::TunnelIdle, now_ns);
             }
         }
     }

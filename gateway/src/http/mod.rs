@@ -13,8 +13,12 @@
 mod authority;
 pub mod date;
 pub mod forwarded;
+pub mod grpc;
+pub mod grpc_web;
 pub mod h1;
+pub mod h2;
 pub mod head;
+pub mod hops;
 pub mod known;
 pub mod method;
 mod name;

@@ -55,14 +55,15 @@ enum Edit<'a> {
     Value(&'a [u8]),
 }
 
+/// The parameters of a query or of a form, in order. Empty ones, as in `a=1&&b=2`, are left out.
+pub fn parameters(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
+    text.split(|&byte| byte == b'&').filter(|text| !text.is_empty()).map(Parameter::split)
+}
+
 impl RequestHead {
-    /// The parameters of the query, in order. Empty ones, as in `a=1&&b=2`, are left out.
+    /// The [`parameters`] of the query.
     pub fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
-        self.query()
-            .unwrap_or_default()
-            .split(|&byte| byte == b'&')
-            .filter(|text| !text.is_empty())
-            .map(Parameter::split)
+        parameters(self.query().unwrap_or_default())
     }
 
     /// The decoded value of the first parameter of that name.
@@ -219,7 +220,8 @@ fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn encode(text: &[u8], out: &mut Vec<u8>) {
+/// Appends `text` with everything but unreserved characters encoded.
+pub fn encode(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         if is_unreserved(byte) { out.push(byte) } else { push_encoded(out, byte) }
     }

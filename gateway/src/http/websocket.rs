@@ -4,8 +4,17 @@
 //! judges nothing: a frame that is wrong is for the receiver to refuse. Invariant: [`Frames::is_between`] is true
 //! exactly when a frame put in at this place is read as a frame of its own.
 
+mod handshake;
+
+pub use handshake::{Fault, KEY, Proof, VERSION};
+
 /// A close frame from a server, unmasked, status 1001: "going away" (RFC 6455 section 7.4.1).
 pub const CLOSE_GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xE9];
+
+/// The same from a client, masked with `key` (RFC 6455 section 5.3).
+pub const fn masked_close_going_away(key: [u8; 4]) -> [u8; 8] {
+    [0x88, MASKED | 0x02, key[0], key[1], key[2], key[3], 0x03 ^ key[0], 0xE9 ^ key[1]]
+}
 
 const OPCODE: u8 = 0x0F;
 const OPCODE_CLOSE: u8 = 0x08;

@@ -47,6 +47,11 @@ impl Connections {
         self.cell(source).fetch_sub(1, Relaxed);
     }
 
+    /// Open connections of `source`, and of whoever shares its cell.
+    pub fn of(&self, source: IpAddr) -> u32 {
+        self.cell(source).load(Relaxed)
+    }
+
     fn cell(&self, source: IpAddr) -> &AtomicU32 {
         &self.by_source[set_index(source_key(source), &self.secret, CELLS)]
     }

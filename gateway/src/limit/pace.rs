@@ -19,6 +19,11 @@ pub struct LeastRate {
     pub grace: Duration,
 }
 
+impl LeastRate {
+    /// Nothing is asked.
+    pub const NONE: LeastRate = LeastRate { bytes_per_second: 0, grace: Duration::ZERO };
+}
+
 /// The account of one sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {

@@ -152,7 +152,7 @@ impl Table {
     }
 
     #[inline]
-    fn sets(&self) -> &[Set] {
+    pub(super) fn sets(&self) -> &[Set] {
         match &self.sets {
             Sets::Owned(sets) => sets,
             Sets::Mapped(sets) => sets,

@@ -18,6 +18,7 @@ pub mod record;
 pub mod redact;
 
 pub use block::{BLOCK_BYTES, FLUSH_AFTER_NS, ShardLog};
+pub use number::date_time;
 pub use queue::{Inbox, Lost, Outbox, channel};
 pub use record::{Durations, Format, Record};
 pub use redact::Redaction;

@@ -48,7 +48,8 @@ impl Stamp {
     }
 }
 
-fn date_time(second: u64) -> [u8; 19] {
+/// `YYYY-MM-DDTHH:MM:SS` in UTC, of a second since 1970, to the year 9999.
+pub fn date_time(second: u64) -> [u8; 19] {
     let mut text = *b"0000-00-00T00:00:00";
     let (year, month, day) = civil(second / 86_400);
     put(&mut text[0..4], year);

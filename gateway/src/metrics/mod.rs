@@ -17,10 +17,12 @@ mod control;
 pub mod exposition;
 mod histogram;
 pub mod names;
+mod refusals;
 mod registry;
 mod render;
 mod route;
 mod shard;
+mod sources;
 #[cfg(test)]
 mod strict;
 
@@ -28,7 +30,11 @@ pub use cell::{Counter, Gauge};
 pub use control::ControlMetrics;
 pub use exposition::{Exposition, Value};
 pub use histogram::{FineHistogram, GatewayHistogram, Histogram, LatencyHistogram, Totals};
+pub use refusals::{Refusal, Refusals};
 pub use registry::{DEFAULT_MAX_ROUTE_SERIES, OVERFLOW_ROUTE, Registry};
-pub use render::{write_certificates, write_kernel_mode, write_kernel_packets};
+pub use render::{
+    LedgerCounts, write_certificates, write_kernel_mode, write_kernel_packets, write_ledger, write_steering,
+};
 pub use route::{RouteMetrics, RouteSeries};
 pub use shard::{Driver, HandshakeFailure, LimiterDecision, ShardMetrics};
+pub use sources::{Busy, BusySources, steady_rate};

@@ -58,6 +58,9 @@ metrics! {
     CONNECTIONS: Counter "downstream_connections_total" "Client connections accepted, by shard.";
     CONNECTIONS_ACTIVE: Gauge "downstream_connections_active" "Client connections open, by shard.";
     CONNECTIONS_REFUSED: Counter "downstream_connections_refused_total" "Client connections closed at once, by shard.";
+    HTTP2_CONNECTIONS: Counter "downstream_http2_connections_total" "Client connections that speak HTTP/2.";
+    HTTP2_STREAMS: Counter "downstream_http2_streams_total" "Requests on client connections of HTTP/2.";
+    HTTP2_STREAMS_ACTIVE: Gauge "downstream_http2_streams_active" "Those in progress.";
     TUNNELS: Counter "tunnels_total" "Connections that became tunnels (WebSocket).";
     TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";
@@ -77,6 +80,7 @@ metrics! {
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";
 
+    STEERING: Gauge "listener_steering_info" "Always 1; the labels are the listener and how its new connections find their shard: core or hash.";
     SHARD_DRIVER: Gauge "shard_driver_info" "Always 1; the label is the driver that the shard got.";
     SHARD_GENERATION: Gauge "shard_generation" "The generation that new exchanges use, by shard.";
     SHARD_CPU: Counter "shard_cpu_seconds_total" "CPU time of the shard's thread.";
@@ -86,6 +90,9 @@ metrics! {
     LAST_RELOAD_OK: Gauge "config_last_reload_success" "1 if the last configuration was published, 0 if it was refused.";
     LAST_RELOAD_TIME: Gauge "config_last_reload_timestamp_seconds" "When the last configuration was published or refused.";
 
+    BANS: Gauge "bans" "Bans in force, by who gave them: operator or behaviour.";
+    OPERATOR_BANS: Counter "operator_bans_total" "Bans that operators gave.";
+    DROP_SAMPLES: Counter "xdp_drop_samples_total" "Samples of dropped packets, by result: taken or lost on their way.";
     XDP_PACKETS: Counter "xdp_packets_total" "Packets seen by the XDP program, by reason of the verdict.";
     XDP_MODE: Gauge "xdp_mode_info" "Always 1; the labels are the interface and the mode that it got: native, generic or off.";
 }

@@ -77,15 +77,24 @@ impl Registry {
             }
             let overflow = &mut routes.overflow;
             return overflow
-                .get_or_insert_with(|| Arc::new(RouteSeries::new(OVERFLOW_ROUTE, shards)))
+                .get_or_insert_with(|| Arc::new(RouteSeries::new(OVERFLOW_ROUTE, OVERFLOW_NUMBER, shards)))
                 .clone();
         }
-        let series = Arc::new(RouteSeries::new(name, shards));
+        // Series are never taken out, so their number is free.
+        let number = routes.series.len() as u32;
+        let series = Arc::new(RouteSeries::new(name, number, shards));
         routes.series.insert(name.into(), series.clone());
         series
     }
 
-    pub(super) fn shards(&self) -> &[Arc<ShardMetrics>] {
+    /// Every series, the overflow last.
+    pub fn route_series(&self) -> Vec<Arc<RouteSeries>> {
+        let routes = self.routes();
+        routes.series.values().chain(&routes.overflow).cloned().collect()
+    }
+
+    /// The cells of every shard.
+    pub fn shards(&self) -> &[Arc<ShardMetrics>] {
         &self.shards
     }
 
@@ -98,6 +107,9 @@ impl Registry {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Above the number of any other series.
+const OVERFLOW_NUMBER: u32 = u32::MAX - 1;
 
 /// How many distinct overflowed names are told apart; the gauge stops there.
 const MAX_OVERFLOWED: usize = 100_000;

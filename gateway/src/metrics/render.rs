@@ -95,6 +95,9 @@ impl Registry {
         self.by_shard(out, &names::CONNECTIONS, |shard| shard.connections_accepted.get().into());
         self.by_shard(out, &names::CONNECTIONS_ACTIVE, |shard| shard.connections_active.get().into());
         self.by_shard(out, &names::CONNECTIONS_REFUSED, |shard| shard.connections_refused.get().into());
+        out.family(&names::HTTP2_CONNECTIONS).sample(&[], self.count(|shard| &shard.http2_connections));
+        out.family(&names::HTTP2_STREAMS).sample(&[], self.count(|shard| &shard.http2_streams));
+        out.family(&names::HTTP2_STREAMS_ACTIVE).sample(&[], self.level(|shard| &shard.http2_streams_active));
         out.family(&names::TUNNELS).sample(&[], self.count(|shard| &shard.tunnels));
         out.family(&names::TUNNELS_ACTIVE).sample(&[], self.level(|shard| &shard.tunnels_active));
         out.family(&names::DOWNSTREAM_BYTES)
@@ -183,6 +186,40 @@ pub fn write_kernel_mode<'a>(out: &mut Exposition, modes: impl IntoIterator<Item
     for (interface, mode) in modes {
         family.sample(&[("interface", interface), ("mode", mode)], 1);
     }
+}
+
+/// Writes how each listener's new connections find their shard.
+pub fn write_steering<'a>(out: &mut Exposition, listeners: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut family = out.family(&names::STEERING);
+    for (listener, steering) in listeners {
+        family.sample(&[("listener", listener), ("steering", steering)], 1);
+    }
+}
+
+/// What the ledger counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerCounts {
+    /// Bans in force that operators gave.
+    pub banned_by_operator: u64,
+    /// Bans in force for behaviour.
+    pub banned_by_behaviour: u64,
+    /// Bans that operators gave, ever.
+    pub operator_bans: u64,
+    /// Samples of dropped packets that came.
+    pub samples_taken: u64,
+    /// Samples that were lost on their way from the kernel.
+    pub samples_lost: u64,
+}
+
+/// Writes what the ledger counts.
+pub fn write_ledger(out: &mut Exposition, counts: &LedgerCounts) {
+    out.family(&names::BANS)
+        .sample(&[("by", "operator")], counts.banned_by_operator)
+        .sample(&[("by", "behaviour")], counts.banned_by_behaviour);
+    out.family(&names::OPERATOR_BANS).sample(&[], counts.operator_bans);
+    out.family(&names::DROP_SAMPLES)
+        .sample(&[("result", "taken")], counts.samples_taken)
+        .sample(&[("result", "lost")], counts.samples_lost);
 }
 
 /// A route's answers over all shards by the value of the `code` label, in its order.

@@ -121,6 +121,8 @@ fn every_name_is_written_and_nothing_else_is() {
     write_kernel_mode(&mut out, [("eth0", "native")]);
     write_certificates(&mut out, [("shop", 1)].into_iter());
     // The health of targets is the control thread's to add.
+    write_ledger(&mut out, &LedgerCounts::default());
+    write_steering(&mut out, [("plain", "hash")]);
     out.family(&names::TARGET_HEALTHY).sample(&[("upstream", "u"), ("target", "127.0.0.1:80")], 1);
     let families = strict::parse(&out.finish()).expect("valid text");
     let mut expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();

@@ -41,11 +41,13 @@ impl RouteMetrics {
         self.gateway.record(total_ns.saturating_sub(upstream_ns.unwrap_or(0)));
     }
 
-    pub(super) fn statuses(&self) -> &StatusCounts {
+    /// Answers by status.
+    pub fn statuses(&self) -> &StatusCounts {
         &self.statuses
     }
 
-    pub(super) fn total(&self) -> &LatencyHistogram {
+    /// From the first byte of the request to the last of the response.
+    pub fn total(&self) -> &LatencyHistogram {
         &self.total
     }
 
@@ -62,12 +64,19 @@ impl RouteMetrics {
 #[derive(Debug)]
 pub struct RouteSeries {
     name: Box<str>,
+    number: u32,
     shards: Box<[RouteMetrics]>,
 }
 
 impl RouteSeries {
-    pub(super) fn new(name: &str, shards: usize) -> RouteSeries {
-        RouteSeries { name: name.into(), shards: (0..shards).map(|_| RouteMetrics::default()).collect() }
+    pub(super) fn new(name: &str, number: u32, shards: usize) -> RouteSeries {
+        let shards = (0..shards).map(|_| RouteMetrics::default()).collect();
+        RouteSeries { name: name.into(), number, shards }
+    }
+
+    /// Tells the series apart for the life of the process, where a name would not fit.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// The value of the `route` label.
@@ -84,7 +93,8 @@ impl RouteSeries {
         &self.shards[shard.index()]
     }
 
-    pub(super) fn shards(&self) -> &[RouteMetrics] {
+    /// The counts of each shard.
+    pub fn shards(&self) -> &[RouteMetrics] {
         &self.shards
     }
 }

@@ -9,7 +9,9 @@ use portcullis_abi::Reason;
 
 use super::cell::{Counter, Gauge};
 use super::histogram::FineHistogram;
+use super::refusals::Refusals;
 use super::route::class_index;
+use super::sources::BusySources;
 
 /// The counts of one shard. Fields are public: `metrics.bytes_in.add(n)` is the whole interface.
 // Two cache lines apart from its neighbours, see `RouteMetrics`.
@@ -28,6 +30,12 @@ pub struct ShardMetrics {
     pub tunnels: Counter,
     /// Tunnels open.
     pub tunnels_active: Gauge,
+    /// Downstream connections that speak HTTP/2.
+    pub http2_connections: Counter,
+    /// Requests on them.
+    pub http2_streams: Counter,
+    /// Those in progress.
+    pub http2_streams_active: Gauge,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -52,6 +60,10 @@ pub struct ShardMetrics {
     pub cpu_ns: Gauge,
     /// The gateway's own share of each exchange.
     pub gateway_latency: FineHistogram,
+    /// The last refusals one by one.
+    pub refusals: Refusals,
+    /// The busiest clients.
+    pub sources: BusySources,
     driver: Gauge,
     pub(super) tls_full: Counter,
     pub(super) tls_resumed: Counter,
@@ -73,6 +85,9 @@ impl Default for ShardMetrics {
             tls_failed: Default::default(),
             tunnels: Counter::default(),
             tunnels_active: Gauge::default(),
+            http2_connections: Counter::default(),
+            http2_streams: Counter::default(),
+            http2_streams_active: Gauge::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),
@@ -85,6 +100,8 @@ impl Default for ShardMetrics {
             generation: Gauge::default(),
             cpu_ns: Gauge::default(),
             gateway_latency: FineHistogram::default(),
+            refusals: Refusals::default(),
+            sources: BusySources::default(),
             driver: Gauge::default(),
             classes: Default::default(),
             limiter: Default::default(),
@@ -142,7 +159,7 @@ impl ShardMetrics {
     }
 
     /// Answers so far by class, in the order of `CLASSES`.
-    pub(super) fn requests(&self) -> [u64; 6] {
+    pub fn requests(&self) -> [u64; 6] {
         std::array::from_fn(|class| self.classes[class].get())
     }
 

@@ -156,6 +156,11 @@ impl Cutter {
         }
     }
 
+    /// As [`Deadline::disarm`].
+    pub fn disarm(&self) {
+        self.0.at.set(NEVER);
+    }
+
     /// As [`Deadline::arm`]: shuts down unless the owner sets another limit within that time.
     pub fn cut_after(&self, time: Duration) {
         arm(&self.0, time);

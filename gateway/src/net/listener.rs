@@ -1,10 +1,12 @@
 //! Listening sockets: bound by the control thread, before anything is published, and handed to a shard each.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+use monoio::io::Canceller;
 use monoio::net::TcpListener;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
@@ -34,10 +36,64 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
+/// Lets the kernel give each new connection to the socket whose shard is pinned to the core that received it; where no
+/// shard is, the kernel's hash decides as before. `cores` are those of the sockets of one address in the order in
+/// which they were bound. A classic BPF program, which needs no privilege.
+///
+/// # Errors
+/// Those of setsockopt(2) for SO_ATTACH_REUSEPORT_CBPF.
+pub fn steer_by_core(group: &StdListener, cores: &[usize]) -> io::Result<()> {
+    const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    /// `SKF_AD_OFF + SKF_AD_CPU`, linux/filter.h.
+    const RECEIVING_CORE: u32 = (-0x1000_i32 + 36) as u32;
+    /// No socket has this number, so the kernel falls back to its hash.
+    const NOBODY: u32 = u32::MAX;
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = vec![op(LOAD_WORD, 0, 0, RECEIVING_CORE)];
+    for (socket, &core) in cores.iter().enumerate() {
+        program.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, core as u32));
+        program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, socket as u32));
+    }
+    program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, NOBODY));
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the socket is open; the option takes a sock_fprog, whose instructions live to the end of the call.
+    let answer = unsafe {
+        libc::setsockopt(
+            group.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a steering program off the sockets of an address, if there is one: the hash decides again.
+pub fn steer_by_hash(group: &StdListener) {
+    let none: libc::c_int = 0;
+    // SAFETY: the socket is open; the option reads one integer. ENOENT says that there was none.
+    unsafe {
+        libc::setsockopt(
+            group.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const none).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+}
+
 /// A listening socket on a shard.
 pub struct Listener {
     inner: TcpListener,
     fd: RawFd,
+    /// Of the accept that is pending.
+    canceller: RefCell<Canceller>,
+    left: Cell<bool>,
 }
 
 impl Listener {
@@ -49,24 +105,38 @@ impl Listener {
         // Operations of the ring wait on blocking sockets; the epoll driver needs non-blocking ones.
         socket.set_nonblocking(driver::current() == Driver::Epoll)?;
         let fd = socket.as_raw_fd();
-        Ok(Self { inner: TcpListener::from_std(socket)?, fd })
+        let inner = TcpListener::from_std(socket)?;
+        Ok(Self { inner, fd, canceller: RefCell::default(), left: Cell::new(false) })
     }
 
-    /// The next connection; `None` once [`Listener::close`] was called.
+    /// The next connection; `None` once [`Listener::close`] or [`Listener::leave`] was called.
     pub async fn accept(&self) -> Option<(Stream, SocketAddr)> {
         loop {
-            match self.inner.accept().await {
+            if self.left.get() {
+                return None;
+            }
+            let handle = self.canceller.borrow().handle();
+            match self.inner.cancelable_accept(handle).await {
                 Ok((socket, from)) => match Stream::new(socket) {
                     Ok(stream) => return Some((stream, from)),
                     Err(_) => continue,
                 },
                 // After shutdown(2) on a listening socket, accept answers EINVAL.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return None,
+                Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => return None,
                 // The connection died between handshake and accept: that one only.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => driver::sleep(ACCEPT_BACKOFF).await,
             }
         }
+    }
+
+    /// Ends a pending accept and begins no other, without a word to the socket: another process has it too, and takes
+    /// the connections in its queue. One that is accepted in this very moment is still handed out.
+    pub fn leave(&self) {
+        self.left.set(true);
+        let pending = self.canceller.take();
+        self.canceller.replace(pending.cancel());
     }
 
     /// Lets no further handshake begin, while those under way still end in the queue. A connection that completed

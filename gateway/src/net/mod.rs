@@ -14,12 +14,16 @@ pub mod clock;
 pub mod deadline;
 mod descriptors;
 mod driver;
+mod isolate;
 mod listener;
 mod mailbox;
+mod pass;
 mod stream;
 
 pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use driver::{Driver, DriverChoice, ProbeError, block_on, pin_to_core, probe, sleep, spawn};
-pub use listener::{Listener, bind};
+pub use isolate::spawn_isolated;
+pub use listener::{Listener, bind, steer_by_core, steer_by_hash};
 pub use mailbox::{MailReceiver, MailSender, mailbox};
+pub use pass::{receive_descriptors, send_descriptors};
 pub use stream::{ConnectError, Rx, Stream, Tx, connect};

@@ -12,6 +12,7 @@
 
 mod acl;
 mod basic_auth;
+mod body;
 mod bot_detection;
 pub mod chain;
 pub mod consumer;
@@ -20,16 +21,22 @@ mod cors;
 #[cfg(test)]
 pub mod fixture;
 pub mod identity;
+mod in_flight_limit;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod mtls_auth;
+mod path_rewrite;
+mod prometheus;
 mod rate_limiting;
+mod redirect;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod security_headers;
+mod token_bucket;
 mod transform;
 
 use std::any::Any;
@@ -176,6 +183,10 @@ pub struct Cx<'a> {
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
     pub rewritten: Rewritten,
+    /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
+    pub grpc_web: bool,
+    /// What plugins hold until the exchange ends.
+    pub held: Vec<Box<dyn Any>>,
 }
 
 /// The downstream connection as plugins see it.
@@ -230,6 +241,8 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
+            grpc_web: false,
+            held: Vec::new(),
         }
     }
 }
@@ -244,6 +257,34 @@ pub trait Plugin {
     /// Sees the response before it goes downstream; in reverse order of the chain. Not run on answers that the
     /// gateway made.
     fn on_response(&self, _cx: &mut Cx<'_>, _head: &mut ResponseHead) {}
+
+    /// Whether the plugin is to see this request's body whole. Asked at its turn, after [`on_request`](Self::on_request).
+    /// The body is held in memory then, up to `limits.buffered_body`; a larger one is refused with 413.
+    fn wants_request_body(&self, _cx: &Cx<'_>, _head: &RequestHead) -> bool {
+        false
+    }
+
+    /// Sees the request's body, if it wants to, before any later plugin sees the request. What it leaves is sent on,
+    /// with its length put right.
+    fn on_request_body(&self, _cx: &mut Cx<'_>, _head: &mut RequestHead, _body: &mut Vec<u8>) -> Flow {
+        Flow::Continue
+    }
+
+    /// Whether the plugin is to see this response's body whole. Asked after `on_response`, never of a response without
+    /// a body. The body is held in memory then, up to `limits.buffered_body`; a larger one becomes a 502.
+    fn wants_response_body(&self, _cx: &Cx<'_>, _head: &ResponseHead) -> bool {
+        false
+    }
+
+    /// Sees the response's body, if it wants to; an error is answered in place of the response.
+    fn on_response_body(
+        &self,
+        _cx: &mut Cx<'_>,
+        _head: &mut ResponseHead,
+        _body: &mut Vec<u8>,
+    ) -> Result<(), Box<Response>> {
+        Ok(())
+    }
 
     /// Whether `on_response` does anything, so that the relay can skip the rest.
     fn sees_response(&self) -> bool {

@@ -3,9 +3,9 @@
 use portcullis_config::{PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, correlation_id, cors, ip_restriction, jwt, key_auth,
-    mtls_auth, rate_limiting, request_size_limiting, request_termination, request_transformer,
-    response_transformer,
+    Registration, acl, basic_auth, bot_detection, correlation_id, cors, in_flight_limit, ip_restriction, jwt,
+    key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting, redirect, request_size_limiting,
+    request_termination, request_transformer, response_transformer, security_headers, token_bucket,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
@@ -15,15 +15,21 @@ pub static REGISTRY: &[&Registration] = &[
     &bot_detection::REGISTRATION,
     &correlation_id::REGISTRATION,
     &cors::REGISTRATION,
+    &in_flight_limit::REGISTRATION,
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
     &mtls_auth::REGISTRATION,
+    &path_rewrite::REGISTRATION,
+    &prometheus::REGISTRATION,
     &rate_limiting::REGISTRATION,
+    &redirect::REGISTRATION,
     &request_size_limiting::REGISTRATION,
     &request_termination::REGISTRATION,
     &request_transformer::REGISTRATION,
     &response_transformer::REGISTRATION,
+    &security_headers::REGISTRATION,
+    &token_bucket::REGISTRATION,
 ];
 
 /// The plugin with this name.

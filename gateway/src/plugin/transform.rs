@@ -14,7 +14,7 @@
 //! **Invariant.** No edit touches how a message is framed or what concerns one connection only: such an entry is
 //! refused with the configuration.
 
-use portcullis_config::{Fault, Fields, Node, Value};
+use portcullis_config::{Fault, Fields, Node};
 
 use crate::http::{FieldName, Head, Known, KnownSet};
 
@@ -34,7 +34,7 @@ pub enum Text {
 }
 
 /// The texts that are made for one request, in one arena that keeps its memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rendered {
     text: Vec<u8>,
     ends: Vec<usize>,
@@ -210,7 +210,9 @@ fn read_entry<R: Reader>(
         value.ok_or_else(|| Fault::new(format!("key '{name}' has no value")).hint("write `name:value`"))?;
     let trimmed = value.trim_ascii();
     if trimmed.len() != value.len() {
-        found.note(place.item.span, place.path(), "spaces around the value are not part of it");
+        let fault = Fault::new("spaces around the value are not part of it");
+        let hint = "Kong refuses such a header and sends the space on in a query; leave it out";
+        found.warning(place.item.span, place.path(), fault.hint(hint));
     }
     if step == Step::Rename {
         let pair = (reader.name(step, name)?, reader.name(step, trimmed)?);
@@ -229,20 +231,6 @@ fn read_entry<R: Reader>(
         _ => edits.append.push(pair),
     }
     Ok(())
-}
-
-/// Says that edits of bodies are not made, where there are any.
-pub fn warn_of_bodies(fields: &Fields<'_>, key: &str) {
-    for step in Step::ALL {
-        let section = fields.section(step.as_str());
-        let asked = section.get(key).is_some_and(|node| match &node.value {
-            Value::List(items) => !items.is_empty(),
-            _ => false,
-        });
-        if asked {
-            section.warning(key, "bodies pass unchanged: edits of them are accepted, but not made yet");
-        }
-    }
 }
 
 /// Tells where a message ends.

@@ -1,10 +1,13 @@
-//! The criteria of a route that no table indexes: methods, SNIs and headers.
+//! The criteria of a route that no table indexes: methods, SNIs, headers and rules.
 //!
 //! Owns how one request is held against them, one function a criterion, so that `explain` can ask each alone. Never
 //! looks at hosts or paths. Invariant: a method that no route names gets a bit that only unrestricted routes have.
 
+use portcullis_config::Rule;
+
 use super::expression::{Expression, Place};
-use super::spec::{HeaderMatch, HeaderValue, HostName, RouteSpec};
+use super::rule::Compiled;
+use super::spec::{HeaderMatch, HeaderValue, HostName, Protocols, RouteSpec};
 use super::{Fault, HeaderLookup, MAX_METHODS, Query, Scheme};
 
 /// The set of methods of a route, one bit each.
@@ -17,12 +20,15 @@ pub(super) struct MethodTable {
     names: Vec<String>,
 }
 
-/// SNIs and headers of a route, and its methods once more for `explain`.
+/// SNIs, headers and the rule of a route, and its methods once more for `explain`.
 #[derive(Debug)]
 pub(super) struct Conditions {
     pub(super) methods: MethodSet,
     pub(super) snis: Vec<HostName>,
     pub(super) headers: Vec<HeaderCondition>,
+    pub(super) rule: Option<(Rule, Compiled)>,
+    /// The schemes of a route with a rule, which asks for them as Traefik's routers do.
+    schemes: Option<Protocols>,
 }
 
 /// A compiled [`HeaderMatch`].
@@ -105,17 +111,38 @@ impl Conditions {
                 Err(fault) => faults.push(fault),
             }
         }
-        Conditions { methods, snis, headers }
+        let rule = spec.rule.as_ref().and_then(|rule| match Compiled::compile(rule) {
+            Ok(compiled) => Some((rule.clone(), compiled)),
+            Err(fault) => {
+                faults.push(fault);
+                None
+            }
+        });
+        let schemes = rule.is_some().then_some(spec.protocols);
+        Conditions { methods, snis, headers, rule, schemes }
     }
 
     /// Whether anything is asked beyond method, host and path.
     pub(super) fn asks_more(&self) -> bool {
-        !self.snis.is_empty() || !self.headers.is_empty()
+        !self.snis.is_empty() || !self.headers.is_empty() || self.rule.is_some()
     }
 
-    /// SNIs and headers.
+    /// SNIs, headers and the rule.
     pub(super) fn fit_more<H: HeaderLookup + ?Sized>(&self, query: &Query<'_, H>) -> bool {
-        self.sni_fits(query) && self.headers.iter().all(|header| header.fits(query.headers))
+        self.sni_fits(query)
+            && self.headers.iter().all(|header| header.fits(query.headers))
+            && self.rule_fits(query)
+    }
+
+    pub(super) fn rule_fits<H: HeaderLookup + ?Sized>(&self, query: &Query<'_, H>) -> bool {
+        self.scheme_fits(query.scheme) && self.rule.as_ref().is_none_or(|(_, rule)| rule.fits(query))
+    }
+
+    fn scheme_fits(&self, scheme: Scheme) -> bool {
+        self.schemes.is_none_or(|own| match scheme {
+            Scheme::Http => own.http,
+            Scheme::Https => own.https,
+        })
     }
 
     /// A plain request has no SNI and passes, as in Kong.
@@ -133,7 +160,13 @@ impl Conditions {
                 && other.snis.iter().all(|narrow| self.snis.iter().any(|wide| wide.covers(narrow))));
         let headers =
             self.headers.iter().all(|wide| other.headers.iter().any(|narrow| wide.covers(&narrow.source)));
-        self.methods.covers(other.methods) && snis && headers
+        // Whether one rule implies another is not decided beyond their being the same.
+        let same = |(own, _): &(Rule, Compiled)| other.rule.as_ref().is_some_and(|(its, _)| own == its);
+        let rule = self.rule.as_ref().is_none_or(same);
+        let schemes = self.schemes.is_none_or(|own| {
+            other.schemes.is_some_and(|its| (own.http || !its.http) && (own.https || !its.https))
+        });
+        self.methods.covers(other.methods) && snis && headers && rule && schemes
     }
 }
 

@@ -51,6 +51,8 @@ pub enum Miss {
     Header(String),
     /// None of the server names.
     Sni,
+    /// The rule.
+    Rule,
 }
 
 impl Router {
@@ -109,6 +111,9 @@ impl Router {
         }
         if !route.conditions.sni_fits(query) {
             misses.push(Miss::Sni);
+        }
+        if !route.conditions.rule_fits(query) {
+            misses.push(Miss::Rule);
         }
         let headers = route.conditions.headers.iter().filter(|header| !header.fits(query.headers));
         misses.extend(headers.map(|header| Miss::Header(header.source.name.clone())));

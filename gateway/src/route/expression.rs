@@ -42,6 +42,8 @@ pub(super) enum Place {
     Start,
     /// Anywhere, without regard to case: header values.
     Anywhere,
+    /// Anywhere, case as written: Traefik's rules.
+    Within,
 }
 
 impl Expression {
@@ -56,7 +58,7 @@ impl Expression {
             .map_err(|error| error.to_string())?;
         let (literal, literal_decides) = match place {
             Place::Start => literal_prefix(&hir),
-            Place::Anywhere => (Vec::new(), false),
+            Place::Anywhere | Place::Within => (Vec::new(), false),
         };
         let (anchored, ignore_case) = (place == Place::Start, place == Place::Anywhere);
         let engine = match Table::build(source, anchored, ignore_case, &literal) {
@@ -124,7 +126,7 @@ fn general(source: &str, place: Place) -> Result<Regex, String> {
         RegexBuilder::new(text).unicode(false).case_insensitive(place == Place::Anywhere).build()
     };
     match place {
-        Place::Anywhere => build(source),
+        Place::Anywhere | Place::Within => build(source),
         // A group of its own, so that the anchor holds for every branch of an alternation. The line feed ends a
         // closing comment of `(?x)`, the only thing that can make a valid expression invalid in a group.
         Place::Start => build(&format!("^(?:{source})")).or_else(|_| build(&format!("^(?:{source}\n)"))),

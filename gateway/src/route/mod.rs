@@ -13,6 +13,7 @@
 //!
 //! | # | rule | compares |
 //! |---|------|----------|
+//! | 0 | `priority` | higher first; ours, for rules in Traefik's words |
 //! | 1 | more kinds of criteria | how many of methods, hosts, headers, SNIs, paths the route lists |
 //! | 2 | plain hosts | routes that list hosts, none of them with a wildcard, first |
 //! | 3 | more headers | number of header names |
@@ -30,9 +31,10 @@
 //!
 //! # Scheme
 //!
-//! `protocols` chooses nothing: as in Kong the best route is found first, and if it does not serve the scheme, the
+//! In a route without a rule `protocols` chooses nothing: as in Kong the best route is found first, and if it does not serve the scheme, the
 //! request is answered with 426 or a redirect. Going on to a broader route instead would downgrade an https-only
-//! path to whatever lies below it.
+//! path to whatever lies below it. A route with a rule is Traefik's: it takes requests of its schemes only, so that two
+//! routers of one rule may redirect http and serve https.
 
 mod automaton;
 mod compile;
@@ -46,11 +48,13 @@ mod paths;
 mod rank;
 #[cfg(test)]
 mod reference;
+mod rule;
 mod sets;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use thiserror::Error;
@@ -66,6 +70,7 @@ use sets::Sets;
 pub use conflicts::Conflict;
 pub use explain::{Candidate, Fate, Miss};
 pub use forward::{upstream_path, upstream_path_v1};
+pub use rule::{Anchors, anchors};
 pub use spec::{
     HeaderMatch, HeaderValue, HostError, HostName, HostPattern, PathPattern, Protocols, RouteSpec,
 };
@@ -87,6 +92,10 @@ pub struct Query<'q, H: ?Sized> {
     pub sni: Option<&'q [u8]>,
     /// The request's header fields.
     pub headers: &'q H,
+    /// The query string, if there is one.
+    pub query: Option<&'q [u8]>,
+    /// The client's address; a rule that asks for one fails without.
+    pub client: Option<IpAddr>,
 }
 
 /// Transport of a request.
@@ -364,6 +373,9 @@ impl Router {
     pub fn heavy_patterns(&self) -> Vec<(RouteId, &str)> {
         let mut heavy = Vec::new();
         for route in &self.routes {
+            if route.conditions.rule.as_ref().is_some_and(|(_, rule)| rule.heavy()) {
+                heavy.push((route.spec.id, "a regular expression in its rule"));
+            }
             heavy.extend(route.conditions.headers.iter().flat_map(|h| h.heavy()).map(|p| (route.spec.id, p)));
         }
         for entry in self.entries.iter().filter(|entry| entry.host == 0) {

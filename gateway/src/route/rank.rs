@@ -10,6 +10,7 @@ use super::spec::{HostName, HostPattern, PathPattern, RouteSpec};
 /// Compares as "better is smaller"; the fields decide from the top down.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
+    priority: Reverse<i64>,
     criteria: Reverse<u8>,
     plain_hosts: Reverse<bool>,
     headers: Reverse<usize>,
@@ -47,6 +48,7 @@ impl Rank {
             None => (false, 0, 0),
         };
         Rank {
+            priority: Reverse(spec.priority),
             criteria: Reverse(criteria.iter().map(|&asked| u8::from(asked)).sum()),
             plain_hosts: Reverse(!spec.hosts.is_empty() && spec.hosts.iter().all(exact)),
             headers: Reverse(spec.headers.len()),

@@ -32,6 +32,8 @@ impl Request {
             scheme: self.scheme,
             sni: self.sni.map(str::as_bytes),
             headers: &self.headers,
+            query: None,
+            client: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! one value. Never looks at two routes at once; that is `rank` and `compile`. Invariant: names of hosts are
 //! kept in lower case, so that nothing is folded while a request waits.
 
+use portcullis_config::Rule;
 use thiserror::Error;
 
 use crate::id::RouteId;
@@ -26,6 +27,10 @@ pub struct RouteSpec {
     pub headers: Vec<HeaderMatch>,
     /// TLS server names. Asked only of `https` requests, as in Kong (a plain request passes this test).
     pub snis: Vec<HostPattern>,
+    /// A condition of any form, beside the others.
+    pub rule: Option<Rule>,
+    /// Precedence before every other rule of it: higher first.
+    pub priority: i64,
     /// Never decides which route wins; see [`super::SchemeFit`].
     pub protocols: Protocols,
     /// Whether the groups of its path expressions are used, see [`super::Router::captures`]. Costs memory.

@@ -65,6 +65,8 @@ fn query<'q>(method: &'q str, host: &'q str, path: &'q str) -> Query<'q, NoHeade
         scheme: Scheme::Http,
         sni: None,
         headers: &NoHeaders,
+        query: None,
+        client: None,
     }
 }
 
@@ -136,6 +138,8 @@ fn rule_3_more_headers() {
             method: plain.method,
             scheme: plain.scheme,
             sni: plain.sni,
+            query: None,
+            client: None,
         };
         router.route(&query).map(|found| found.route.0)
     };

@@ -10,20 +10,18 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use crate::exchange::{self, Parts, Shard};
+use crate::exchange::{self, Cutters, Parts, Shard};
 use crate::id::ShardId;
-use crate::limit::{Connections, Table, WallClock};
+use crate::limit::{CidrSet, Connections, Table, WallClock};
 use crate::log::Outbox;
 use crate::metrics::{self, Registry};
 use crate::net::{self, Driver, Listener, MailReceiver, MailSender, clock, deadline};
@@ -46,10 +44,18 @@ const HANDSHAKE_GRACE: Duration = Duration::from_millis(300);
 enum Order {
     /// Use this generation for all new exchanges.
     Install(Arc<Snapshot>),
-    /// Accept connections on this socket.
+    /// Accept connections on this socket too.
     Listen(SocketAddr, TcpListener),
-    /// Stop accepting on the socket of this address.
+    /// Stop accepting on the sockets of this address.
     Close(SocketAddr),
+    /// Tell clients that their connections end, and go on.
+    Retire,
+    /// As `Drain`, but the sockets are another process's by now and stay open.
+    Leave,
+    /// Refuse connections from these prefixes.
+    Ban(Arc<CidrSet>),
+    /// End the connections from these prefixes.
+    Cut(Arc<CidrSet>),
     /// Stop accepting everywhere, finish what is in flight, end when nothing is left.
     Drain,
     /// End now.
@@ -84,6 +90,9 @@ pub enum ShardsError {
 /// The running shards, as the control thread holds them.
 pub struct Shards {
     threads: Vec<(MailSender<Order>, JoinHandle<()>)>,
+    /// Shards that have carried out their first order.
+    running: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
 }
 
 /// Starts a thread for each core. They accept nothing until they are given sockets.
@@ -92,6 +101,7 @@ pub struct Shards {
 /// A thread could not be started; those that were end by themselves.
 pub fn start(start: Start) -> Result<Shards, ShardsError> {
     let connections = Arc::new(Connections::default());
+    let running = Arc::new(AtomicUsize::new(0));
     let mut outboxes = start.outboxes.into_iter();
     let mut threads = Vec::with_capacity(start.cores.len());
     for (number, core) in start.cores.iter().copied().enumerate() {
@@ -110,6 +120,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             outbox: outboxes.next(),
             own: sender.try_clone().map_err(failed)?,
             connections: connections.clone(),
+            running: running.clone(),
             shards: start.cores.len() as u32,
         };
         let thread = std::thread::Builder::new()
@@ -118,7 +129,7 @@ pub fn start(start: Start) -> Result<Shards, ShardsError> {
             .map_err(failed)?;
         threads.push((sender, thread));
     }
-    Ok(Shards { threads })
+    Ok(Shards { threads, running, connections })
 }
 
 impl Shards {
@@ -140,15 +151,45 @@ impl Shards {
         self.tell_all(|| Order::Install(snapshot.clone()))
     }
 
-    /// Gives each shard its socket of an address.
+    /// Gives each shard its socket of an address. Sockets beyond the number of shards, which only an earlier process
+    /// with more of them leaves behind, go round.
     ///
     /// # Errors
     /// A shard is stuck.
     pub fn listen(&self, address: SocketAddr, sockets: Vec<TcpListener>) -> Result<(), ShardsError> {
-        for (shard, socket) in sockets.into_iter().enumerate() {
-            self.tell(shard, Order::Listen(address, socket))?;
+        for (number, socket) in sockets.into_iter().enumerate() {
+            self.tell(number % self.threads.len(), Order::Listen(address, socket))?;
         }
         Ok(())
+    }
+
+    /// Lets every shard finish what is in flight, and leaves the listening sockets to whoever has them too.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn leave(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Leave)
+    }
+
+    /// Replaces the prefixes whose connections are refused.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn ban(&self, prefixes: &Arc<CidrSet>) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Ban(prefixes.clone()))
+    }
+
+    /// Ends the connections that these sources have open.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn cut(&self, sources: &Arc<CidrSet>) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Cut(sources.clone()))
+    }
+
+    /// Open downstream connections of `source` on all shards; see [`Connections`] for how exact.
+    pub fn connections_of(&self, source: IpAddr) -> u32 {
+        self.connections.of(source)
     }
 
     /// Stops accepting on an address.
@@ -157,6 +198,19 @@ impl Shards {
     /// A shard is stuck.
     pub fn close(&self, address: SocketAddr) -> Result<(), ShardsError> {
         self.tell_all(|| Order::Close(address))
+    }
+
+    /// Whether every shard obeys: its first order, a socket to listen on, is carried out.
+    pub fn are_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) >= self.threads.len()
+    }
+
+    /// Lets every shard tell its clients that their connections end.
+    ///
+    /// # Errors
+    /// A shard is stuck.
+    pub fn retire(&self) -> Result<(), ShardsError> {
+        self.tell_all(|| Order::Retire)
     }
 
     /// Lets every shard finish what is in flight.
@@ -210,6 +264,7 @@ struct Seed {
     /// Into its own mailbox.
     own: MailSender<Order>,
     connections: Arc<Connections>,
+    running: Arc<AtomicUsize>,
     /// How many there are in all.
     shards: u32,
 }
@@ -231,6 +286,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
         Driver::IoUring => metrics::Driver::IoUring,
         Driver::Epoll => metrics::Driver::Epoll,
     });
+    let running = seed.running;
     let shard = Shard::new(Parts {
         id: seed.id,
         metrics,
@@ -244,7 +300,7 @@ async fn live(seed: Seed, receiver: MailReceiver<Order>) {
     });
     net::spawn(async { deadline::turn_wheel().await });
     net::spawn(keep_house(shard.clone()));
-    obey(shard, receiver, seed.own).await;
+    obey(shard, receiver, seed.own, &running).await;
 }
 
 async fn keep_house(shard: Rc<Shard>) {
@@ -261,38 +317,60 @@ async fn keep_house(shard: Rc<Shard>) {
 }
 
 /// Carries out orders until the last one.
-async fn obey(shard: Rc<Shard>, receiver: MailReceiver<Order>, own: MailSender<Order>) {
+async fn obey(
+    shard: Rc<Shard>,
+    receiver: MailReceiver<Order>,
+    own: MailSender<Order>,
+    running: &AtomicUsize,
+) {
+    let mut first = true;
     let mut own = Some(own);
     let mut mailbox = match receiver.attach() {
         Ok(mailbox) => mailbox,
         Err(error) => return tracing::error!(%error, "the shard has no mailbox"),
     };
-    let mut listeners: HashMap<SocketAddr, Rc<Listener>> = HashMap::new();
+    let mut listeners: HashMap<SocketAddr, Vec<Rc<Listener>>> = HashMap::new();
     while let Some(order) = mailbox.next().await {
         match order {
             Order::Install(snapshot) => shard.install(snapshot),
             Order::Listen(address, socket) => match Listener::new(socket) {
                 Ok(listener) => {
                     let listener = Rc::new(listener);
-                    listeners.insert(address, listener.clone());
+                    listeners.entry(address).or_default().push(listener.clone());
                     net::spawn(accept(shard.clone(), listener, address));
                 }
                 Err(error) => tracing::error!(%address, %error, "cannot listen"),
             },
             Order::Close(address) => {
-                if let Some(listener) = listeners.remove(&address) {
-                    net::spawn(close(shard.clone(), vec![(address, listener)]));
-                }
+                let closing = listeners.remove(&address).unwrap_or_default();
+                let closing = closing.into_iter().map(|listener| (address, listener)).collect();
+                net::spawn(close(shard.clone(), closing));
             }
+            Order::Retire => shard.retire(),
+            Order::Leave => {
+                shard.begin_drain();
+                listeners.values().flatten().for_each(|listener| listener.leave());
+                listeners.clear();
+                net::spawn(end_when_idle(shard.clone(), net::sleep(HANDSHAKE_GRACE), own.take()));
+            }
+            Order::Ban(prefixes) => shard.set_banned(prefixes),
+            Order::Cut(sources) => shard.cut_sources(&sources),
             Order::Drain => {
                 shard.begin_drain();
-                let closing = close(shard.clone(), listeners.drain().collect());
+                let closing = close(shard.clone(), flat(listeners.drain()));
                 net::spawn(end_when_idle(shard.clone(), closing, own.take()));
             }
             Order::Stop => break,
         }
+        if std::mem::take(&mut first) {
+            running.fetch_add(1, Ordering::Release);
+        }
     }
     shard.flush_log();
+}
+
+fn flat(listeners: impl Iterator<Item = (SocketAddr, Vec<Rc<Listener>>)>) -> Vec<(SocketAddr, Rc<Listener>)> {
+    listeners.flat_map(|(address, all)| all.into_iter().map(move |listener| (address, listener))).collect()
 }
 
 /// Stops listening so that no connection is lost: begins no handshake, serves those that end in time.
@@ -316,7 +394,8 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
 }
 
 fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: SocketAddr) {
-    let Some(open) = shard.open_connection(source.ip(), stream.rx.deadline.cutter()) else {
+    let cutters = Cutters { receiving: stream.rx.deadline.cutter(), both: stream.tx.deadline.cutter() };
+    let Some(open) = shard.open_connection(source.ip(), cutters) else {
         return; // dropping the stream closes it
     };
     let task = Box::pin(exchange::serve(shard.clone(), stream, source, listener, open));
@@ -325,28 +404,7 @@ fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: S
         shard.refused(Reason::InternalError);
         tracing::error!(shard = shard.id.0, "a connection ended in a panic, which is a bug");
     };
-    net::spawn(Isolated { task, panicked });
-}
-
-/// Runs a task so that a panic in it ends it alone, and not the thread with all other connections.
-struct Isolated<F, P> {
-    /// Boxed, as a future moved into another one takes its place twice.
-    task: Pin<Box<F>>,
-    panicked: P,
-}
-
-impl<F: Future<Output = ()>, P: FnMut() + Unpin> Future for Isolated<F, P> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let task = self.task.as_mut();
-        // What the task shares with others is cells and tables whose every state is a valid one, hence unwind-safe.
-        let polled = catch_unwind(AssertUnwindSafe(|| task.poll(cx)));
-        polled.unwrap_or_else(|_| {
-            (self.panicked)();
-            Poll::Ready(())
-        })
-    }
+    net::spawn_isolated(task, panicked);
 }
 
 /// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
@@ -366,27 +424,5 @@ async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own:
     if let Some(own) = own {
         // A full box holds an order that ends the thread, or the control thread is about to send one.
         let _ = own.send(Order::Stop);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    #[test]
-    fn a_panic_ends_its_own_task_only() {
-        let panics = Rc::new(Cell::new(0));
-        let counted = panics.clone();
-        let ended = net::block_on(Driver::Epoll, async move {
-            let broken = async {
-                net::sleep(Duration::from_millis(1)).await;
-                panic!("on purpose");
-            };
-            net::spawn(Isolated { task: Box::pin(broken), panicked: move || counted.set(counted.get() + 1) });
-            net::sleep(Duration::from_millis(50)).await;
-        });
-        assert_eq!((ended.is_ok(), panics.get()), (true, 1));
     }
 }

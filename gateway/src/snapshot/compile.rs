@@ -1,11 +1,14 @@
 //! From the validated configuration to a snapshot: all that can fail, before anything is published.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
-use super::{Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, plugins, upstreams};
+use super::{
+    Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, upstreams,
+};
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
@@ -60,7 +63,8 @@ pub fn compile(
             name: route.name.as_str().into(),
             service: route.service.map(|service| ServiceId(service.0)),
             chain: Chain::compile(&candidates, &config::RouteRef(index as u32), route.service.as_ref()),
-            strip_path: route.strip_path,
+            // A rule has no prefix that could be cut off.
+            strip_path: route.strip_path && (route.rule.is_none() || !route.paths.is_empty()),
             preserve_host: route.preserve_host,
             path_handling: route.path_handling,
             https_redirect_status: route.https_redirect_status_code,
@@ -96,6 +100,7 @@ pub fn compile(
             allow_underscores: true,
             ..head_limits
         },
+        h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter: limiter,
         tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
@@ -142,7 +147,10 @@ fn compile_services(
                 write_timeout: service.write_timeout,
                 first_byte_timeout: service.first_byte_timeout,
                 body_idle_timeout: service.body_idle_timeout,
+                request_trailers: service.request_trailers,
                 retries: service.retries,
+                http_version: http2::version(service.http_version),
+                grpc: matches!(service.protocol, config::Protocol::Grpc | config::Protocol::Grpcs),
                 tls,
                 tls_key,
                 tls_sni: service.tls.sni.as_deref().map(Into::into),
@@ -173,11 +181,14 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
             && route.service.is_none_or(|service| config[service].enabled)
     };
     let specs = config.routes.iter().enumerate().filter(|(_, route)| live(route)).map(|(index, route)| {
+        let (hosts, paths) = hosts_and_paths(route);
         route::RouteSpec {
             id: RouteId(index as u32),
             name: route.name.clone(),
-            hosts: route.hosts.iter().map(host).collect(),
-            paths: route.paths.iter().map(|path| path_pattern(path, route.regex_priority)).collect(),
+            hosts,
+            paths,
+            rule: route.rule.clone(),
+            priority: route.priority,
             methods: route.methods.clone(),
             headers: route.headers.iter().map(header).collect(),
             snis: route.snis.iter().map(host).collect(),
@@ -199,6 +210,25 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
             None
         }
     }
+}
+
+/// What the tables are made from: the route's own conditions, and where it has none, what its rule says of them.
+fn hosts_and_paths(route: &config::Route) -> (Vec<route::HostPattern>, Vec<route::PathPattern>) {
+    let mut hosts: Vec<_> = route.hosts.iter().map(host).collect();
+    let mut paths: Vec<_> = route.paths.iter().map(|path| path_pattern(path, route.regex_priority)).collect();
+    if let Some(rule) = &route.rule {
+        let anchors = route::anchors(rule);
+        if hosts.is_empty() {
+            let exact = |name: &Cow<'_, str>| route::HostName::Exact(name.clone().into_owned());
+            let names = anchors.hosts.iter().map(exact);
+            hosts.extend(names.map(|name| route::HostPattern { name, port: None }));
+        }
+        if paths.is_empty() {
+            let prefixes = anchors.prefixes.into_iter();
+            paths.extend(prefixes.map(|prefix| route::PathPattern::Prefix(prefix.into_owned())));
+        }
+    }
+    (hosts, paths)
 }
 
 fn host(pattern: &config::HostPattern) -> route::HostPattern {

@@ -32,6 +32,7 @@ pub fn listener(
         name: listener.name.as_str().into(),
         address: listener.address,
         proxy_protocol: listener.proxy_protocol,
+        h2c: listener.h2c,
         tls,
         passthrough: passthrough != config::Passthrough::Off,
         redirect_https: listener.redirect_https,
@@ -55,8 +56,7 @@ pub fn listener(
         certificates,
         strict_sni: tls.default_certificate.is_none(),
         policy: policy(tls),
-        // h2 is not spoken yet, so it is not offered.
-        alpn: vec![tls::Alpn::Http11],
+        alpn: tls.alpn.iter().map(|protocol| alpn(*protocol)).collect(),
         ticketer: if tls.session_tickets { ticketer.clone() } else { Ticketer::off() },
     };
     match tls::server_config(&options) {
@@ -147,6 +147,13 @@ fn policy(tls: &config::ListenerTls) -> tls::Policy {
         versions: VersionRange { min: version, max: Version::V13 },
         ciphers: tls.ciphers.iter().map(|cipher| cipher_of(*cipher)).collect(),
         curves: tls.curves.iter().map(|curve| curve_of(*curve)).collect(),
+    }
+}
+
+fn alpn(protocol: config::Alpn) -> tls::Alpn {
+    match protocol {
+        config::Alpn::H2 => tls::Alpn::H2,
+        config::Alpn::Http11 => tls::Alpn::Http11,
     }
 }
 
@@ -246,7 +253,11 @@ pub fn client(
         settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
     }
     let key = match material(config, &settings) {
-        Ok(material) => format!("{settings:?} {:016x}", super::upstreams::stable_hash(&material)),
+        Ok(material) => format!(
+            "{settings:?} {:?} {:016x}",
+            service.http_version,
+            super::upstreams::stable_hash(&material)
+        ),
         Err(error) => {
             found.error(service.origin.span, &service.origin.path, error.to_string());
             return None;
@@ -255,7 +266,7 @@ pub fn client(
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
     }
-    match build_client(config, &settings) {
+    match build_client(config, &settings, super::http2::alpn(service.http_version)) {
         Ok(client) => {
             known.insert(key.clone(), client.clone());
             Some((client, key))
@@ -280,6 +291,7 @@ fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u
 pub fn build_client(
     config: &Config,
     settings: &config::UpstreamTls,
+    alpn: Vec<tls::Alpn>,
 ) -> Result<tls::ClientConfig, tls::TlsError> {
     let verify = if !settings.verify {
         Verify::Off
@@ -306,6 +318,6 @@ pub fn build_client(
         verify,
         identity,
         versions: VersionRange { min: Version::V12, max: Version::V13 },
-        alpn: vec![tls::Alpn::Http11],
+        alpn,
     })
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Snapshot;
+use crate::http::h2;
 use crate::id::{RouteId, ServiceId, ShardId};
 use crate::metrics::RouteMetrics;
 use crate::plugin::Plugin;
@@ -47,6 +48,8 @@ impl Local {
             idle_max: limits.upstream_idle_connections as usize,
             idle_time: snapshot.config.timeouts.upstream_keep_alive,
             requests_max: super::UPSTREAM_REQUESTS_MAX,
+            multiplexed_max: snapshot.config.http2.upstream_connections as usize,
+            h2: h2::Settings { streams_max: super::UPSTREAM_REQUESTS_MAX, ..snapshot.h2.clone() },
         };
         let mut used = PoolTable::default();
         let services = snapshot
@@ -65,10 +68,12 @@ impl Local {
                         let key = PoolKey {
                             address,
                             tls: service.tls_key.as_ref().map(|key| format!("{name} {key}")),
+                            version: service.http_version,
                         };
-                        let make = || Rc::new(Pool::new(Connector { address, tls }, pool_limits));
+                        let connector = Connector { address, tls, version: service.http_version };
+                        let make = || Rc::new(Pool::new(connector, pool_limits.clone()));
                         let pool = used.get(&key).or_else(|| pools.get(&key)).cloned().unwrap_or_else(make);
-                        pool.set_limits(pool_limits);
+                        pool.set_limits(pool_limits.clone());
                         used.insert(key, pool.clone());
                         pool
                     })

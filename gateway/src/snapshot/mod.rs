@@ -11,6 +11,7 @@
 
 mod compile;
 mod edges;
+mod http2;
 mod local;
 mod names;
 mod plugins;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use portcullis_config as config;
 
 use crate::http::h1::HeadLimits;
+use crate::http::h2;
 use crate::id::{Generation, ServiceId, UpstreamId};
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
@@ -36,7 +38,7 @@ use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
 use crate::route::Router;
 use crate::tls;
-use crate::upstream::UpstreamSpec;
+use crate::upstream::{HttpVersion, UpstreamSpec};
 
 pub use crate::plugin::registry::GatewayCatalog;
 pub use compile::{CompileContext, compile};
@@ -64,6 +66,8 @@ pub struct Snapshot {
     /// Of requests.
     pub head_limits: HeadLimits,
     pub response_head_limits: HeadLimits,
+    /// What an HTTP/2 connection from a client is allowed.
+    pub h2: h2::Settings,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
     /// Some target is told where the client connected to.
@@ -105,8 +109,13 @@ pub struct Service {
     pub write_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub body_idle_timeout: Duration,
+    /// The targets take trailer fields of requests.
+    pub request_trailers: bool,
     /// Attempts after the first.
     pub retries: u32,
+    pub http_version: HttpVersion,
+    /// Its targets speak gRPC.
+    pub grpc: bool,
     /// TLS towards the targets, with the server name per target.
     pub tls: Option<tls::ClientConfig>,
     /// Tells pools of different TLS settings apart; stable across reloads.
@@ -133,6 +142,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Without it and with `passthrough`, only streams that are passed on are taken.
     pub tls: Option<tls::ServerConfig>,
+    /// HTTP/2 is spoken without TLS to who begins with it.
+    pub h2c: bool,
     /// Streams are passed on unopened where a route says so.
     pub passthrough: bool,
     pub redirect_https: Option<config::RedirectHttps>,

@@ -114,7 +114,7 @@ fn tls(
             .client_certificate
             .or(user.and_then(|service| service.tls.client_certificate)),
     };
-    match edges::build_client(config, &settings) {
+    match edges::build_client(config, &settings, vec![crate::tls::Alpn::Http11]) {
         Ok(client) => Some(client.for_shard()),
         Err(error) => {
             found.error(upstream.origin.span, &upstream.origin.path, error.to_string());

@@ -4,7 +4,8 @@
 //! passed on unopened. Never: a decision, or any byte of the stream: the caller keeps what it received. Invariant: what
 //! is held is what was fed, which the caller bounds.
 
-use rustls::server::Acceptor;
+use rustls::Error;
+use rustls::server::{AcceptedAlert, Acceptor};
 
 use super::fault::{FaultKind, TlsFault};
 
@@ -44,11 +45,9 @@ impl HelloReader {
                         accepted.client_hello().server_name().map(|name| name.to_ascii_lowercase().into());
                     return HelloRead::Complete(Hello { sni });
                 }
-                Err((cause, mut alert)) => {
-                    let mut out = Vec::new();
-                    // Writing to a Vec cannot fail.
-                    let _ = alert.write_all(&mut out);
-                    return HelloRead::Broken(TlsFault::new(cause, true).kind, out);
+                Err((cause, alert)) => {
+                    let alert = alert_bytes(&cause, alert);
+                    return HelloRead::Broken(TlsFault::new(cause, true).kind, alert);
                 }
             }
         }
@@ -56,6 +55,23 @@ impl HelloReader {
     }
 }
 
+/// The alert that rustls has for a ClientHello that it refuses. It has none for some that do not parse.
+pub(super) fn alert_bytes(cause: &Error, mut alert: AcceptedAlert) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = alert.write_all(&mut out);
+    if out.is_empty() {
+        let [head @ .., _] = ALERT_DECODE_ERROR;
+        out.extend(head);
+        out.push(match cause {
+            Error::PeerSentOversizedRecord => 22, // record_overflow
+            Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => 10, // unexpected_message
+            _ => 50, // decode_error
+        });
+    }
+    out
+}
+
 /// A fatal alert in a record: unrecognized_name (RFC 6066 section 3).
 pub const ALERT_UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-const ALERT_DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+pub(super) const ALERT_DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];

@@ -17,7 +17,7 @@ use rustls_pki_types::ServerName;
 
 use super::config::{Alpn, ClientConfig, Server, ServerConfig};
 use super::fault::{TlsError, TlsFault};
-use super::hello::ALERT_UNRECOGNIZED_NAME;
+use super::hello::{ALERT_DECODE_ERROR, ALERT_UNRECOGNIZED_NAME, alert_bytes};
 use super::peer::Peer;
 use super::policy::Version;
 
@@ -107,6 +107,7 @@ impl Session {
                 Link::Accepting(acceptor) => {
                     if !matches!(acceptor.read_tls(&mut ciphertext), Ok(1..)) {
                         // More than a handshake message may have.
+                        self.link = Link::Refused(ALERT_DECODE_ERROR.to_vec());
                         return Err(TlsFault::new(rustls::Error::PeerSentOversizedRecord, true));
                     }
                     self.accept()?;
@@ -137,11 +138,8 @@ impl Session {
         let accepted = match acceptor.accept() {
             Ok(None) => return Ok(()),
             Ok(Some(accepted)) => accepted,
-            Err((cause, mut alert)) => {
-                let mut out = Vec::new();
-                // Writing to a Vec cannot fail.
-                let _ = alert.write_all(&mut out);
-                self.link = Link::Refused(out);
+            Err((cause, alert)) => {
+                self.link = Link::Refused(alert_bytes(&cause, alert));
                 return Err(TlsFault::new(cause, true));
             }
         };
@@ -164,10 +162,8 @@ impl Session {
                 (self.link, self.group) = (Link::Open(connection.into()), group);
                 self.process()
             }
-            Err((cause, mut alert)) => {
-                let mut out = Vec::new();
-                let _ = alert.write_all(&mut out);
-                self.link = Link::Refused(out);
+            Err((cause, alert)) => {
+                self.link = Link::Refused(alert_bytes(&cause, alert));
                 Err(TlsFault::new(cause, true))
             }
         }

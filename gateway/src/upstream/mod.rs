@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod health;
 pub mod latency;
 mod pool;
+mod preamble;
 pub mod probe;
 pub mod retry;
 
@@ -24,8 +25,9 @@ use portcullis_config::HashKey;
 use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
 
 pub use pool::{
-    AcquireError, Connector, Pool, PoolKey, PoolLimits, Preamble, UpstreamConnection, proxy_header,
+    AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
 };
+pub use preamble::{Preamble, proxy_header};
 
 /// An upstream as all shards see it.
 pub struct UpstreamSpec {

@@ -1,9 +1,10 @@
 //! Clients: byte-exact connections, a builder for ordinary requests, real programs, and load.
 //!
 //! [`Connection`] sends exactly the bytes it is given and reads one response at a time; it never
-//! retries, follows or decodes. [`programs`] runs curl, Python, Node and openssl; [`load`] keeps
+//! retries, follows or decodes. [`programs`] runs curl, Python, Node and openssl; [`background`] runs one beside a test; [`load`] keeps
 //! connections busy and counts every failure; [`tls`] negotiates what the test wants.
 
+pub mod background;
 pub mod load;
 pub mod programs;
 pub mod tls;

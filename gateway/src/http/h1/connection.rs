@@ -56,6 +56,8 @@ pub enum Persistence {
     Close,
     /// `Connection: upgrade`
     Upgrade,
+    /// `TE: trailers`, with the option in Connection that keeps it on this connection (RFC 9110 section 10.1.4).
+    TakesTrailers,
 }
 
 impl Persistence {

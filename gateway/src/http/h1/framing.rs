@@ -128,7 +128,7 @@ pub fn set_framing(head: &mut Head, framing: BodyFraming) {
     }
 }
 
-fn content_length(head: &Head) -> Result<u64, Reason> {
+pub(in crate::http) fn content_length(head: &Head) -> Result<u64, Reason> {
     let mut values = head.all_known(Known::ContentLength);
     let Some(value) = values.next() else { return Err(Reason::BadContentLength) };
     if values.next().is_some() || value.contains(&b',') {

@@ -210,6 +210,7 @@ const fn connection_line(persistence: Persistence) -> &'static [u8] {
         Persistence::KeepAlive => b"Connection: keep-alive\r\n",
         Persistence::Close => b"Connection: close\r\n",
         Persistence::Upgrade => b"Connection: upgrade\r\n",
+        Persistence::TakesTrailers => b"Connection: TE\r\nTE: trailers\r\n",
     }
 }
 

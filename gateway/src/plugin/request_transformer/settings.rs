@@ -8,6 +8,7 @@ use super::template::Template;
 use super::{RequestTransformer, Uri};
 use crate::http::path::{PathPolicy, normalise};
 use crate::http::{FieldName, Known};
+use crate::plugin::body::Places;
 use crate::plugin::transform::{self, Reader, Side, Step, Text};
 use crate::plugin::{CompileCx, PluginSpec};
 
@@ -32,7 +33,13 @@ pub(super) static REQUEST_TRANSFORMER: Section = Section::new(
 const HEADERS: Key = Key::new("headers", Kind::STRINGS, "For headers.").default("[]");
 const QUERY: Key = Key::new("querystring", Kind::STRINGS, "For parameters of the query.").default("[]");
 const BODY: Key =
-    Key::new("body", Kind::STRINGS, "For fields of a JSON or form body; not made yet.").default("[]");
+    Key::new(
+        "body",
+        Kind::STRINGS,
+        "For fields of a JSON, form or multipart body. In JSON `a.b`, `a[0]` and `a[*].b` go down. A body is held in memory \
+         for it, up to `limits.buffered_body`.",
+    )
+    .default("[]");
 
 static PARTS: Section =
     Section::new("request-transformer.parts", "Parts of a request.", &[HEADERS, QUERY, BODY]);
@@ -58,11 +65,12 @@ pub(super) fn compile(
     found: &Diagnostics,
 ) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&REQUEST_TRANSFORMER, found);
-    transform::warn_of_bodies(&fields, "body");
     let mut headers = Headers::default();
     let mut edits = transform::read(&fields, "headers", &mut headers);
     let mut query = Query { templates: headers.templates };
     let query_edits = transform::read(&fields, "querystring", &mut query);
+    let mut templates = query.templates;
+    let body = transform::read(&fields, "body", &mut Places(|text: &str| value(text, &mut templates)));
     let is_host = |name: &FieldName| name.known() == Known::Host;
     let host = edits.replace.iter().rev().find(|(name, _)| is_host(name)).map(|(_, value)| value.clone());
     edits.replace.retain(|(name, _)| !is_host(name));
@@ -78,7 +86,9 @@ pub(super) fn compile(
         query: query_edits,
         uri: uri(&fields.section("replace")),
         method: method(&fields),
-        templates: query.templates,
+        body,
+        lenient: plugin.defaults == config::Defaults::Kong,
+        templates,
     }))
 }
 

@@ -260,13 +260,72 @@ fn wrong_settings_are_refused_with_their_place() {
 
 /// The example of many a tutorial, with its blanks.
 #[test]
-fn blanks_after_the_colon_are_dropped_with_a_note() {
+fn blanks_after_the_colon_are_dropped_with_a_warning() {
     let config = "{add: {headers: [\"X-Custom-Auth: Authorization\"], querystring: [\"version: v2\"]}}";
     let (_, said) = Fixture::default().compile(NAME, 1, config).expect("accepted");
-    let note = |place| format!("note: add.{place}[0]: spaces around the value are not part of it");
+    let note = |place| format!("warning: add.{place}[0]: spaces around the value are not part of it");
     assert_eq!(said, [note("headers"), note("querystring")].join("\n"));
     assert_eq!(
         send(config, "/", &[]).lines(),
         ["GET /?version=v2 HTTP/1.1", "Host: example.com", "X-Custom-Auth: Authorization"]
     );
+}
+
+/// The body that goes upstream, or the status of the refusal.
+fn send_body(settings: &str, lines: &[&str], body: &str) -> Result<String, u16> {
+    let fixture = Fixture::new(&format!("{settings}\nconsumers: []"));
+    let (plugin, _) = fixture.plugin(0, None).expect("a good config");
+    let mut head = request_with("/?user=ann", lines);
+    let mut cx = fixture.cx_from("203.0.113.1");
+    cx.body = if body.is_empty() { BodyFraming::None } else { BodyFraming::Length(body.len() as u64) };
+    let status = |flow: Flow| match flow {
+        Flow::Continue => Ok(()),
+        Flow::Respond(response) => Err(response.status),
+        Flow::Wait(_) => panic!("waits"),
+    };
+    status(plugin.on_request(&mut cx, &mut head))?;
+    let mut body = body.as_bytes().to_vec();
+    if plugin.wants_request_body(&cx, &head) {
+        status(plugin.on_request_body(&mut cx, &mut head, &mut body))?;
+    }
+    Ok(String::from_utf8(body).expect("text"))
+}
+
+#[test]
+fn bodies_are_edited_by_their_format() {
+    let settings = "plugins: [{name: request-transformer, config: {remove: {body: [a]}, rename: {body: [\"b:c\"]}, replace: \
+                    {body: [\"user_name: username\"]}, add: {body: [\"who:$(query_params.user)\"]}, append: {body: [\"t:1\"]}}}]";
+    let (json, form) = ("Content-Type: application/json", "Content-Type: application/x-www-form-urlencoded");
+    let check = |lines: &[&str], body: &str, expected: Result<&str, u16>| {
+        assert_eq!(send_body(settings, lines, body), expected.map(str::to_owned), "{lines:?} {body}");
+    };
+    check(
+        &[json],
+        r#"{"a":1,"b":2,"user_name":"old"}"#,
+        Ok(r#"{"c":2,"user_name":"username","who":"ann","t":["1"]}"#),
+    );
+    check(&[form], "a=1&b=2&user_name=old", Ok("c=2&user_name=username&who=ann&t=1"));
+    check(&["Content-Type: text/plain"], "a=1", Ok("a=1"));
+    check(&[], "a=1", Ok("a=1"));
+    check(&[json], "", Ok(r#"{"who":"ann","t":["1"]}"#));
+    check(&[json], "{", Err(400));
+    check(&[json, "Content-Encoding: gzip"], "x", Err(415));
+    let kong = format!("defaults: kong\n{settings}");
+    assert_eq!(send_body(&kong, &[json], "{"), Ok("{".to_owned()));
+    assert_eq!(send_body(&kong, &[json, "Content-Encoding: gzip"], "x"), Ok("x".to_owned()));
+}
+
+#[test]
+fn texts_for_a_body_survive_requests_in_between() {
+    let fixture = Fixture::default();
+    let plugin = fixture.accepted(NAME, "{add: {body: [\"who:$(query_params.user)\"]}}");
+    let lines = ["Content-Type: application/json"];
+    let (mut first, mut second) = (request_with("/?user=ann", &lines), request_with("/?user=ben", &lines));
+    let (mut cx, mut other) = (fixture.cx_from("203.0.113.1"), fixture.cx_from("203.0.113.2"));
+    (cx.body, other.body) = (BodyFraming::Chunked, BodyFraming::Chunked);
+    assert!(matches!(plugin.on_request(&mut cx, &mut first), Flow::Continue));
+    assert!(matches!(plugin.on_request(&mut other, &mut second), Flow::Continue));
+    let mut body = b"{}".to_vec();
+    assert!(matches!(plugin.on_request_body(&mut cx, &mut first, &mut body), Flow::Continue));
+    assert_eq!(body, br#"{"who":"ann"}"#);
 }

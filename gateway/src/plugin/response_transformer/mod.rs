@@ -1,19 +1,25 @@
-//! `response-transformer`: header fields of a response removed, renamed, replaced, added, appended.
+//! `response-transformer`: header fields and JSON members of a response removed, renamed, replaced, added, appended.
 //!
-//! Owns the plugin's keys. The edits themselves are `transform`'s. It sees what upstreams answer, with the fields that
-//! other plugins add to it; answers that the gateway makes pass by.
+//! Owns the plugin's keys. The edits themselves are `transform`'s and `body`'s. It sees what upstreams answer, with the
+//! fields that other plugins add to it; answers that the gateway makes pass by.
 //!
-//! **Invariant.** The body and its framing are left alone.
+//! An instance that edits JSON asks upstreams for whole bodies without coding (no `Accept-Encoding`, no `Range`), as it
+//! could not look into others. JSON that is coded all the same, or is none, becomes a 502: what was to be removed must
+//! not get out. With Kong's defaults it passes unchanged, as in Kong.
+//!
+//! **Invariant.** A response that is not JSON, or whose instance edits no JSON, is streamed.
 
 use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use portcullis_config::{self as config, Diagnostics, Fault, Key, Kind, Section};
+use portcullis_abi::Reason;
+use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Section};
 
+use super::body::{self, Format, Place, Places, ValueKind};
 use super::transform::{self, Edits, Reader, Rendered, Side, Step, Text};
-use super::{CompileCx, Cx, Plugin, PluginSpec, Registration};
-use crate::http::{FieldName, ResponseHead};
+use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use crate::http::{FieldName, Known, Method, RequestHead, ResponseHead};
 
 /// Kong's plugin of this name.
 pub static REGISTRATION: Registration =
@@ -21,7 +27,7 @@ pub static REGISTRATION: Registration =
 
 static RESPONSE_TRANSFORMER: Section = Section::new(
     "response-transformer",
-    "Changes response headers: remove, rename, replace, add, append, in this order.",
+    "Changes response headers and JSON bodies: remove, rename, replace, add, append, in this order.",
     &[
         Key::new("remove", Kind::Section(&NAMES), "Names to remove."),
         Key::new("rename", Kind::Section(&NAMES), "`old:new` pairs of names."),
@@ -32,11 +38,17 @@ static RESPONSE_TRANSFORMER: Section = Section::new(
 );
 
 const HEADERS: Key = Key::new("headers", Kind::STRINGS, "For headers.").default("[]");
-const JSON: Key = Key::new("json", Kind::STRINGS, "For fields of a JSON body; not made yet.").default("[]");
+const JSON: Key = Key::new(
+    "json",
+    Kind::STRINGS,
+    "For members of a JSON body; `a.b`, `a[0]` and `a[*].b` go down. A body is held in memory for it, up to \
+     `limits.buffered_body`.",
+)
+.default("[]");
 const JSON_TYPES: Key = Key::new(
     "json_types",
     Kind::list(&const { Kind::Word(&["boolean", "number", "string"]) }),
-    "Types of the values in `json`.",
+    "Types of the values in `json`, one each; left out: string.",
 )
 .default("[]");
 
@@ -50,8 +62,39 @@ static VALUES: Section = Section::new(
 
 fn compile(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&RESPONSE_TRANSFORMER, found);
-    transform::warn_of_bodies(&fields, "json");
-    Some(Arc::new(ResponseTransformer { edits: transform::read(&fields, "headers", &mut Literals) }))
+    let literal = |text: &str| Ok(Text::Literal(text.as_bytes().into()));
+    let mut json = transform::read(&fields, "json", &mut Places(literal));
+    for (step, pairs) in
+        [("replace", &mut json.replace), ("add", &mut json.add), ("append", &mut json.append)]
+    {
+        type_values(&fields.section(step), pairs);
+    }
+    Some(Arc::new(ResponseTransformer {
+        edits: transform::read(&fields, "headers", &mut Literals),
+        json,
+        lenient: plugin.defaults == config::Defaults::Kong,
+    }))
+}
+
+/// Gives each value the type that stands at its place in `json_types`.
+fn type_values(fields: &Fields<'_>, pairs: &mut [(Place, Text)]) {
+    let types = fields.words("json_types");
+    for ((place, value), kind) in pairs.iter_mut().zip(types) {
+        let kind = match kind {
+            "number" => ValueKind::Number,
+            "boolean" => ValueKind::Boolean,
+            _ => ValueKind::String,
+        };
+        let Text::Literal(text) = &*value else { continue };
+        if !kind.fits(text) {
+            let text = String::from_utf8_lossy(text);
+            fields.error(
+                "json_types",
+                format!("the value of `{}`, {text:?}, is of another type", place.text()),
+            );
+        }
+        *place = place.clone().with_values(kind);
+    }
 }
 
 /// Values that are what they say: Kong has no templates here either.
@@ -71,7 +114,21 @@ impl Reader for Literals {
 
 struct ResponseTransformer {
     edits: Edits<FieldName>,
+    json: Edits<Place>,
+    /// What cannot be edited passes as it is.
+    lenient: bool,
 }
+
+impl ResponseTransformer {
+    /// Whether the edits of JSON are about this response.
+    fn edits_json(&self, head: &ResponseHead) -> bool {
+        let json = || head.head.get_known(Known::ContentType).and_then(Format::of) == Some(Format::Json);
+        !self.json.is_empty() && json()
+    }
+}
+
+/// Lies in the exchange of a HEAD request, whose response tells the length of a body that is not edited.
+struct HeadOnly;
 
 impl PluginSpec for ResponseTransformer {
     fn instantiate(self: Arc<Self>, _: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
@@ -82,9 +139,57 @@ impl PluginSpec for ResponseTransformer {
 struct Instance(Arc<ResponseTransformer>);
 
 impl Plugin for Instance {
-    fn on_response(&self, _: &mut Cx<'_>, head: &mut ResponseHead) {
+    fn on_request(&self, cx: &mut Cx<'_>, head: &mut RequestHead) -> Flow {
+        if !self.0.json.is_empty() {
+            for name in ["Range", "If-Range"] {
+                head.head.remove(name);
+            }
+            head.head.set("Accept-Encoding", "identity");
+            if head.method() == Method::Head {
+                cx.held.push(Box::new(HeadOnly));
+            }
+        }
+        Flow::Continue
+    }
+
+    fn on_response(&self, cx: &mut Cx<'_>, head: &mut ResponseHead) {
         const NOTHING: &Rendered = &Rendered::new();
         self.0.edits.apply(&mut head.head, NOTHING);
+        if self.0.edits_json(head) {
+            body::drop_validators(&mut head.head);
+            if cx.held.iter().any(|held| held.is::<HeadOnly>()) {
+                head.head.remove_known(Known::ContentLength);
+            }
+        }
+    }
+
+    fn wants_response_body(&self, _: &Cx<'_>, head: &ResponseHead) -> bool {
+        self.0.edits_json(head) && !(self.0.lenient && body::is_coded(&head.head))
+    }
+
+    fn on_response_body(
+        &self,
+        _: &mut Cx<'_>,
+        head: &mut ResponseHead,
+        body: &mut Vec<u8>,
+    ) -> Result<(), Box<Response>> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        let refusal = || {
+            Response::new(
+                502,
+                Reason::InvalidBody,
+                "An invalid response was received from the upstream server",
+            )
+        };
+        if body::is_coded(&head.head) {
+            return Err(refusal());
+        }
+        match self.0.json.apply_to_body(&Format::Json, body, &Rendered::new()) {
+            Err(body::Malformed) if !self.0.lenient => Err(refusal()),
+            _ => Ok(()),
+        }
     }
 
     fn sees_response(&self) -> bool {

@@ -66,16 +66,59 @@ fn what_would_break_framing_is_refused_with_its_place() {
 }
 
 #[test]
-fn bodies_are_warned_of_only_where_edits_are_asked_for() {
+fn types_of_values_are_held_to() {
     let fixture = Fixture::default();
     let said = |config| fixture.compile("response-transformer", 1, config).map(|(_, said)| said);
     assert_eq!(
-        said("{add: {headers: [\"a:b\"], json: [], json_types: []}, remove: {json: []}}"),
+        said("{add: {json: [\"p1:1\", \"p2:true\"], json_types: [number, boolean]}}"),
         Ok(String::new())
     );
-    let warned = "warning: add.json: bodies pass unchanged: edits of them are accepted, but not made yet";
-    assert_eq!(said("{add: {json: [\"p1:v1\"], json_types: [string]}}"), Ok(warned.to_owned()));
-    let note = "note: add.headers[0]: spaces around the value are not part of it";
+    let error = "error: add.json_types: the value of `p1`, \"v1\", is of another type";
+    assert_eq!(said("{add: {json: [\"p1:v1\"], json_types: [number]}}"), Err(error.to_owned()));
+    let note = "warning: add.headers[0]: spaces around the value are not part of it";
     assert_eq!(said("{add: {headers: [\"a: b\"]}}"), Ok(note.to_owned()));
-    assert_eq!(transformed("{add: {headers: [\"a: b\"]}}", &[]), ["a: b"]);
+}
+
+/// The body and the head that the client gets of a JSON response, or the status of the refusal.
+fn body(config: &str, lines: &[(&str, &str)], body: &str) -> Result<(String, Vec<String>), u16> {
+    let fixture = Fixture::new(config);
+    let (plugin, _) = fixture.plugin(0, None).expect("a good config");
+    let mut cx = fixture.cx_from("203.0.113.1");
+    let mut request =
+        crate::plugin::fixture::request_with("/", &["Range: bytes=0-1", "Accept-Encoding: gzip"]);
+    assert!(matches!(plugin.on_request(&mut cx, &mut request), super::Flow::Continue));
+    assert_eq!(
+        (request.head.get("Range"), request.head.get("Accept-Encoding")),
+        (None, Some(&b"identity"[..]))
+    );
+    let mut head = super::ResponseHead::new();
+    lines.iter().for_each(|(name, value)| head.head.append(name, value));
+    plugin.on_response(&mut cx, &mut head);
+    let mut body = body.as_bytes().to_vec();
+    if plugin.wants_response_body(&cx, &head) {
+        plugin.on_response_body(&mut cx, &mut head, &mut body).map_err(|answer| answer.status)?;
+    }
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let lines = head.head.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value)));
+    Ok((text(&body), lines.collect()))
+}
+
+#[test]
+fn json_is_edited_and_what_described_it_goes() {
+    let config = "plugins: [{name: response-transformer, config: {remove: {json: [internal_id, debug.info]}, add: {json: \
+                  [\"n:1\"], json_types: [number]}}}]";
+    let json = ("Content-Type", "application/json; charset=utf-8");
+    let sent = r#"{"internal_id":7,"a":"x","debug":{"info":1,"k":2}}"#;
+    let (edited, lines) = body(config, &[json, ("ETag", "\"1\""), ("Digest", "x")], sent).expect("edited");
+    assert_eq!(edited, r#"{"a":"x","debug":{"k":2},"n":1}"#);
+    assert_eq!(lines, ["Content-Type: application/json; charset=utf-8"]);
+    let text = ("Content-Type", "text/plain");
+    assert_eq!(body(config, &[text, ("ETag", "e")], sent).expect("passes").0, sent);
+    assert_eq!(body(config, &[json], "").expect("nothing").0, "");
+    let gzip = ("Content-Encoding", "gzip");
+    assert_eq!(body(config, &[json], "{").err(), Some(502));
+    assert_eq!(body(config, &[json, gzip], sent).err(), Some(502));
+    let kong = format!("defaults: kong\n{config}");
+    assert_eq!(body(&kong, &[json], "{").expect("passes").0, "{");
+    assert_eq!(body(&kong, &[json, gzip], sent).expect("passes").0, sent);
 }

@@ -1,0 +1,281 @@
+//! What an `xdp` section probably does not mean, as `portcullis check`, a start and a reload say it.
+//!
+//! Owns the warnings that need more than the section itself: rules that hide each other, rules against sources that are
+//! trusted, limits that an honest browser runs into, and what the machine should be set to. Never an error: each of
+//! these may be meant. Pure but for [`of_machine`].
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis_config::{Config, Diagnostic, Enforcement, Severity, XdpMode};
+
+use super::interfaces::Network;
+use super::trusted::{Because, Trusted, overlapping, trusted};
+
+/// Connections that a browser opens at once: six to a host (the limit of Chrome, Firefox and Safari for HTTP/1.1), and
+/// as many again when the page is loaded anew before the first have closed.
+const BROWSER_CONNECTIONS: u32 = 12;
+/// Packets that these take until the first answer: ten each (handshake, TLS, request, acknowledgements).
+const BROWSER_PACKETS: u32 = BROWSER_CONNECTIONS * 10;
+/// Requests that come with one page.
+const BROWSER_REQUESTS: u32 = 100;
+/// Heartbeats come once a second; fewer than three of them missing is a busy machine, not a dead gateway.
+const DEAD_AFTER_LEAST_S: u64 = 3;
+/// Warnings about one list.
+const LISTED_MAX: usize = 10;
+
+/// All that is worth saying about a configuration on this machine's network.
+pub fn of_config(config: &Config, targets: &[IpAddr], network: &Network) -> Vec<Diagnostic> {
+    let mut said = Advice { config, found: Vec::new() };
+    let per_source = config.limits.connections_per_source;
+    if (1..BROWSER_CONNECTIONS).contains(&per_source) {
+        said.warn(
+            "limits.connections_per_source",
+            format!("{per_source} connections are fewer than one browser opens at once"),
+            format!("a browser opens 6 to a host, and twice that on a reload: {BROWSER_CONNECTIONS} or more"),
+        );
+    }
+    if config.xdp.mode != XdpMode::Off {
+        said.limits();
+        said.lists(&trusted(config, targets, network));
+        said.switches();
+    }
+    said.found
+}
+
+/// What the machine should be set to.
+pub fn of_machine(config: &Config) -> Vec<Diagnostic> {
+    let mut said = Advice { config, found: Vec::new() };
+    let sysctl = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+    if config.xdp.mode != XdpMode::Off && sysctl("tcp_syncookies").is_some_and(|value| value.trim() == "0") {
+        said.warn(
+            "xdp",
+            "the sysctl net.ipv4.tcp_syncookies is 0: a flood of SYNs within the limits fills the queue"
+                .into(),
+            "set it to 1, the kernel's default: `sysctl -w net.ipv4.tcp_syncookies=1`".into(),
+        );
+    }
+    said.found
+}
+
+struct Advice<'a> {
+    config: &'a Config,
+    found: Vec<Diagnostic>,
+}
+
+impl Advice<'_> {
+    fn warn(&mut self, path: &str, message: String, hint: String) {
+        let section = &self.config.xdp.origin;
+        let is_xdp = path.starts_with("xdp");
+        self.found.push(Diagnostic {
+            severity: Severity::Warning,
+            file: if is_xdp { self.config.sources.name(section.span.file).to_owned() } else { String::new() },
+            line: if is_xdp { section.span.line } else { 0 },
+            column: if is_xdp { section.span.column } else { 0 },
+            path: path.into(),
+            message,
+            hint: Some(hint),
+            source_line: None,
+            caret: (0, 1),
+        });
+    }
+
+    fn limits(&mut self) {
+        let xdp = &self.config.xdp;
+        let (costs, connections, packets) = (xdp.costs, xdp.connections, xdp.packets);
+        if let Some(limit) = connections.filter(|limit| limit.burst < BROWSER_CONNECTIONS) {
+            self.warn(
+                "xdp.limits.connections",
+                format!("a burst of {} is less than one browser opens at once", limit.burst),
+                format!(
+                    "a browser opens 6 to a host, and twice that on a reload: {BROWSER_CONNECTIONS} or more"
+                ),
+            );
+        }
+        if let Some(limit) =
+            connections.filter(|limit| costs.request > 0 && limit.burst / costs.request < BROWSER_REQUESTS)
+        {
+            self.warn(
+                "xdp.costs.request",
+                format!(
+                    "requests cost {} of a burst of {}: one page may ask for more",
+                    costs.request, limit.burst
+                ),
+                format!(
+                    "a burst of {} bears a page of {BROWSER_REQUESTS} requests",
+                    BROWSER_REQUESTS * costs.request
+                ),
+            );
+        }
+        if let Some(limit) = packets.filter(|limit| limit.burst < BROWSER_PACKETS) {
+            self.warn(
+                "xdp.limits.packets",
+                format!("a burst of {} is less than one browser sends to open its connections", limit.burst),
+                format!("{BROWSER_CONNECTIONS} connections take some {BROWSER_PACKETS} packets until the first answer"),
+            );
+        }
+    }
+
+    fn lists(&mut self, trusted: &[Trusted]) {
+        let xdp = &self.config.xdp;
+        for (list, prefixes) in [("xdp.deny", &xdp.deny), ("xdp.allow", &xdp.allow)] {
+            for (inner, outer) in covered(prefixes).into_iter().take(LISTED_MAX) {
+                self.warn(
+                    list,
+                    format!("{inner} changes nothing: {outer} holds it already"),
+                    format!("leave {inner} out"),
+                );
+            }
+        }
+        let hard: Vec<_> = trusted.iter().filter(|one| one.because != Because::Allowed).cloned().collect();
+        let hits: Vec<_> =
+            (xdp.deny.iter()).filter_map(|deny| Some((*deny, overlapping(&hard, *deny)?))).collect();
+        for (deny, one) in hits.into_iter().take(LISTED_MAX) {
+            let message = if one.prefix.contains(&deny) {
+                format!("{deny} is denied in vain: {} ({})", one.because, one.prefix)
+            } else {
+                format!("{deny} would hit {}: {}", one.prefix, one.because)
+            };
+            let hint = "trusted sources are never dropped; every other source of the prefix is";
+            self.warn("xdp.deny", message, hint.into());
+        }
+        for allow in xdp.allow.iter().filter(|allow| allow.prefix_len() == 0) {
+            let message = format!("{allow} allows every source: limits and bans apply to none");
+            self.warn("xdp.allow", message, "list the sources that are to be exempt".into());
+        }
+        // A prefix that exactly one longer prefix of the other list takes back whole.
+        for deny in
+            xdp.deny.iter().filter(|deny| xdp.allow.iter().any(|allow| is_halved(deny, allow, &xdp.allow)))
+        {
+            let message = format!("{deny} denies nobody: the longer prefixes on xdp.allow cover it whole");
+            self.warn("xdp.deny", message, format!("leave {deny} out, or shorten xdp.allow"));
+        }
+    }
+
+    fn switches(&mut self) {
+        let xdp = &self.config.xdp;
+        let dead_after_s = xdp.dead_after.as_secs();
+        let (required, shadow) = (xdp.required, xdp.enforcement == Enforcement::Shadow);
+        if dead_after_s < DEAD_AFTER_LEAST_S {
+            self.warn(
+                "xdp.dead_after",
+                format!(
+                    "{dead_after_s} s without a sign of life is a busy machine rather than a dead gateway"
+                ),
+                format!("signs of life come once a second: {DEAD_AFTER_LEAST_S} s or more"),
+            );
+        }
+        if required && shadow {
+            self.warn(
+                "xdp.required",
+                "the kernel part is required, but in shadow mode it drops nothing".into(),
+                "set `enforcement: enforce` once the shadow counters look right".into(),
+            );
+        }
+    }
+}
+
+/// Prefixes that another of the same list holds, each with the longest that does.
+fn covered(prefixes: &[IpNet]) -> Vec<(IpNet, IpNet)> {
+    let mut sorted: Vec<_> = prefixes.iter().map(IpNet::trunc).collect();
+    // An outer prefix comes right before its parts.
+    sorted.sort_by_key(|net| (net.network(), net.prefix_len()));
+    let mut outer: Vec<IpNet> = Vec::new();
+    let mut found = Vec::new();
+    for net in sorted {
+        while outer.last().is_some_and(|last| !last.contains(&net)) {
+            outer.pop();
+        }
+        if let Some(last) = outer.last() {
+            found.push((net, *last));
+        }
+        outer.push(net);
+    }
+    found
+}
+
+/// Whether both halves of `net` are on `list`, one of them being `half`.
+fn is_halved(net: &IpNet, half: &IpNet, list: &[IpNet]) -> bool {
+    let Ok(mut halves) = net.subnets(net.prefix_len() + 1) else { return false };
+    half.prefix_len() == net.prefix_len() + 1 && net.contains(half) && halves.all(|one| list.contains(&one))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use portcullis_config::EmptyCatalog;
+
+    use super::*;
+
+    fn said(xdp: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.yaml");
+        let text = format!(
+            "_format_version: \"3.0\"\nlisteners: [{{name: a, address: '0.0.0.0:80'}}]\n\
+             trusted_proxies: [10.9.0.0/16]\nlimits: {{connections_per_source: 0}}\nxdp: {{mode: auto, {xdp}}}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let config = Arc::new(portcullis_config::load(&path, &EmptyCatalog).unwrap().config);
+        let found = of_config(&config, &["192.0.2.80".parse().unwrap()], &Network::default());
+        for finding in &found {
+            assert_eq!((finding.severity, finding.line), (Severity::Warning, 5), "{finding}");
+        }
+        found.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect()
+    }
+
+    #[test]
+    fn a_sound_section_is_not_remarked_on() {
+        let sound = "limits: {connections: {rate: 10/s, burst: 200}, packets: 5000/s}, deny: [203.0.113.0/24], \
+                     enforcement: enforce";
+        assert_eq!(said(sound), [""; 0]);
+    }
+
+    #[test]
+    fn limits_that_a_browser_meets() {
+        let said = said(
+            "limits: {connections: {rate: 5/s, burst: 5}, packets: {rate: 9/s, burst: 9}}, costs: {request: 1}",
+        );
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].starts_with("xdp.limits.connections: a burst of 5"), "{said:?}");
+        assert!(said[1].starts_with("xdp.costs.request: requests cost 1 of a burst of 5"), "{said:?}");
+        assert!(said[2].starts_with("xdp.limits.packets: a burst of 9"), "{said:?}");
+    }
+
+    #[test]
+    fn rules_that_hide_each_other_or_hit_the_trusted() {
+        let check = |xdp: &str, expected: &[&str]| assert_eq!(said(xdp), expected, "{xdp}");
+        check(
+            "deny: [203.0.113.0/24, 203.0.113.7, 203.0.0.0/16]",
+            &[
+                "xdp.deny: 203.0.113.0/24 changes nothing: 203.0.0.0/16 holds it already",
+                "xdp.deny: 203.0.113.7/32 changes nothing: 203.0.113.0/24 holds it already",
+            ],
+        );
+        check(
+            "deny: [10.9.1.1]",
+            &["xdp.deny: 10.9.1.1/32 is denied in vain: it is on trusted_proxies (10.9.0.0/16)"],
+        );
+        check(
+            "deny: [192.0.2.0/24]",
+            &["xdp.deny: 192.0.2.0/24 would hit 192.0.2.80/32: it is an upstream's target"],
+        );
+        check(
+            "deny: [203.0.113.0/24], allow: [203.0.113.0/25, 203.0.113.128/25]",
+            &["xdp.deny: 203.0.113.0/24 denies nobody: the longer prefixes on xdp.allow cover it whole"],
+        );
+        check("deny: [203.0.113.0/24], allow: [203.0.113.7]", &[]);
+        check(
+            "allow: ['0.0.0.0/0']",
+            &["xdp.allow: 0.0.0.0/0 allows every source: limits and bans apply to none"],
+        );
+    }
+
+    #[test]
+    fn switches_against_each_other() {
+        let found = said("dead_after: 2s, required: true");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("xdp.dead_after: 2 s"), "{found:?}");
+        assert!(found[1].starts_with("xdp.required: "), "{found:?}");
+    }
+}

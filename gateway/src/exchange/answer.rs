@@ -1,0 +1,151 @@
+//! Phase 7: the response on its way to the client.
+//!
+//! Owns how its body is framed and coded there, and the sending of its head. Never looks at the request.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+
+use super::channel::Inlet;
+use super::client::Reply;
+use super::cut::Cut;
+use super::finish::Record;
+use super::plan::Plan;
+use super::pump::Pump;
+use super::receive::{Framings, Halts, response_framings};
+use super::refuse::octets;
+use super::relay::{Coding, Leg, RelayError};
+use super::transfer::{Recode, Sink, Source, transfer};
+use crate::http::grpc::{self, Wire};
+use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
+use crate::http::{Known, ResponseHead, Version};
+use crate::limit::LeastRate;
+
+/// How a response is passed on.
+pub struct Answer {
+    pub framings: Framings,
+    /// The wire that its body is put on for a client of gRPC-Web.
+    web: Option<Wire>,
+}
+
+/// What takes part in passing a response on.
+pub struct Answering<'a, 'p> {
+    pub reply: &'a mut Reply<'p>,
+    pub response: &'a mut ResponseHead,
+    pub out: &'a mut Vec<u8>,
+    pub pump: &'a mut Pump<'p>,
+    /// Ends sending to the client.
+    pub cut_reply: &'a Cut<'a>,
+    /// Ends receiving from the target.
+    pub cut_upstream: &'a Cut<'a>,
+    pub halts: &'a Halts,
+}
+
+impl Answer {
+    /// Decides how the response is passed on that came with `received`; its head is made to say so.
+    pub fn new(plan: &Plan<'_>, response: &mut ResponseHead, received: BodyFraming) -> Self {
+        let web = plan.web.and_then(|wire| put_on(response, wire));
+        let mut framings = response_framings(plan, response.status(), received, plan.version);
+        if web.is_some() && !matches!(framings.relayed, BodyFraming::None | BodyFraming::Length(0)) {
+            // Trailers come behind whatever length was announced.
+            framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
+        }
+        Self { framings, web }
+    }
+
+    /// Sends the head and relays the body.
+    pub async fn relay(
+        &self,
+        plan: &Plan<'_>,
+        by: Answering<'_, '_>,
+        inlet: Inlet<'_>,
+        keep: bool,
+        record: &mut Record,
+    ) -> Result<(), RelayError> {
+        let Answering { reply, response, out, pump, cut_reply, cut_upstream, halts } = by;
+        let payload = Cell::new(0);
+        let (sink, head_bytes) = self.begin(plan, reply, response, out, keep, halts)?;
+        record.head_bytes = head_bytes;
+        let mut decoder = BodyDecoder::response(self.framings.read);
+        let source = match inlet {
+            Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),
+            inlet => inlet.body(&mut decoder, &halts.upstream),
+        };
+        let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
+        let expired = pump.expiry();
+        let give_up = || {
+            cut_upstream.cut();
+            // Who breaks off his request may still want the answer; who has no time left does not.
+            if expired.passed().is_some() {
+                cut_reply.cut();
+            }
+        };
+        let sent = pump.beside(relaying, give_up, || {}).await;
+        record.response_bytes = payload.get();
+        sent
+    }
+
+    /// Begins the answer to the client. Gives where its body goes and the length of its head.
+    fn begin<'a>(
+        &self,
+        plan: &Plan<'_>,
+        reply: &'a mut Reply<'_>,
+        response: &mut ResponseHead,
+        out: &'a mut Vec<u8>,
+        keep: bool,
+        halts: &'a Halts,
+    ) -> Result<(Sink<'a>, u64), RelayError> {
+        let relayed = self.framings.relayed;
+        // Of an answer to HEAD, and of a 304, the length is that of a body which is not sent.
+        let tells = !plan.head_only && response.status() != 304;
+        match reply {
+            Reply::Http1(tx) => {
+                if tells {
+                    h1::set_framing(&mut response.head, relayed);
+                }
+                write_response(response, Persistence::to(plan.version, keep), out);
+                let head_bytes = out.len() as u64;
+                Ok((Sink::Http1 { tx, out }, head_bytes))
+            }
+            Reply::Http2(reply) => {
+                if tells {
+                    // The end of the stream is the end of the body.
+                    let told =
+                        if relayed == BodyFraming::Chunked { BodyFraming::UntilClose } else { relayed };
+                    h1::set_framing(&mut response.head, told);
+                }
+                let end = matches!(relayed, BodyFraming::None | BodyFraming::Length(0));
+                let body = reply.respond(response, end).map_err(|_| RelayError::Sink)?;
+                Ok((Sink::Http2 { body, halt: &halts.reply }, octets(&response.head)))
+            }
+        }
+    }
+
+    fn leg(&self, plan: &Plan<'_>) -> Leg {
+        let chunked = self.framings.relayed == BodyFraming::Chunked && plan.version != Version::Http2;
+        Leg {
+            coding: if chunked { Coding::Chunked } else { Coding::Identity },
+            trailers: plan.takes_trailers || plan.version == Version::Http2,
+            receive_idle: plan.response_idle(),
+            least: LeastRate::NONE,
+            send: plan.response_send(),
+            watch: true,
+        }
+    }
+
+    fn recode(&self) -> Recode {
+        match self.web {
+            None | Some(Wire::Grpc) => Recode::None,
+            Some(Wire::Web) => Recode::ToWeb { text: false },
+            Some(Wire::WebText) => Recode::ToWeb { text: true },
+        }
+    }
+}
+
+/// Makes a response of gRPC one of gRPC-Web, as far as its head is concerned. `None`: it is none.
+fn put_on(response: &mut ResponseHead, wire: Wire) -> Option<Wire> {
+    let media_type = response.head.get_known(Known::ContentType)?;
+    let media_type = grpc::media_type_on(media_type, wire)?;
+    response.head.set_known(Known::ContentType, media_type);
+    Some(wire)
+}

@@ -1,0 +1,280 @@
+//! One attempt on an open channel: phases 5 to 7 from the request's head to the last byte of the response.
+//!
+//! Owns the order in which the two bodies and the response's head move beside each other, and who is cut when one of them
+//! breaks off. Never decides about another attempt: an error means that nothing was sent to the client.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use portcullis_config::ServerHeader;
+
+use super::answer::{Answer, Answering};
+use super::attempt::SETTLE;
+use super::channel::Channel;
+use super::client::{Client, Reply};
+use super::cut::Cut;
+use super::downstream::Downstream;
+use super::expiry::Expiry;
+use super::failure::Failure;
+use super::finish::Record;
+use super::plan::Plan;
+use super::pump::{Body, Pump};
+use super::receive::{self, Halts};
+use super::relay::RelayError;
+use super::shard::Shard;
+use super::transfer::{Sink, Source, Stream, transfer};
+use super::{Next, forward, plugins, refuse, tunnel};
+use crate::http::Known;
+use crate::http::ResponseHead;
+use crate::http::grpc::Wire;
+use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop};
+use crate::http::h2::Code;
+use crate::net::clock;
+use crate::plugin::Cx;
+use crate::snapshot::Local;
+
+/// What an exchange is carried by, the same for each attempt.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    pub shard: &'a Rc<Shard>,
+    pub local: &'a Rc<Local>,
+    pub plan: &'a Plan<'a>,
+    pub expiry: &'a Expiry,
+}
+
+/// What a carried exchange leaves behind.
+pub struct Carried {
+    pub next: Next,
+    /// Whether the upstream connection may serve another request.
+    pub reusable: bool,
+    /// The head of a 101 waits to be sent: what follows is a tunnel.
+    pub upgraded: bool,
+}
+
+/// Sends the request, receives the response head, runs the response plugins and relays the response.
+pub async fn carry(
+    stage: Stage<'_>,
+    client: &mut Client<'_>,
+    down: &mut Downstream,
+    cx: &mut Cx<'_>,
+    record: &mut Record,
+    channel: &mut Channel,
+) -> Result<Carried, Failure> {
+    let Stage { plan, expiry, .. } = stage;
+    if plan.wants_continue() && !client.send_continue(&mut down.out).await {
+        return Err(Failure { sent: false, ..Failure::client_gone() });
+    }
+    let halts = Halts::default();
+    let request_bytes = Cell::new(0);
+    let cuts = Cuts {
+        client: client.cut(&halts.client),
+        reply: client.cut_reply(&halts.reply),
+        upstream: channel.cut(&halts.upstream),
+    };
+    let limit = channel.limit(&halts.begun);
+    let mut decoder = plan.request_decoder(client)?;
+    let Downstream { out, upstream_out, request, response, .. } = down;
+    let (source, mut reply) = split(client, decoder.as_mut(), plan, &halts);
+    let (sink, mut inlet) = channel.split(upstream_out, &halts.upstream);
+
+    // 5 send, with the body beside what follows unless it goes with the head
+    let body = begin_request(plan, source, sink, &request_bytes).await?;
+    let mut pump = Pump::new(body, expiry);
+    let version = request.version();
+    // The target has its time to answer from when it has the request; what comes before has limits of its own.
+    let over = || limit.cut_after(plan.first_byte());
+    if pump.is_complete() {
+        over();
+    }
+    let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
+    let head = pump.beside(head, || cuts.upstream.cut(), over).await;
+    record.first_byte_ns = Some(clock::now_ns());
+    let framing = match head {
+        Ok(framing) => framing,
+        Err(failure) => {
+            let failure = give_up(failure, &cuts, pump).await;
+            let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
+            let failure = expiry.passed().map_or(failure, Failure::expired);
+            return Err(Failure { body_touched, ..failure });
+        }
+    };
+    record.upstream_status = response.status();
+    record.status = response.status();
+
+    // 6 response plugins
+    let hop = edit_response(stage, cx, response, &record.request_id);
+    if response.status() == 101 {
+        record.head_bytes = tunnel::write_head(response, out);
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
+    }
+
+    // 7 relay
+    let answer = Answer::new(plan, response, framing);
+    let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.retiring();
+    let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
+    let by = Answering {
+        reply: &mut reply,
+        response,
+        out,
+        pump: &mut pump,
+        cut_reply: &cuts.reply,
+        cut_upstream: &cuts.upstream,
+        halts: &halts,
+    };
+    let sent = answer.relay(plan, by, inlet, keep, record).await;
+    let body_whole = pump.is_complete();
+    if !body_whole {
+        cuts.upstream.cut();
+        leave(&mut reply, &cuts.client, sent.is_ok()).await;
+        pump.settle().await;
+    }
+    record.request_bytes = request_bytes.get();
+    drop(pump);
+    let next = ended(stage, &mut reply, record, sent, keep && body_whole);
+    let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
+    let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
+    Ok(Carried { next, reusable, upgraded: false })
+}
+
+/// Ends one direction each from within the task.
+struct Cuts<'a> {
+    /// What the client sends.
+    client: Cut<'a>,
+    /// What the client is sent.
+    reply: Cut<'a>,
+    upstream: Cut<'a>,
+}
+
+/// The two directions of the client: where the body comes from, unless there is none to wait for, and where the answer goes.
+fn split<'a>(
+    client: &'a mut Client<'_>,
+    decoder: Option<&'a mut BodyDecoder>,
+    plan: &Plan<'_>,
+    halts: &'a Halts,
+) -> (Option<Source<'a>>, Reply<'a>) {
+    match client {
+        Client::Http1(client) => {
+            let source = match (decoder, plan.in_hand) {
+                (Some(decoder), _) => Some(Source::Http1 { intake: &mut client.intake, decoder }),
+                (None, Some(1..)) => Some(Source::Whole(plan.whole(client.intake.unread()))),
+                _ => None,
+            };
+            (source, Reply::Http1(&mut client.tx))
+        }
+        Client::Http2(client) => {
+            let mut stream = Stream::new(&mut client.body, plan.body_limit, &halts.client);
+            if plan.wire == Some(Wire::Grpc) {
+                stream = stream.of_messages();
+            }
+            ((plan.in_hand != Some(0)).then_some(Source::Http2(stream)), Reply::Http2(&mut client.reply))
+        }
+    }
+}
+
+/// Begins to send the request. What goes with its head is sent at once.
+async fn begin_request<'a>(
+    plan: &Plan<'_>,
+    source: Option<Source<'a>>,
+    sink: Sink<'a>,
+    payload: &'a Cell<u64>,
+) -> Result<Body<'a>, Failure> {
+    match (source, sink) {
+        (_, Sink::Http1 { tx, out }) if plan.in_hand.is_some() => {
+            payload.set(plan.in_hand.unwrap_or(0) as u64);
+            tx.deadline().arm(plan.times.upstream_write);
+            tx.send(out).await.map_err(Failure::send)?;
+            Ok(Body::Done(Ok(())))
+        }
+        (None, _) => Ok(Body::Done(Ok(()))),
+        (Some(source), sink) => {
+            let leg = plan.request_leg(&sink);
+            Ok(Body::Running(Box::pin(transfer(source, sink, leg, plan.request_recode(), payload))))
+        }
+    }
+}
+
+/// Ends an attempt that has no response.
+async fn give_up(failure: Failure, cuts: &Cuts<'_>, mut pump: Pump<'_>) -> Failure {
+    cuts.upstream.cut();
+    // A pump that only ends now says nothing about the client.
+    let failure = failure.with_body(pump.result());
+    if pump.result().is_none() {
+        cuts.client.cut_after(SETTLE);
+        pump.settle().await;
+    }
+    failure
+}
+
+/// Whether some of the request body was taken from the client and is gone.
+fn is_touched(client: &Client<'_>, decoder: Option<&BodyDecoder>, payload: u64) -> bool {
+    match client {
+        Client::Http1(client) => {
+            let deadline = client.intake.rx.deadline();
+            deadline.disarm();
+            decoder.is_some_and(|decoder| payload > 0 || decoder.has_begun()) || deadline.expired()
+        }
+        Client::Http2(client) => client.body.is_lost(),
+    }
+}
+
+/// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
+fn edit_response(
+    stage: Stage<'_>,
+    cx: &mut Cx<'_>,
+    response: &mut ResponseHead,
+    request_id: &[u8],
+) -> HopByHop {
+    let Stage { shard, local, plan, .. } = stage;
+    let hop = h1::strip_hop_by_hop(&mut response.head);
+    if local.snapshot.config.http.server_header == ServerHeader::Remove {
+        response.head.remove_known(Known::Server);
+    }
+    // RFC 9110 section 6.6.1: whoever forwards a response without a date adds when it was received.
+    if response.head.get_known(Known::Date).is_none() {
+        response.head.append_known(Known::Date, shard.date());
+    }
+    receive::merge_fields(response, cx);
+    plugins::on_response(local, plan.chain, cx, response);
+    response.head.append_item(Known::Via, forward::via(response.version()));
+    receive::add_request_id(response, request_id);
+    hop
+}
+
+/// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,
+/// answer and all, if its bytes met a socket that no longer receives.
+async fn leave(reply: &mut Reply<'_>, client: &Cut<'_>, answered: bool) {
+    match reply {
+        Reply::Http1(tx) if answered => {
+            refuse::finish_sending(tx).await;
+            client.cut_after(refuse::LINGER);
+        }
+        _ => client.cut(),
+    }
+}
+
+/// What becomes of the downstream connection or stream. Without a length the client could take what it has for the whole,
+/// so what is not whole is broken off; a call can be told why.
+fn ended(
+    stage: Stage<'_>,
+    reply: &mut Reply<'_>,
+    record: &mut Record,
+    sent: Result<(), RelayError>,
+    keep: bool,
+) -> Next {
+    let Err(error) = sent else {
+        return if keep { Next::KeepAlive } else { Next::Close };
+    };
+    let expired = stage.expiry.passed();
+    let reason = expired.unwrap_or(error.of_response());
+    record.reason = Some(reason);
+    let gone = expired.is_none() && matches!(error, RelayError::Sink | RelayError::SinkTimedOut);
+    if let Reply::Http2(reply) = reply {
+        let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
+        match (told, gone) {
+            (true, _) => return Next::Close,
+            (false, true) => reply.reset(Code::Cancel),
+            (false, false) => reply.reset(Code::InternalError),
+        }
+    }
+    Next::Reset
+}

@@ -1,0 +1,302 @@
+//! What an exchange sends upstream, whichever target gets it.
+//!
+//! Owns the upstream's view of a request: method, path, framing, host. Decided once, before the first attempt.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use portcullis_config::{PathHandling, ProxyHeader};
+
+use super::admit::Admitted;
+use super::attempt::Target;
+use super::client::Client;
+use super::downstream::Downstream;
+use super::expiry::Limit;
+use super::failure::Failure;
+use super::finish::Record;
+use super::relay::{Coding, Leg};
+use super::transfer::{Recode, Sink};
+use super::tunnel;
+use crate::http::grpc::{self, Wire};
+use crate::http::grpc_web::Decoder;
+use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits, Persistence, write_request};
+use crate::http::h2::client::Outgoing;
+use crate::http::websocket::Proof;
+use crate::http::{Known, Method, Reason, RequestHead, Version};
+use crate::limit::LeastRate;
+use crate::net::clock;
+use crate::net::deadline::SendLimit;
+use crate::plugin::Cx;
+use crate::plugin::chain::Chain;
+use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
+use crate::upstream::{Preamble, proxy_header};
+
+/// Longest time that is waited for anything: what a client asks for may be years.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
+/// What is to be sent, whichever target gets it.
+pub struct Plan<'a> {
+    pub service: &'a Service,
+    pub chain: &'a Chain,
+    /// What the upstream is asked with.
+    pub method: Method,
+    /// The client asked with HEAD: it awaits no body, whatever the upstream is asked.
+    pub head_only: bool,
+    /// The version that the client speaks.
+    pub version: Version,
+    /// The client allows another exchange.
+    pub keep_alive: bool,
+    /// The client reads trailer fields.
+    pub takes_trailers: bool,
+    /// The wire of a gRPC call, as the client has it.
+    pub wire: Option<Wire>,
+    /// The same, where the target is spoken to in another.
+    pub web: Option<Wire>,
+    /// When the exchange is to be over.
+    pub limit: Option<Limit>,
+    /// The route's time limits.
+    pub times: &'a Times,
+    /// What is asked of the client.
+    least: LeastRate,
+    pub snapshot: &'a Snapshot,
+    pub local_service: &'a LocalService,
+    framing: BodyFraming,
+    /// Bytes of the body when all of it is in the receive buffer: it can be sent with the head, and again.
+    pub in_hand: Option<usize>,
+    expects_continue: Cell<bool>,
+    /// Octets that the request body may have.
+    pub body_limit: u64,
+    preserve_host: bool,
+    /// The connection is to become a tunnel, for this proof.
+    pub upgrade: Option<Proof>,
+    /// What connections to targets begin with.
+    pub preamble: Preamble,
+}
+
+impl<'a> Plan<'a> {
+    /// Decides the upstream's view of the request and puts the path into `down.request`. `None` where the route has
+    /// no service.
+    pub fn new(
+        local: &'a Local,
+        down: &mut Downstream,
+        route: &'a Route,
+        cx: &Cx<'_>,
+        matched_len: usize,
+        admitted: Admitted,
+        record: &Record,
+    ) -> Option<Self> {
+        let snapshot = &*local.snapshot;
+        let service = route.service?;
+        let mut plan = Self {
+            service: &snapshot.services[service.index()],
+            chain: &route.chain,
+            method: down.request.upstream_method(),
+            head_only: down.request.method() == Method::Head,
+            version: down.request.version(),
+            keep_alive: record.keep_alive,
+            takes_trailers: admitted.hop.te_trailers,
+            wire: record.call.map(|call| call.wire),
+            web: None,
+            limit: limit(record, route),
+            times: &route.times,
+            least: LeastRate {
+                bytes_per_second: snapshot.config.limits.min_rate,
+                grace: snapshot.config.limits.min_rate_after,
+            },
+            snapshot,
+            local_service: local.service(service),
+            framing: admitted.framing,
+            in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
+            expects_continue: Cell::new(admitted.expects_continue),
+            body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
+            preserve_host: route.preserve_host || cx.rewritten.host,
+            upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
+            preamble: preamble(&snapshot.services[service.index()], down, cx),
+        };
+        if plan.upgrade.is_some() {
+            tunnel::ask(&mut down.request.head);
+        }
+        if !cx.rewritten.path {
+            let strip = if route.strip_path { matched_len } else { 0 };
+            set_path(&mut down.request, plan.service.path.as_deref(), strip, route.path_handling);
+        }
+        if plan.service.grpc || cx.grpc_web {
+            plan.make_grpc(&mut down.request);
+        }
+        if plan.framing != BodyFraming::None {
+            h1::set_framing(&mut down.request.head, plan.framing);
+        }
+        Some(plan)
+    }
+
+    /// Makes a call of gRPC-Web one of gRPC.
+    fn make_grpc(&mut self, request: &mut RequestHead) {
+        let Some(wire @ (Wire::Web | Wire::WebText)) = self.wire else { return };
+        let media_type = request.head.get_known(Known::ContentType).unwrap_or_default();
+        let Some(media_type) = grpc::media_type_on(media_type, Wire::Grpc) else { return };
+        request.head.set_known(Known::ContentType, media_type);
+        request.head.remove("x-grpc-web");
+        if wire == Wire::WebText && self.framing != BodyFraming::None {
+            // Its length in base64 says nothing.
+            self.framing = BodyFraming::Chunked;
+            self.in_hand = None;
+        }
+        self.web = Some(wire);
+    }
+
+    /// Names the target in the request, unless the route keeps the client's host.
+    pub fn address(&self, request: &mut RequestHead, target: &Target<'_>) {
+        if !self.preserve_host {
+            let host = self.local_service.upstream.spec.host_header.as_deref().unwrap_or(target.host());
+            request.head.set_known(Known::Host, host);
+        }
+    }
+
+    /// Puts the request into `down.upstream_out`, with the body where it is in hand.
+    pub fn write_request(&self, down: &mut Downstream, client: &Client<'_>) {
+        down.upstream_out.clear();
+        let persistence = match self.upgrade {
+            Some(_) => Persistence::Upgrade,
+            None if self.takes_trailers => Persistence::TakesTrailers,
+            None => Persistence::Implied,
+        };
+        write_request(&down.request, persistence, &mut down.upstream_out);
+        if let Some(in_hand) = self.in_hand {
+            client.copy_in_hand(in_hand, &mut down.upstream_out);
+        }
+    }
+
+    /// Tells the target of a call how long its client still waits.
+    pub fn tell_time(&self, request: &mut RequestHead) {
+        if let Some(limit) = self.limit.filter(|_| self.wire.is_some()) {
+            grpc::set_timeout(request, limit.left(clock::now_ns()));
+        }
+    }
+
+    /// How the request goes out on a stream.
+    pub fn outgoing(&self) -> Outgoing {
+        Outgoing {
+            https: self.service.tls.is_some(),
+            end: self.in_hand == Some(0),
+            te_trailers: self.takes_trailers || self.wire.is_some(),
+            protocol: None,
+        }
+    }
+
+    /// Whether the client waits for leave to send its body. True once.
+    pub fn wants_continue(&self) -> bool {
+        self.expects_continue.replace(false) && self.in_hand.is_none()
+    }
+
+    /// The decoder of a body that must be received from a connection; `None` when there is none or it is in hand.
+    pub fn request_decoder(&self, client: &Client<'_>) -> Result<Option<BodyDecoder>, Failure> {
+        if self.in_hand.is_some() || matches!(client, Client::Http2(_)) {
+            return Ok(None);
+        }
+        let limits = BodyLimits { payload: self.body_limit };
+        BodyDecoder::request(self.framing, limits).map(Some).map_err(Failure::client)
+    }
+
+    /// The body that is in hand, out of what was received.
+    pub fn whole(&self, unread: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(unread.get(..self.in_hand.unwrap_or(0)).unwrap_or_default())
+    }
+
+    /// How the request body is coded anew.
+    pub fn request_recode(&self) -> Recode {
+        match self.web {
+            Some(Wire::WebText) => Recode::FromText(Decoder::default()),
+            _ => Recode::None,
+        }
+    }
+
+    /// How long the target may think. A client that says how long it waits knows better than we do.
+    pub fn first_byte(&self) -> Duration {
+        match self.limit {
+            Some(Limit { reason: Reason::GrpcDeadline, .. }) => LONGEST,
+            _ => self.times.first_byte,
+        }
+    }
+
+    /// How long a side may be silent in the middle of a body. A call may be a conversation with pauses.
+    pub fn request_idle(&self) -> Duration {
+        self.idle(self.times.request_body_idle)
+    }
+
+    /// See [`Plan::request_idle`].
+    pub fn response_idle(&self) -> Duration {
+        self.idle(self.times.upstream_body_idle)
+    }
+
+    fn idle(&self, of_body: Duration) -> Duration {
+        if self.wire.is_some() { of_body.max(self.times.tunnel_idle) } else { of_body }
+    }
+
+    /// How the request body travels. To a connection its trailers are dropped unless the service says that it wants them.
+    pub fn request_leg(&self, sink: &Sink<'_>) -> Leg {
+        let stream = matches!(sink, Sink::Http2 { .. });
+        let chunked = self.framing == BodyFraming::Chunked && !stream;
+        Leg {
+            coding: if chunked { Coding::Chunked } else { Coding::Identity },
+            trailers: stream || self.service.request_trailers,
+            watch: false,
+            receive_idle: self.request_idle(),
+            least: if self.wire.is_some() { LeastRate::NONE } else { self.least },
+            send: SendLimit::whole(self.times.upstream_write),
+        }
+    }
+
+    /// How long the client may take to receive.
+    pub fn response_send(&self) -> SendLimit {
+        SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
+    }
+}
+
+/// When the exchange is to be over: by the client's word, or the route's.
+fn limit(record: &Record, route: &Route) -> Option<Limit> {
+    let at = |after: Duration, reason| Limit {
+        at_ns: record.started_ns.saturating_add(after.min(LONGEST).as_nanos() as u64),
+        reason,
+    };
+    let deadline = record.call.and_then(|call| call.timeout).map(|after| at(after, Reason::GrpcDeadline));
+    let total = route.times.total.map(|after| at(after, Reason::TotalTimeout));
+    deadline.into_iter().chain(total).min_by_key(|limit| limit.at_ns)
+}
+
+/// The PROXY header of connections to the targets of `service`, and whose they are then.
+fn preamble(service: &Service, down: &Downstream, cx: &Cx<'_>) -> Preamble {
+    if service.proxy_protocol == ProxyHeader::Off {
+        return Preamble::default();
+    }
+    let origin = &down.origin;
+    // Of a client that a field names, no port is known.
+    let port = if cx.client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
+    let client = SocketAddr::new(cx.client, port);
+    let header = proxy_header(service.proxy_protocol, client, origin.destination, origin.sni.as_deref());
+    Preamble { header, owner: Some(client) }
+}
+
+/// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.
+fn set_path(request: &mut RequestHead, service: Option<&[u8]>, strip: usize, handling: PathHandling) {
+    if service.is_none() && handling == PathHandling::V0 {
+        // The prefix "/" leaves everything, and what follows a prefix mostly begins with its slash.
+        match strip {
+            0 | 1 => return,
+            _ if request.path().get(strip) == Some(&b'/') => return request.strip_path_prefix(strip),
+            _ => {}
+        }
+    }
+    let path = request.path().to_vec();
+    let mut joined = Vec::with_capacity(path.len() + 16);
+    match handling {
+        PathHandling::V0 => {
+            crate::route::upstream_path(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
+        }
+        PathHandling::V1 => {
+            crate::route::upstream_path_v1(service.unwrap_or(b"/"), &path, strip, strip > 0, &mut joined);
+        }
+    }
+    request.set_path(&joined);
+}

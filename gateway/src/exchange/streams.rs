@@ -1,0 +1,164 @@
+//! A downstream connection of HTTP/2: each request in a task of its own.
+//!
+//! Owns the tasks, and what the exchanges of a connection share. The connection itself, its frames and its defence, is
+//! `http::h2`'s.
+//!
+//! **Invariant.** A connection has no more tasks than streams, so their number is bounded by `http2.concurrent_streams`;
+//! a task that panics ends its stream alone.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use portcullis_abi::Reason;
+
+use super::client::{Client, Http2, KEEP, StreamBody, StreamReply};
+use super::downstream::{Downstream, Ends, Origin};
+use super::shard::{OpenConnection, Shard};
+use super::{exchange, refuse};
+use crate::http::h1::HeadLimits;
+use crate::http::h2::{Application, Incoming, Server, Times};
+use crate::http::{Refusal, RequestHead, Version};
+use crate::limit::Behaviour;
+use crate::metrics::Gauge;
+use crate::net::{self, clock};
+use crate::tls;
+
+/// Sets of messages that a connection keeps for its next requests.
+const SPARE: usize = 8;
+
+/// Serves a connection until it ends. `received`: what was read of it already.
+pub(super) async fn serve(
+    shard: Rc<Shard>,
+    stream: tls::Stream,
+    received: Vec<u8>,
+    ends: Ends,
+    open: OpenConnection,
+) {
+    let local = shard.local();
+    let timeouts = &local.snapshot.config.timeouts;
+    let times =
+        Times { head: timeouts.request_head, idle: timeouts.keep_alive, send: timeouts.response_write };
+    let origin = Rc::new(Origin::new(&stream, ends, Version::Http2));
+    let (server, control) = Server::new(stream, received, local.snapshot.h2.clone(), times);
+    drop(local);
+    shard.metrics.http2_connections.inc();
+    open.is_shared(control);
+    let mut connection = Connection {
+        shard: shard.clone(),
+        origin: origin.clone(),
+        open: Rc::new(open),
+        spare: Rc::default(),
+        next: None,
+        exchanges: 0,
+    };
+    let ending = server.run(&mut connection).await;
+    if let Some(reason) = ending.reason {
+        shard.refused(reason);
+    }
+    if ending.abuse {
+        connection.penalize();
+    }
+}
+
+/// What the streams of a connection share.
+struct Connection {
+    shard: Rc<Shard>,
+    origin: Rc<Origin>,
+    /// Open for as long as a stream is.
+    open: Rc<OpenConnection>,
+    spare: Rc<RefCell<Vec<Downstream>>>,
+    /// Its head is being filled.
+    next: Option<Downstream>,
+    exchanges: u32,
+}
+
+impl Connection {
+    fn penalize(&self) {
+        let local = self.shard.local();
+        let source = self.origin.source.ip();
+        let limiter = &local.snapshot.source_limiter;
+        limiter.penalize(&self.shard.table, source, Behaviour::Malformed, clock::now_ns());
+    }
+}
+
+impl Application for Connection {
+    fn head_limits(&self) -> HeadLimits {
+        self.shard.local().snapshot.head_limits
+    }
+
+    fn take_head(&mut self) -> RequestHead {
+        let spare = self.spare.borrow_mut().pop();
+        let mut down = spare.unwrap_or_else(|| Downstream::new(self.origin.clone()));
+        let head = std::mem::take(&mut down.request);
+        self.next = Some(down);
+        head
+    }
+
+    fn request(&mut self, request: Incoming) {
+        let Incoming { head, refusal, framing, protocol, body, responder } = request;
+        let mut down = self.next.take().unwrap_or_else(|| Downstream::new(self.origin.clone()));
+        self.exchanges = self.exchanges.saturating_add(1);
+        (down.request, down.exchanges) = (head, self.exchanges);
+        let client = Http2 {
+            body: StreamBody::new(body, KEEP),
+            reply: StreamReply::new(responder),
+            framing,
+            protocol,
+        };
+        let task =
+            serve_stream(self.shard.clone(), self.open.clone(), self.spare.clone(), client, down, refusal);
+        let shard = self.shard.clone();
+        net::spawn_isolated(Box::pin(task), move || {
+            shard.refused(Reason::InternalError);
+            tracing::error!(shard = shard.id.0, "a stream ended in a panic, which is a bug");
+        });
+    }
+
+    fn malformed(&mut self, reason: Reason) {
+        self.shard.refused(reason);
+        self.penalize();
+    }
+}
+
+async fn serve_stream(
+    shard: Rc<Shard>,
+    open: Rc<OpenConnection>,
+    spare: Rc<RefCell<Vec<Downstream>>>,
+    mut client: Http2,
+    mut down: Downstream,
+    refusal: Option<Refusal>,
+) {
+    shard.metrics.http2_streams.inc();
+    let active = Active::new(&shard.metrics.http2_streams_active);
+    let local = shard.local();
+    if let Some(refusal) = refusal {
+        refuse::malformed(&shard, &local, &mut Client::Http2(&mut client), &mut down, refusal).await;
+    } else {
+        client.body.gather().await;
+        exchange(&shard, &local, &mut Client::Http2(&mut client), &mut down).await;
+    }
+    // The stream is over for the client before its place is free.
+    drop(client);
+    drop(active);
+    let mut spare = spare.borrow_mut();
+    if spare.len() < SPARE {
+        spare.push(down);
+    }
+    drop(open);
+}
+
+/// Counts a stream for as long as it is open, whatever ends it.
+struct Active<'a>(&'a Gauge);
+
+impl<'a> Active<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

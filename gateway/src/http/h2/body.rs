@@ -1,0 +1,295 @@
+//! The two directions of a stream.
+//!
+//! Owns waiting for octets and for leave to send them, both with a time limit. Futures of this module own no kernel
+//! buffer: they may be dropped at any point.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use portcullis_abi::Reason;
+
+use super::fields;
+use crate::http::Head;
+use crate::net;
+
+/// Why a stream is not what was hoped for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the other side reset the stream with error {0}")]
+    Reset(u32),
+    #[error("the connection is gone")]
+    Closed,
+    #[error("nothing moved within the time limit")]
+    TimedOut,
+    #[error("the message is malformed: {}", .0.as_str())]
+    Malformed(Reason),
+}
+
+/// Error codes to reset a stream with (RFC 9113 section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// All is well: the rest is not needed.
+    NoError,
+    ProtocolError,
+    InternalError,
+    /// Not processed: may be sent again.
+    RefusedStream,
+    Cancel,
+    EnhanceYourCalm,
+}
+
+impl Code {
+    pub(super) fn reason(self) -> h2::Reason {
+        match self {
+            Code::NoError => h2::Reason::NO_ERROR,
+            Code::ProtocolError => h2::Reason::PROTOCOL_ERROR,
+            Code::InternalError => h2::Reason::INTERNAL_ERROR,
+            Code::RefusedStream => h2::Reason::REFUSED_STREAM,
+            Code::Cancel => h2::Reason::CANCEL,
+            Code::EnhanceYourCalm => h2::Reason::ENHANCE_YOUR_CALM,
+        }
+    }
+}
+
+impl From<h2::Error> for BodyError {
+    fn from(error: h2::Error) -> BodyError {
+        match error.reason() {
+            Some(code) if error.is_reset() && error.is_remote() => BodyError::Reset(code.into()),
+            Some(_) if error.is_reset() && error.is_library() => {
+                BodyError::Malformed(Reason::H2ProtocolError)
+            }
+            _ => BodyError::Closed,
+        }
+    }
+}
+
+/// Runs `poll` until it is ready or `limit` has passed. The clock is only asked when there is something to wait for.
+async fn within<T>(
+    limit: Duration,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, BodyError>>,
+) -> Result<T, BodyError> {
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(poll(cx))).await {
+        return done;
+    }
+    let mut sleep = pin!(net::sleep(limit));
+    poll_fn(|cx| match poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => {
+            ready!(sleep.as_mut().poll(cx));
+            Poll::Ready(Err(BodyError::TimedOut))
+        }
+    })
+    .await
+}
+
+/// What the other side sends on a stream after its head.
+pub struct RecvBody {
+    stream: h2::RecvStream,
+    trailers: Head,
+}
+
+impl RecvBody {
+    pub(super) fn new(stream: h2::RecvStream) -> RecvBody {
+        RecvBody { stream, trailers: Head::new() }
+    }
+
+    /// The next octets, never none; `None` at the end. They count against the window until [`RecvBody::release`].
+    ///
+    /// # Errors
+    /// See [`BodyError`]; `TimedOut` when nothing came for `idle`.
+    pub async fn data(&mut self, idle: Duration) -> Result<Option<Bytes>, BodyError> {
+        within(idle, |cx| self.poll_data(cx)).await
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        loop {
+            match ready!(self.stream.poll_data(cx)) {
+                None => return Poll::Ready(Ok(None)),
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                // Padding alone, or nothing at all: the guard counts these.
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
+            }
+        }
+    }
+
+    /// [`RecvBody::data`] of what is there already; `None` where that is nothing.
+    pub async fn data_now(&mut self) -> Option<Result<Option<Bytes>, BodyError>> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll_data(cx) {
+                Poll::Ready(data) => Some(data),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    /// Gives the other side leave to send `octets` more: those that were received and passed on.
+    pub fn release(&mut self, octets: usize) {
+        // Fails where more is given back than was received, and where the stream is over: nothing to do in either case.
+        let _ = self.stream.flow_control().release_capacity(octets);
+    }
+
+    /// Receives the trailer section, after the end of the data. The fields that may be forwarded are then in
+    /// [`RecvBody::trailers`]; says whether there are any.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn receive_trailers(&mut self, idle: Duration) -> Result<bool, BodyError> {
+        let received = within(idle, |cx| self.stream.poll_trailers(cx).map_err(BodyError::from)).await?;
+        match received {
+            None => Ok(false),
+            Some(received) => {
+                fields::read_trailers(&received, &mut self.trailers).map_err(BodyError::Malformed)?;
+                Ok(!self.trailers.is_empty())
+            }
+        }
+    }
+
+    /// See [`RecvBody::receive_trailers`].
+    pub fn trailers(&self) -> &Head {
+        &self.trailers
+    }
+
+    /// Whether the other side has ended the stream and everything was read.
+    pub fn is_end(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}
+
+/// Octets of a stream below which a window is as good as shut, unless they are all that is left to send.
+const MORSEL: usize = 1024;
+/// How long a window that is nearly shut may open further before what it allows is sent.
+const MORSEL_WAIT: Duration = Duration::from_millis(100);
+
+/// What we send on a stream after its head. Dropped before the end, it resets the stream.
+pub struct SendBody {
+    stream: h2::SendStream<Bytes>,
+    ended: bool,
+}
+
+impl SendBody {
+    pub(super) fn new(stream: h2::SendStream<Bytes>, ended: bool) -> SendBody {
+        SendBody { stream, ended }
+    }
+
+    /// Sends `data`, and the end of the stream behind it if `end`. Waits until the windows have taken all of it, at most
+    /// `limit`; what they took may still be on its way to the socket.
+    ///
+    /// A window that is opened by an octet at a time is waited for, so that it costs its owner time and us nothing.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn data(&mut self, mut data: Bytes, end: bool, limit: Duration) -> Result<(), BodyError> {
+        if data.is_empty() {
+            return if end { self.finish() } else { Ok(()) };
+        }
+        let mut slow = None;
+        loop {
+            self.stream.reserve_capacity(data.len());
+            let wanted = data.len().min(MORSEL);
+            let mut open = self.stream.capacity();
+            if open < wanted {
+                // The whole of the data has one time limit.
+                let slow = slow.get_or_insert_with(|| Box::pin(net::sleep(limit)));
+                open = self.window(wanted, slow.as_mut()).await?;
+            }
+            let n = open.min(data.len());
+            let last = n == data.len();
+            self.stream.send_data(data.split_to(n), last && end)?;
+            if last {
+                self.ended |= end;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for a window of `wanted` octets; for less, if that is all there is for a while.
+    async fn window(
+        &mut self,
+        wanted: usize,
+        mut slow: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<usize, BodyError> {
+        let mut patience = pin!(net::sleep(MORSEL_WAIT));
+        let mut patient = true;
+        poll_fn(|cx| {
+            loop {
+                match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(open))) if open >= wanted => return Poll::Ready(Ok(open)),
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
+                    Poll::Ready(None) => return Poll::Ready(Err(self.over(cx))),
+                    Poll::Pending => break,
+                }
+            }
+            if slow.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(BodyError::TimedOut));
+            }
+            if patient && patience.as_mut().poll(cx).is_ready() {
+                patient = false;
+            }
+            match self.stream.capacity() {
+                open @ 1.. if !patient => Poll::Ready(Ok(open)),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Why nothing more can be sent.
+    fn over(&mut self, cx: &mut Context<'_>) -> BodyError {
+        match self.stream.poll_reset(cx) {
+            Poll::Ready(Ok(code)) => BodyError::Reset(code.into()),
+            Poll::Ready(Err(error)) => error.into(),
+            Poll::Pending => BodyError::Closed,
+        }
+    }
+
+    /// Ends the stream with a trailer section.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub fn trailers(&mut self, trailers: &Head) -> Result<(), BodyError> {
+        self.stream.send_trailers(fields::write_trailers(trailers))?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub fn finish(&mut self) -> Result<(), BodyError> {
+        if self.ended {
+            return Ok(());
+        }
+        self.stream.send_data(Bytes::new(), true)?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Breaks the stream off.
+    pub fn reset(&mut self, code: Code) {
+        self.stream.send_reset(code.reason());
+        self.ended = true;
+    }
+
+    /// Ready when the other side has broken the stream off, or the connection has ended.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        Poll::Ready(match ready!(self.stream.poll_reset(cx)) {
+            Ok(code) => BodyError::Reset(code.into()),
+            Err(error) => error.into(),
+        })
+    }
+}
+
+impl Drop for SendBody {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stream.send_reset(h2::Reason::CANCEL);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Fields between the codec's map and a [`Head`].
+//!
+//! Owns what a field section of HTTP/2 may hold besides what the codec refuses: it knows token characters, lower case,
+//! connection-specific fields and `TE`; here are the spaces around values (RFC 9113 section 8.2.1), underscores and
+//! cookies in crumbs (section 8.2.3).
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use portcullis_abi::Reason;
+
+use crate::http::h1::connection::CONNECTION_SPECIFIC;
+use crate::http::{Head, Known, KnownSet};
+
+/// Trailer fields of one message, and their octets; as in HTTP/1.
+const TRAILER_FIELDS: usize = 32;
+const TRAILER_OCTETS: usize = 8 * 1024;
+
+/// What reading a field section came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    /// Fields, the crumbs of a cookie as one.
+    pub count: usize,
+    /// Octets that they take in HTTP/1.
+    pub octets: usize,
+    /// Left out for an underscore in their name.
+    pub underscored: u32,
+}
+
+/// Adds the fields of `map` to `head`. `None` where one is malformed.
+pub(super) fn read(map: &HeaderMap, allow_underscores: bool, head: &mut Head) -> Option<Read> {
+    let mut read = Read::default();
+    for name in map.keys() {
+        let text = name.as_str().as_bytes();
+        let known = Known::of(text);
+        if known == Known::Other && !allow_underscores && text.contains(&b'_') {
+            read.underscored += map.get_all(name).iter().count() as u32;
+            continue;
+        }
+        let values = || map.get_all(name).iter().map(HeaderValue::as_bytes);
+        if known == Known::Cookie && values().nth(1).is_some() {
+            let crumbs: Vec<&[u8]> = values().collect();
+            if !crumbs.iter().all(|crumb| is_trimmed(crumb)) {
+                return None;
+            }
+            let cookie = crumbs.join(&b"; "[..]);
+            read.add(text, &cookie);
+            head.append_checked(known, text, &[&cookie]);
+            continue;
+        }
+        for value in values() {
+            if !is_trimmed(value) {
+                return None;
+            }
+            read.add(text, value);
+            head.append_checked(known, text, &[value]);
+        }
+    }
+    Some(read)
+}
+
+impl Read {
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.count += 1;
+        self.octets += name.len() + value.len() + 4;
+    }
+}
+
+/// RFC 9113 section 8.2.1: no space or tab at either end.
+fn is_trimmed(value: &[u8]) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    !blank(value.first()) && !blank(value.last())
+}
+
+/// Reads a trailer section: what may be forwarded of it, as in HTTP/1 only names that decide nothing.
+pub(super) fn read_trailers(map: &HeaderMap, head: &mut Head) -> Result<(), Reason> {
+    head.clear();
+    let read = read(map, false, head).ok_or(Reason::H2ProtocolError)?;
+    if read.count > TRAILER_FIELDS || read.octets > TRAILER_OCTETS {
+        return Err(Reason::HeaderTooLarge);
+    }
+    head.remove_set(KnownSet::of(&[Known::Etag]).complement());
+    Ok(())
+}
+
+/// The fields of `head` as they go out: without those that concern an HTTP/1 connection, and without `except`.
+pub(super) fn write(head: &Head, except: KnownSet) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(head.len() + 2);
+    for (known, name, value) in head.iter() {
+        if CONNECTION_SPECIFIC.contains(known) || except.contains(known) {
+            continue;
+        }
+        // A head holds tokens and no line ends; what a value may not hold besides (controls) is left out with its field.
+        let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii()))
+        else {
+            continue;
+        };
+        // Fails beyond 24,576 fields, of which no head has that many.
+        let _ = map.try_append(name, value);
+    }
+    map
+}
+
+/// [`write`] for a trailer section.
+pub(super) fn write_trailers(head: &Head) -> HeaderMap {
+    write(head, KnownSet::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn text(head: &Head) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        head.iter().map(|(_, name, value)| (text(name), text(value))).collect()
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined_rfc9113_8_2_3() {
+        let mut head = Head::new();
+        let read = read(&map(&[("cookie", "a=b"), ("x", "1"), ("cookie", "c=d")]), false, &mut head).unwrap();
+        assert_eq!(read.count, 2);
+        assert_eq!(head.get_known(Known::Cookie), Some(&b"a=b; c=d"[..]));
+        assert_eq!(head.count_known(Known::Cookie), 1);
+    }
+
+    #[test]
+    fn a_value_with_a_space_at_its_end_is_malformed_rfc9113_8_2_1() {
+        for bad in [" a", "a ", "\ta", "a\t", " "] {
+            assert_eq!(read(&map(&[("x", bad)]), false, &mut Head::new()), None, "{bad:?}");
+            assert_eq!(read(&map(&[("cookie", "a=b"), ("cookie", bad)]), false, &mut Head::new()), None);
+        }
+        assert!(read(&map(&[("x", ""), ("y", "a b")]), false, &mut Head::new()).is_some());
+    }
+
+    #[test]
+    fn underscores_are_dropped_and_counted_unless_allowed() {
+        let fields = map(&[("x_real_ip", "1"), ("x_real_ip", "2"), ("a", "b")]);
+        let mut head = Head::new();
+        assert_eq!(read(&fields, false, &mut head).unwrap().underscored, 2);
+        assert_eq!(text(&head), [("a".into(), "b".into())]);
+        head.clear();
+        assert_eq!(read(&fields, true, &mut head).unwrap().count, 3);
+    }
+
+    #[test]
+    fn trailers_keep_only_what_decides_nothing() {
+        let mut head = Head::new();
+        let fields = map(&[("grpc-status", "0"), ("etag", "x"), ("authorization", "y"), ("a_b", "z")]);
+        read_trailers(&fields, &mut head).unwrap();
+        assert_eq!(text(&head), [("grpc-status".into(), "0".into()), ("etag".into(), "x".into())]);
+        let many: Vec<_> = (0..=TRAILER_FIELDS).map(|_| ("a", "b")).collect();
+        assert_eq!(read_trailers(&map(&many), &mut head), Err(Reason::HeaderTooLarge));
+        let long = "v".repeat(TRAILER_OCTETS);
+        assert_eq!(read_trailers(&map(&[("a", &long)]), &mut head), Err(Reason::HeaderTooLarge));
+    }
+
+    #[test]
+    fn what_concerns_an_http1_connection_does_not_go_out_rfc9113_8_2_2() {
+        let mut head = Head::new();
+        for (name, value) in [
+            ("Connection", "x"),
+            ("Keep-Alive", "x"),
+            ("Proxy-Connection", "x"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+            ("TE", "trailers"),
+            ("Host", "a"),
+            ("X-Upper", " spaced "),
+        ] {
+            head.append(name, value);
+        }
+        let map = write(&head, KnownSet::of(&[Known::Host]));
+        assert_eq!(map.len(), 1);
+        assert_eq!(map["x-upper"], "spaced");
+    }
+}

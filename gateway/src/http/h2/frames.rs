@@ -1,0 +1,186 @@
+//! Frame headers in a stream of bytes (RFC 9113 section 4.1), found without decoding what they frame.
+//!
+//! Owns the position in the stream: how much of a header is there, how much of a payload is still to come. Never
+//! checks a frame: the codec does. Invariant: the frames that are found do not depend on how the bytes are cut.
+
+/// Frame types (RFC 9113 section 6).
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
+    /// RFC 9218 section 7.1.
+    pub const PRIORITY_UPDATE: u8 = 16;
+}
+
+/// Frame flags.
+pub mod flag {
+    pub const ACK: u8 = 1;
+    pub const END_STREAM: u8 = 1;
+    pub const END_HEADERS: u8 = 4;
+    pub const PADDED: u8 = 8;
+}
+
+/// Octets of a frame header.
+pub const HEADER_LEN: usize = 9;
+
+/// A frame, as far as its header and the first octets of its payload tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    /// Octets of payload.
+    pub length: u32,
+    /// The first four octets of the payload, as a number, where the type has a use for them: an error code (RST_STREAM)
+    /// or an increment (WINDOW_UPDATE).
+    pub word: u32,
+    /// Octets of padding and of the field that tells of them (DATA only).
+    pub padding: u32,
+}
+
+impl Frame {
+    /// Whether the flag is set; what a flag means depends on the type.
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Finds frames in bytes that arrive in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Scanner {
+    /// The header, and up to four octets of payload.
+    held: [u8; HEADER_LEN + 4],
+    have: u8,
+    /// Octets to pass over before the next header.
+    skip: u32,
+}
+
+impl Scanner {
+    /// A scanner of a stream whose first `skip` octets are no frame (the preface of a client).
+    pub fn after(skip: u32) -> Scanner {
+        Scanner { skip, ..Scanner::default() }
+    }
+
+    /// Takes bytes off the front of `input` until a frame is found or none are left.
+    #[inline]
+    pub fn next(&mut self, input: &mut &[u8]) -> Option<Frame> {
+        loop {
+            let pass = (self.skip as usize).min(input.len());
+            self.skip -= pass as u32;
+            *input = &input[pass..];
+            let (&first, rest) = input.split_first()?;
+            if usize::from(self.have) < self.wanted() {
+                self.held[usize::from(self.have)] = first;
+                self.have += 1;
+                *input = rest;
+            }
+            if usize::from(self.have) == self.wanted() {
+                return Some(self.found());
+            }
+        }
+    }
+
+    fn length(&self) -> u32 {
+        u32::from_be_bytes([0, self.held[0], self.held[1], self.held[2]])
+    }
+
+    /// Octets to hold before a frame can be told of.
+    #[inline]
+    fn wanted(&self) -> usize {
+        if usize::from(self.have) < HEADER_LEN {
+            return HEADER_LEN;
+        }
+        let payload = match self.held[3] {
+            kind::RST_STREAM | kind::WINDOW_UPDATE => 4,
+            kind::DATA if self.held[4] & flag::PADDED != 0 => 1,
+            _ => 0,
+        };
+        HEADER_LEN + payload.min(self.length() as usize)
+    }
+
+    fn found(&mut self) -> Frame {
+        let length = self.length();
+        let payload = &self.held[HEADER_LEN..usize::from(self.have)];
+        let word = payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+        let padded = self.held[3] == kind::DATA && self.held[4] & flag::PADDED != 0;
+        let frame = Frame {
+            kind: self.held[3],
+            flags: self.held[4],
+            stream: u32::from_be_bytes([self.held[5], self.held[6], self.held[7], self.held[8]])
+                & 0x7fff_ffff,
+            length,
+            word,
+            padding: if padded { payload.first().map_or(0, |pad| u32::from(*pad) + 1) } else { 0 },
+        };
+        self.skip = length - payload.len() as u32;
+        self.have = 0;
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn scan(scanner: &mut Scanner, pieces: &[&[u8]]) -> Vec<Frame> {
+        let mut found = Vec::new();
+        for piece in pieces {
+            let mut input = *piece;
+            while let Some(frame) = scanner.next(&mut input) {
+                found.push(frame);
+            }
+            assert!(input.is_empty());
+        }
+        found
+    }
+
+    #[test]
+    fn frames_are_found_however_the_bytes_are_cut() {
+        let stream = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(kind::SETTINGS, 0, 0, &[0; 6]),
+            frame(kind::WINDOW_UPDATE, 0, 0x8000_0000, &[0, 0, 1, 0]),
+            frame(kind::DATA, flag::PADDED, 1, &[3, 9, 0, 0, 0]),
+            frame(kind::DATA, flag::END_STREAM, 1, &[]),
+            frame(kind::RST_STREAM, 0, 3, &[0, 0, 0, 8]),
+            frame(kind::PING, 0, 0, &[7; 8]),
+            frame(kind::WINDOW_UPDATE, 0, 5, &[1]),
+            frame(0xbb, 0xff, 7, &[0; 300]),
+        ]
+        .concat();
+        let whole = scan(&mut Scanner::after(24), &[&stream]);
+        let told: Vec<_> = whole.iter().map(|f| (f.kind, f.stream, f.length, f.word, f.padding)).collect();
+        assert_eq!(
+            told,
+            [
+                (kind::SETTINGS, 0, 6, 0, 0),
+                (kind::WINDOW_UPDATE, 0, 4, 256, 0),
+                (kind::DATA, 1, 5, 0, 4),
+                (kind::DATA, 1, 0, 0, 0),
+                (kind::RST_STREAM, 3, 4, 8, 0),
+                (kind::PING, 0, 8, 0, 0),
+                (kind::WINDOW_UPDATE, 5, 1, 0, 0),
+                (0xbb, 7, 300, 0, 0),
+            ]
+        );
+        for size in [1, 2, 3, 5, 8, 13, 64] {
+            let pieces: Vec<_> = stream.chunks(size).collect();
+            let mut scanner = Scanner::after(24);
+            assert_eq!(scan(&mut scanner, &pieces), whole, "in pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! What one side of an HTTP/2 connection may do before it counts as an attack.
+//!
+//! Owns the counts of frames by type in a window of one second, and the thresholds. Looks at frame headers only, on
+//! their way to and from the codec; never decodes, answers or closes. No I/O, and the time is an argument.
+//!
+//! The codec keeps the protocol; this keeps the cost. Each rule names frames that cost the receiver much and the sender
+//! nothing, and leaves out those that an honest client has a reason for:
+//!
+//! | frames of the client | counted | not counted | reason |
+//! |---|---|---|---|
+//! | RST_STREAM | all | | `h2_rapid_reset` (CVE-2023-44487) |
+//! | PING | all | | `h2_ping_flood` |
+//! | SETTINGS | all but acknowledgements | | `h2_settings_flood` |
+//! | DATA | without content and END_STREAM | | `h2_empty_data_flood` |
+//! | WINDOW_UPDATE | all | two for each stream opened and each DATA frame that we sent | `h2_window_update_flood` |
+//! | CONTINUATION | from the third of a header block | the first two: a head of 32 KiB needs them | `h2_continuation_flood` |
+//! | PRIORITY, PRIORITY_UPDATE | all | one for each stream opened | `h2_priority_flood` |
+//! | of unknown type, GOAWAY | all | | `h2_protocol_error` |
+//! | any, that made us send RST_STREAM with an error | all | | `h2_made_you_reset` (CVE-2025-8671) |
+//!
+//! All counted frames together have a threshold too (`glitches`), so that attacks cannot be mixed. A header block may
+//! have as many octets as the header list, which bounds what waits for its end (`h2_header_list`).
+//!
+//! Invariant: what is decided does not depend on how the bytes are cut.
+
+use portcullis_abi::Reason;
+
+use super::frames::{Frame, Scanner, flag, kind};
+
+/// Frames of one second that are borne; one more ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// RST_STREAM, received and provoked, each for itself.
+    pub resets: u32,
+    pub pings: u32,
+    pub settings: u32,
+    pub empty_data: u32,
+    pub window_updates: u32,
+    pub continuations: u32,
+    pub priorities: u32,
+    /// All that is counted, together.
+    pub glitches: u32,
+    /// Octets of one header block, over all its frames.
+    pub header_block: u32,
+}
+
+impl Default for Thresholds {
+    /// Sozu's numbers, for windows of one second.
+    fn default() -> Thresholds {
+        Thresholds {
+            resets: 100,
+            pings: 100,
+            settings: 50,
+            empty_data: 100,
+            window_updates: 100,
+            continuations: 20,
+            priorities: 100,
+            glitches: 200,
+            header_block: 64 * 1024,
+        }
+    }
+}
+
+/// Why a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A threshold was passed: ENHANCE_YOUR_CALM.
+    TooMuch(Reason),
+    /// A frame that RFC 9113 does not allow, with the error code for it. The codec would find it too, but under
+    /// PROTOCOL_ERROR whatever it is.
+    Forbidden(u32),
+}
+
+impl From<Reason> for Violation {
+    fn from(reason: Reason) -> Violation {
+        Violation::TooMuch(reason)
+    }
+}
+
+/// What the codec found fault with by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A stream, which it reset.
+    Stream(Reason),
+    /// The connection.
+    Connection(Reason),
+}
+
+/// What the codec says in a GOAWAY of its own about what was too much.
+fn reason_of(debug_data: &[u8]) -> Option<Reason> {
+    Some(match debug_data {
+        b"too_many_continuations" => Reason::H2ContinuationFlood,
+        b"header_list_way_too_large" => Reason::H2HeaderList,
+        b"too_many_resets" => Reason::H2RapidReset,
+        b"too_many_internal_resets" => Reason::H2MadeYouReset,
+        b"too_many_data_frames" => Reason::H2EmptyDataFlood,
+        _ => return None,
+    })
+}
+
+/// Whether a frame has the length that its type always has (RFC 9113 section 6). Within a header block no other frame may
+/// come, whatever its length: that is the codec's to find.
+fn has_its_length(frame: &Frame) -> bool {
+    match frame.kind {
+        kind::PRIORITY => frame.length == 5,
+        kind::RST_STREAM | kind::WINDOW_UPDATE => frame.length == 4,
+        kind::SETTINGS if frame.has(flag::ACK) => frame.length == 0,
+        kind::SETTINGS => frame.length.is_multiple_of(6),
+        kind::PING => frame.length == 8,
+        kind::GOAWAY => frame.length >= 8,
+        _ => true,
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Count {
+    Reset,
+    Provoked,
+    Ping,
+    Settings,
+    EmptyData,
+    WindowUpdate,
+    Continuation,
+    Priority,
+    Other,
+}
+
+const COUNTS: usize = Count::Other as usize + 1;
+/// Length of the window.
+const WINDOW_NS: u64 = 1_000_000_000;
+/// Frames that may be saved up as explained, so that a long quiet transfer earns no flood.
+const CREDIT_MAX: u32 = 4096;
+/// CONTINUATION frames of one block that a large head needs.
+const CONTINUATIONS_FREE: u32 = 2;
+/// Error codes (RFC 9113 section 7) that tell of a fault of the other side.
+const FAULTS: [u32; 7] = [0x1, 0x3, 0x5, 0x6, 0x7, 0x9, 0xb];
+const PROTOCOL_ERROR: u32 = 0x1;
+const STREAM_CLOSED: u32 = 0x5;
+const FRAME_SIZE_ERROR: u32 = 0x6;
+/// Streams that are followed at most: a client that leaves more unfinished than it may open is not held to their states.
+const UNFINISHED_MAX: usize = 512;
+/// Octets of the client's preface.
+pub const PREFACE_LEN: u32 = 24;
+
+/// The guard of one connection whose other side is a client.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    thresholds: Thresholds,
+    inbound: Scanner,
+    outbound: Scanner,
+    window_from_ns: u64,
+    counts: [u32; COUNTS],
+    total: u32,
+    /// WINDOW_UPDATE frames that are explained.
+    updates_due: u32,
+    /// PRIORITY frames that are explained.
+    priorities_due: u32,
+    block: Option<Block>,
+    /// A frame was received.
+    begun: bool,
+    /// The stream that was last ended by a head of ours.
+    ended: u32,
+    /// The highest stream that the client has opened.
+    highest: u32,
+    /// Streams whose end the client has not sent yet.
+    unfinished: Vec<u32>,
+}
+
+/// A header block without END_HEADERS so far.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    octets: u32,
+    continuations: u32,
+}
+
+impl Guard {
+    /// Of a connection that begins with the preface.
+    pub fn new(thresholds: Thresholds) -> Guard {
+        Guard {
+            thresholds,
+            inbound: Scanner::after(PREFACE_LEN),
+            outbound: Scanner::default(),
+            window_from_ns: 0,
+            counts: [0; COUNTS],
+            total: 0,
+            // The window of the connection is raised once, at its start.
+            updates_due: 2,
+            priorities_due: 0,
+            block: None,
+            begun: false,
+            ended: 0,
+            highest: 0,
+            unfinished: Vec::new(),
+        }
+    }
+
+    /// Looks at bytes that were received, before the codec sees them.
+    ///
+    /// # Errors
+    /// A threshold was passed. The connection is over; the guard is not to be asked again.
+    pub fn received(&mut self, bytes: &[u8], now_ns: u64) -> Result<(), Violation> {
+        self.turn(now_ns);
+        let mut rest = bytes;
+        while let Some(frame) = self.inbound.next(&mut rest) {
+            // RFC 9113 section 3.4: the preface ends with SETTINGS.
+            if !std::mem::replace(&mut self.begun, true) && frame.kind != kind::SETTINGS {
+                return Err(Violation::Forbidden(PROTOCOL_ERROR));
+            }
+            if !has_its_length(&frame) {
+                return Err(Violation::Forbidden(FRAME_SIZE_ERROR));
+            }
+            if self.block.is_none() {
+                self.follow(&frame)?;
+            }
+            self.weigh(&frame)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at bytes that are about to be sent; calls `fault` for each stream that the codec resets or answers for a
+    /// fault of the client, and for the GOAWAY that says why the codec gives up.
+    ///
+    /// # Errors
+    /// As [`Guard::received`].
+    pub fn sending(
+        &mut self,
+        bytes: &[u8],
+        now_ns: u64,
+        mut fault: impl FnMut(Fault),
+    ) -> Result<(), Violation> {
+        self.turn(now_ns);
+        let mut rest = bytes;
+        while let Some(frame) = self.outbound.next(&mut rest) {
+            match frame.kind {
+                kind::DATA => self.updates_due = (self.updates_due + 2).min(CREDIT_MAX),
+                kind::HEADERS if frame.has(flag::END_STREAM) => self.ended = frame.stream,
+                kind::RST_STREAM if FAULTS.contains(&frame.word) => {
+                    // The codec's answer to a header list over the limit is a 431 and this.
+                    let too_large = std::mem::take(&mut self.ended) == frame.stream;
+                    let reason = if too_large { Reason::HeaderTooLarge } else { Reason::H2ProtocolError };
+                    fault(Fault::Stream(reason));
+                    self.count(Count::Provoked)?;
+                }
+                kind::GOAWAY => {
+                    let data = rest.get(8..frame.length as usize).unwrap_or_default();
+                    if let Some(reason) = reason_of(data) {
+                        fault(Fault::Connection(reason));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a header block has begun whose end is not there yet.
+    pub fn in_header_block(&self) -> bool {
+        self.block.is_some()
+    }
+
+    fn turn(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.window_from_ns) >= WINDOW_NS {
+            self.window_from_ns = now_ns;
+            self.counts = [0; COUNTS];
+            self.total = 0;
+        }
+    }
+
+    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec has another error code for them: DATA on a stream
+    /// that the client itself has ended.
+    fn follow(&mut self, frame: &Frame) -> Result<(), Violation> {
+        match frame.kind {
+            kind::HEADERS if frame.stream > self.highest => {
+                self.highest = frame.stream;
+                if !frame.has(flag::END_STREAM) && self.unfinished.len() < UNFINISHED_MAX {
+                    self.unfinished.push(frame.stream);
+                }
+            }
+            kind::DATA if frame.stream <= self.highest && self.unfinished.len() < UNFINISHED_MAX => {
+                let Some(at) = self.unfinished.iter().position(|stream| *stream == frame.stream) else {
+                    // On stream 0 it is another error, and the codec's.
+                    return if frame.stream == 0 { Ok(()) } else { Err(Violation::Forbidden(STREAM_CLOSED)) };
+                };
+                if frame.has(flag::END_STREAM) {
+                    self.unfinished.swap_remove(at);
+                }
+            }
+            kind::HEADERS | kind::RST_STREAM
+                if frame.kind == kind::RST_STREAM || frame.has(flag::END_STREAM) =>
+            {
+                self.unfinished.retain(|stream| *stream != frame.stream);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn weigh(&mut self, frame: &Frame) -> Result<(), Reason> {
+        match frame.kind {
+            kind::DATA => match frame.length.saturating_sub(frame.padding) {
+                0 if !frame.has(flag::END_STREAM) => self.count(Count::EmptyData),
+                _ => Ok(()),
+            },
+            kind::HEADERS => {
+                self.updates_due = (self.updates_due + 2).min(CREDIT_MAX);
+                self.priorities_due = (self.priorities_due + 1).min(CREDIT_MAX);
+                let block = Block { octets: frame.length, continuations: 0 };
+                self.block_goes_on(frame, block)
+            }
+            kind::CONTINUATION => {
+                // One without a block is an error of the protocol, which the codec finds.
+                let Some(block) = self.block else { return Ok(()) };
+                let continuations = block.continuations + 1;
+                if continuations > CONTINUATIONS_FREE {
+                    self.count(Count::Continuation)?;
+                }
+                let octets = block.octets.saturating_add(frame.length);
+                self.block_goes_on(frame, Block { octets, continuations })
+            }
+            kind::PRIORITY | kind::PRIORITY_UPDATE if self.priorities_due > 0 => {
+                self.priorities_due -= 1;
+                Ok(())
+            }
+            kind::PRIORITY | kind::PRIORITY_UPDATE => self.count(Count::Priority),
+            kind::RST_STREAM => self.count(Count::Reset),
+            kind::SETTINGS if frame.has(flag::ACK) => Ok(()),
+            kind::SETTINGS => self.count(Count::Settings),
+            kind::PING => self.count(Count::Ping),
+            kind::WINDOW_UPDATE if self.updates_due > 0 => {
+                self.updates_due -= 1;
+                Ok(())
+            }
+            kind::WINDOW_UPDATE => self.count(Count::WindowUpdate),
+            _ => self.count(Count::Other),
+        }
+    }
+
+    fn block_goes_on(&mut self, frame: &Frame, block: Block) -> Result<(), Reason> {
+        if block.octets > self.thresholds.header_block {
+            return Err(Reason::H2HeaderList);
+        }
+        self.block = (!frame.has(flag::END_HEADERS)).then_some(block);
+        Ok(())
+    }
+
+    fn count(&mut self, what: Count) -> Result<(), Reason> {
+        let limits = &self.thresholds;
+        let (limit, reason) = match what {
+            Count::Reset => (limits.resets, Reason::H2RapidReset),
+            Count::Provoked => (limits.resets, Reason::H2MadeYouReset),
+            Count::Ping => (limits.pings, Reason::H2PingFlood),
+            Count::Settings => (limits.settings, Reason::H2SettingsFlood),
+            Count::EmptyData => (limits.empty_data, Reason::H2EmptyDataFlood),
+            Count::WindowUpdate => (limits.window_updates, Reason::H2WindowUpdateFlood),
+            Count::Continuation => (limits.continuations, Reason::H2ContinuationFlood),
+            Count::Priority => (limits.priorities, Reason::H2PriorityFlood),
+            Count::Other => (limits.glitches, Reason::H2ProtocolError),
+        };
+        let count = &mut self.counts[what as usize];
+        *count += 1;
+        self.total += 1;
+        if *count > limit || self.total > limits.glitches { Err(reason) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

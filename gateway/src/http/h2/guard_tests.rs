@@ -1,0 +1,270 @@
+use super::super::frames::HEADER_LEN;
+use super::*;
+
+/// Bytes of one frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
+    bytes.extend(&(payload.len() as u32).to_be_bytes()[1..]);
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A guard that has seen the preface, and stream 1 opened.
+fn opened() -> Guard {
+    let mut guard = begun();
+    guard.received(&frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x82]), 0).unwrap();
+    // What that explains is no part of the test.
+    (guard.updates_due, guard.priorities_due) = (2, 0);
+    guard
+}
+
+fn begun() -> Guard {
+    let mut guard = Guard::new(Thresholds::default());
+    guard.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
+    guard.received(&frame(kind::SETTINGS, 0, 0, &[]), 0).unwrap();
+    guard
+}
+
+/// How many of `frames` in a row are borne within a window of their own, and what is said of the one after.
+fn borne(guard: &mut Guard, bytes: &[u8], now_ns: u64) -> (u32, Violation) {
+    for count in 0..10_000 {
+        if let Err(violation) = guard.received(bytes, now_ns) {
+            return (count, violation);
+        }
+    }
+    panic!("no bound");
+}
+
+const S: u64 = 1_000_000_000;
+
+#[test]
+fn each_kind_of_frame_has_its_threshold_and_its_reason() {
+    let table: [(&str, Vec<u8>, u32, Reason); 9] = [
+        ("RST_STREAM", frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), 100, Reason::H2RapidReset),
+        ("PING", frame(kind::PING, 0, 0, &[0; 8]), 100, Reason::H2PingFlood),
+        ("SETTINGS", frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]), 50, Reason::H2SettingsFlood),
+        ("DATA", frame(kind::DATA, 0, 1, &[]), 100, Reason::H2EmptyDataFlood),
+        ("padding alone", frame(kind::DATA, flag::PADDED, 1, &[2, 0, 0]), 100, Reason::H2EmptyDataFlood),
+        ("PRIORITY", frame(kind::PRIORITY, 0, 1, &[0; 5]), 100, Reason::H2PriorityFlood),
+        ("PRIORITY_UPDATE", frame(kind::PRIORITY_UPDATE, 0, 0, &[0; 4]), 100, Reason::H2PriorityFlood),
+        ("unknown", frame(0x2a, 0, 0, &[1]), 200, Reason::H2ProtocolError),
+        ("GOAWAY", frame(kind::GOAWAY, 0, 0, &[0; 8]), 200, Reason::H2ProtocolError),
+    ];
+    for (name, bytes, limit, reason) in table {
+        let mut guard = opened();
+        assert_eq!(borne(&mut guard, &bytes, 2 * S), (limit, Violation::TooMuch(reason)), "{name}");
+    }
+}
+
+#[test]
+fn a_window_lasts_a_second() {
+    let mut guard = opened();
+    let ping = frame(kind::PING, 0, 0, &[0; 8]);
+    for second in 1..=20 {
+        for _ in 0..100 {
+            guard.received(&ping, second * S).unwrap();
+        }
+    }
+    assert!(guard.received(&ping, 20 * S + S - 1).is_err());
+}
+
+#[test]
+fn what_an_honest_client_does_is_not_counted() {
+    let mut guard = begun();
+    let now = 2 * S;
+    for stream in 0..2000 {
+        let id = stream * 2 + 1;
+        // A request, its priority, and leave for the response: on the connection and on the stream.
+        guard.received(&frame(kind::HEADERS, flag::END_HEADERS, id, &[0x82]), now).unwrap();
+        guard.received(&frame(kind::PRIORITY, 0, id, &[0; 5]), now).unwrap();
+        for _ in 0..10 {
+            guard.sending(&frame(kind::DATA, 0, id, &[0; 100]), now, |_| unreachable!()).unwrap();
+            guard.received(&frame(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 100]), now).unwrap();
+            guard.received(&frame(kind::WINDOW_UPDATE, 0, id, &[0, 0, 0, 100]), now).unwrap();
+        }
+        guard.received(&frame(kind::SETTINGS, flag::ACK, 0, &[]), now).unwrap();
+        guard.received(&frame(kind::DATA, flag::END_STREAM, id, &[]), now).unwrap();
+    }
+}
+
+#[test]
+fn window_updates_without_data_are_a_flood() {
+    for stream in [0, 1] {
+        let mut guard = opened();
+        let update = frame(kind::WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]);
+        // Two are explained by the beginning of the connection.
+        assert_eq!(borne(&mut guard, &update, 2 * S), (102, Violation::TooMuch(Reason::H2WindowUpdateFlood)));
+    }
+}
+
+#[test]
+fn credit_cannot_be_saved_up_for_a_flood() {
+    let mut guard = opened();
+    for _ in 0..100_000 {
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 100]), 2 * S, |_| unreachable!()).unwrap();
+    }
+    let update = frame(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]);
+    let (count, _) = borne(&mut guard, &update, 2 * S);
+    assert_eq!(count, CREDIT_MAX + 100);
+}
+
+#[test]
+fn a_header_block_has_few_frames_and_few_octets() {
+    let headers = frame(kind::HEADERS, 0, 1, &[0; 100]);
+    let more = frame(kind::CONTINUATION, 0, 1, &[0; 10]);
+    let mut guard = opened();
+    guard.received(&headers, 2 * S).unwrap();
+    assert!(guard.in_header_block());
+    assert_eq!(borne(&mut guard, &more, 2 * S), (22, Violation::TooMuch(Reason::H2ContinuationFlood)));
+
+    // Two continuations each: what large heads need, as many as there are.
+    let mut guard = opened();
+    for _ in 0..1000 {
+        guard.received(&headers, 2 * S).unwrap();
+        guard.received(&more, 2 * S).unwrap();
+        guard.received(&frame(kind::CONTINUATION, flag::END_HEADERS, 1, &[0; 10]), 2 * S).unwrap();
+        assert!(!guard.in_header_block());
+    }
+
+    let mut guard = opened();
+    guard.received(&frame(kind::HEADERS, 0, 1, &[0; 16384]), 2 * S).unwrap();
+    let large = frame(kind::CONTINUATION, 0, 1, &[0; 16384]);
+    assert_eq!(borne(&mut guard, &large, 2 * S), (3, Violation::TooMuch(Reason::H2HeaderList)));
+}
+
+#[test]
+fn mixed_floods_have_a_threshold_together() {
+    let mut guard = opened();
+    let mix = [
+        frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]),
+        frame(kind::PING, 0, 0, &[0; 8]),
+        frame(kind::PRIORITY, 0, 1, &[0; 5]),
+    ];
+    let mut seen = 0;
+    let reason = loop {
+        match guard.received(&mix[seen % 3], 2 * S) {
+            Ok(()) => seen += 1,
+            Err(violation) => break violation,
+        }
+    };
+    assert_eq!((seen, reason), (200, Violation::TooMuch(Reason::H2PriorityFlood)));
+}
+
+#[test]
+fn resets_that_the_client_provokes_count_against_it() {
+    for (code, counts) in
+        [(1, true), (3, true), (5, true), (6, true), (7, true), (0, false), (8, false), (2, false)]
+    {
+        let mut guard = opened();
+        let reset = frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, code]);
+        let mut faults = 0;
+        let mut ended = None;
+        for count in 0..300 {
+            if let Err(violation) = guard.sending(&reset, 2 * S, |_| faults += 1) {
+                ended = Some((count, violation));
+                break;
+            }
+        }
+        let expected = counts.then_some((100, Violation::TooMuch(Reason::H2MadeYouReset)));
+        assert_eq!((ended, faults), (expected, if counts { 101 } else { 0 }), "code {code}");
+    }
+}
+
+#[test]
+fn what_the_codec_answers_by_itself_is_told() {
+    let mut guard = opened();
+    let mut told = Vec::new();
+    let sent = [
+        // 431 to a header list over the limit, then an error of the stream itself.
+        frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &[0x48]),
+        frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 1]),
+        frame(kind::HEADERS, flag::END_HEADERS, 3, &[0x88]),
+        frame(kind::RST_STREAM, 0, 3, &[0, 0, 0, 5]),
+        frame(kind::GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\x0btoo_many_continuations"),
+    ];
+    guard.sending(&sent.concat(), S, |fault| told.push(fault)).unwrap();
+    assert_eq!(
+        told,
+        [
+            Fault::Stream(Reason::HeaderTooLarge),
+            Fault::Stream(Reason::H2ProtocolError),
+            Fault::Connection(Reason::H2ContinuationFlood)
+        ]
+    );
+}
+
+#[test]
+fn the_first_frame_is_settings_rfc9113_3_4() {
+    let mut guard = Guard::new(Thresholds::default());
+    guard.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
+    assert_eq!(
+        guard.received(&frame(kind::PING, 0, 0, &[0; 8]), 0),
+        Err(Violation::Forbidden(PROTOCOL_ERROR))
+    );
+}
+
+#[test]
+fn data_after_the_end_of_a_stream_rfc9113_5_1() {
+    let closed = Err(Violation::Forbidden(STREAM_CLOSED));
+    let data = |flags, stream| frame(kind::DATA, flags, stream, &[1]);
+    let head = |flags: u8, stream| frame(kind::HEADERS, flag::END_HEADERS | flags, stream, &[0x82]);
+    let check = |frames: &[Vec<u8>], expected| {
+        assert_eq!(begun().received(&frames.concat(), S), expected, "{frames:?}");
+    };
+    check(&[head(flag::END_STREAM, 1), data(0, 1)], closed);
+    check(&[head(0, 1), data(0, 1), data(flag::END_STREAM, 1)], Ok(()));
+    check(&[head(0, 1), data(flag::END_STREAM, 1), data(0, 1)], closed);
+    check(&[head(0, 1), head(flag::END_STREAM, 1), data(0, 1)], closed);
+    check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
+    check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
+    // Never opened: the codec's to say.
+    check(&[head(0, 1), data(0, 3)], Ok(()));
+    check(&[head(0, 1), data(0, 0)], Ok(()));
+}
+
+#[test]
+fn frames_have_their_length_rfc9113_6() {
+    let check = |kind: u8, flags: u8, length: usize, expected: bool| {
+        let seen = opened().received(&frame(kind, flags, 1, &vec![0; length]), S);
+        let expected = if expected { Ok(()) } else { Err(Violation::Forbidden(FRAME_SIZE_ERROR)) };
+        assert_eq!(seen, expected, "type {kind} of {length}");
+    };
+    for (kind, flags, right) in [
+        (kind::PRIORITY, 0, 5),
+        (kind::RST_STREAM, 0, 4),
+        (kind::WINDOW_UPDATE, 0, 4),
+        (kind::SETTINGS, 0, 12),
+        (kind::SETTINGS, flag::ACK, 0),
+        (kind::PING, 0, 8),
+        (kind::PING, flag::ACK, 8),
+    ] {
+        check(kind, flags, right, true);
+        check(kind, flags, right + 1, false);
+    }
+    check(kind::GOAWAY, 0, 7, false);
+    check(kind::GOAWAY, 0, 20, true);
+}
+
+#[test]
+fn the_verdict_does_not_depend_on_how_bytes_are_cut() {
+    let mut stream = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    stream.extend(frame(kind::SETTINGS, 0, 0, &[]));
+    for _ in 0..150 {
+        stream.extend(frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]));
+    }
+    // The frame that is one too many, by the octet that completes it.
+    let expected = 24 + 9 + 100 * 13 + 13;
+    for size in [1, 2, 7, 13, 100] {
+        let mut guard = Guard::new(Thresholds::default());
+        let mut seen = 0;
+        for piece in stream.chunks(size) {
+            seen += piece.len();
+            if guard.received(piece, S).is_err() {
+                break;
+            }
+        }
+        assert_eq!(seen, usize::div_ceil(expected, size) * size, "in pieces of {size}");
+    }
+}

@@ -1,0 +1,296 @@
+//! Connections to one target, on one shard: kept-alive ones of HTTP/1 here, shared ones of HTTP/2 in `multiplex`.
+//!
+//! Last in, first out: a warm connection is the likeliest to be still open, and the surplus of a burst ages out at
+//! the other end. Bounded in number and in age; a connection that the target has closed meanwhile, or on which it sent
+//! bytes that nobody asked for, is found out by a peek before it is used again.
+
+mod multiplex;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::preamble::Preamble;
+use crate::http::h2;
+use crate::http::h2::client::Lease;
+use crate::net::{self, ConnectError};
+use crate::tls;
+use multiplex::{Multiplexed, Turn};
+
+use crate::tls::{Intake, RESPONSE_HEADROOM};
+
+/// What identifies a pool across reloads: where it connects to and how.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    pub address: SocketAddr,
+    /// Server name and a stable rendering of the TLS settings; `None` for plaintext.
+    pub tls: Option<String>,
+    pub version: HttpVersion,
+}
+
+/// Which HTTP a target is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    #[default]
+    One,
+    /// By ALPN over TLS, by prior knowledge without (RFC 9113 section 3.3).
+    Two,
+    /// What the target chooses by ALPN; 1.1 without TLS.
+    Auto,
+}
+
+/// How a pool makes connections.
+#[derive(Clone)]
+pub struct Connector {
+    pub address: SocketAddr,
+    /// TLS settings and the name to ask for and to verify.
+    pub tls: Option<(tls::ClientConfig, String)>,
+    pub version: HttpVersion,
+}
+
+/// Bounds of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolLimits {
+    /// Idle connections kept per shard and target.
+    pub idle_max: usize,
+    /// How long an idle connection is kept; shorter than the target's own limit, or requests meet closed ones.
+    pub idle_time: Duration,
+    /// Requests on one connection before it is closed.
+    pub requests_max: u32,
+    /// Connections of HTTP/2 per shard and target.
+    pub multiplexed_max: usize,
+    /// What each of them is allowed.
+    pub h2: h2::Settings,
+}
+
+/// A connection to a target.
+pub struct UpstreamConnection {
+    pub intake: Intake,
+    pub tx: tls::Tx,
+    /// Requests sent on it, this one included.
+    pub requests: u32,
+    /// The client that its PROXY header names: nobody else's requests may be sent on it.
+    pub owner: Option<SocketAddr>,
+}
+
+/// Longest time limit of a send on a shared connection.
+const SHARED_SEND: Duration = Duration::from_secs(30);
+
+struct Idle {
+    connection: UpstreamConnection,
+    since_ns: u64,
+}
+
+/// What a request is sent on.
+pub enum Connected {
+    /// A connection of its own.
+    Http1(UpstreamConnection),
+    /// A place on a shared one.
+    Http2(Lease),
+}
+
+/// The pool of one target.
+pub struct Pool {
+    connector: Connector,
+    limits: RefCell<PoolLimits>,
+    /// The target has chosen HTTP/1 by ALPN.
+    chose_http1: Cell<bool>,
+    multiplexed: Multiplexed,
+    idle: RefCell<Vec<Idle>>,
+    /// Connections in use.
+    active: Cell<u32>,
+}
+
+/// Why a connection could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("TLS to the target: {0}")]
+    Handshake(#[from] tls::HandshakeError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    #[error("the target does not speak HTTP/2")]
+    NoHttp2,
+    /// Every connection is full, and stayed so.
+    #[error("no stream came free within the connect timeout")]
+    Full,
+    #[error("the connection that others were making was not made")]
+    Shared,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(connector: Connector, limits: PoolLimits) -> Self {
+        Self {
+            connector,
+            limits: RefCell::new(limits),
+            chose_http1: Cell::new(false),
+            multiplexed: Multiplexed::default(),
+            idle: RefCell::default(),
+            active: Cell::new(0),
+        }
+    }
+
+    /// Applies the bounds of a new generation.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        *self.limits.borrow_mut() = limits;
+    }
+
+    /// A connection that is there, if there is a good one: of the same `owner`, which no shared one has.
+    pub fn reuse(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<Connected> {
+        match self.connector.version {
+            HttpVersion::One => self.reuse_http1(now_ns, owner).map(Connected::Http1),
+            _ if owner.is_some() => None,
+            HttpVersion::Two => self.multiplexed.reserve().map(Connected::Http2),
+            HttpVersion::Auto => {
+                let shared = self.multiplexed.reserve().map(Connected::Http2);
+                shared.or_else(|| self.reuse_http1(now_ns, None).map(Connected::Http1))
+            }
+        }
+    }
+
+    /// A kept connection: still open, and quiet. The look at the socket costs a system call and is always taken: bytes that
+    /// arrived on an idle connection would be the next client's response.
+    fn reuse_http1(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<UpstreamConnection> {
+        let idle_ns = self.limits.borrow().idle_time.as_nanos() as u64;
+        let mut idle = self.idle.borrow_mut();
+        while let Some(at) = idle.iter().rposition(|idle| idle.connection.owner == owner) {
+            let Idle { mut connection, since_ns } = idle.remove(at);
+            // The older ones below it go one by one, or with the sweep.
+            if now_ns.saturating_sub(since_ns) <= idle_ns && connection.intake.rx.is_quiet() {
+                connection.requests += 1;
+                self.active.set(self.active.get() + 1);
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection, or a place on one that comes free within `limit`. Not to be dropped before its end.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]; nothing of the request was sent.
+    pub async fn connect(&self, limit: Duration, preamble: Preamble) -> Result<Connected, AcquireError> {
+        let owner = preamble.owner;
+        let http2 = match self.connector.version {
+            HttpVersion::One => false,
+            HttpVersion::Two => true,
+            HttpVersion::Auto => self.connector.tls.is_some() && !self.chose_http1.get(),
+        };
+        if !http2 {
+            let stream = self.open(limit, preamble).await?;
+            return match stream.with_session(tls::Session::alpn).flatten() {
+                Some(tls::Alpn::H2) => {
+                    self.chose_http1.set(false);
+                    self.share(stream, limit, owner)
+                }
+                _ => Ok(Connected::Http1(self.own(stream, owner))),
+            };
+        }
+        if owner.is_some() {
+            let stream = self.open(limit, preamble).await?;
+            return match (self.connector.version, stream.with_session(tls::Session::alpn)) {
+                (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
+                (HttpVersion::Auto, Some(_)) => Ok(Connected::Http1(self.own(stream, owner))),
+                _ => Err(AcquireError::NoHttp2),
+            };
+        }
+        let max = self.limits.borrow().multiplexed_max;
+        let turn = match self.multiplexed.turn(max, limit).await {
+            Turn::Place(lease) => return Ok(Connected::Http2(lease)),
+            Turn::TimedOut => return Err(AcquireError::Full),
+            Turn::Failed => return Err(AcquireError::Shared),
+            Turn::Connect(connecting) => connecting,
+        };
+        let opened = self.open(limit, preamble).await;
+        if opened.is_err() {
+            self.multiplexed.failed();
+        }
+        let stream = opened?;
+        let chosen = stream.with_session(tls::Session::alpn);
+        let connected = match (self.connector.version, chosen) {
+            (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
+            (HttpVersion::Auto, Some(_)) => {
+                self.chose_http1.set(true);
+                Ok(Connected::Http1(self.own(stream, owner)))
+            }
+            _ => Err(AcquireError::NoHttp2),
+        };
+        drop(turn);
+        connected
+    }
+
+    /// A place on a new connection; others may take places beside it unless it has an `owner`.
+    fn share(
+        &self,
+        stream: tls::Stream,
+        limit: Duration,
+        owner: Option<SocketAddr>,
+    ) -> Result<Connected, AcquireError> {
+        let settings = self.limits.borrow().h2.clone();
+        // A send that does not move for as long as a connect may take, and longer, has nobody at its other end.
+        let send_limit = limit.max(SHARED_SEND);
+        self.multiplexed
+            .add(stream, &settings, send_limit, owner.is_none())
+            .map(Connected::Http2)
+            .ok_or(AcquireError::NoHttp2)
+    }
+
+    fn own(&self, stream: tls::Stream, owner: Option<SocketAddr>) -> UpstreamConnection {
+        self.active.set(self.active.get() + 1);
+        let intake = Intake::new(stream.rx, RESPONSE_HEADROOM);
+        UpstreamConnection { intake, tx: stream.tx, requests: 1, owner }
+    }
+
+    async fn open(&self, limit: Duration, mut preamble: Preamble) -> Result<tls::Stream, AcquireError> {
+        let mut stream = net::connect(self.connector.address, limit).await?;
+        if !preamble.header.is_empty() {
+            stream.tx.deadline.arm(limit);
+            stream.tx.send(&mut preamble.header).await.map_err(ConnectError::Failed)?;
+            stream.tx.deadline.disarm();
+        }
+        let Some((config, name)) = &self.connector.tls else { return Ok(tls::Stream::plain(stream)) };
+        stream.rx.deadline.arm(limit);
+        let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
+        stream.rx.deadline().disarm();
+        Ok(stream)
+    }
+
+    /// Takes a connection back whose response was read to its end.
+    pub fn keep(&self, mut connection: UpstreamConnection, now_ns: u64) {
+        self.active.set(self.active.get().saturating_sub(1));
+        let limits = self.limits.borrow();
+        let mut idle = self.idle.borrow_mut();
+        let worn = connection.requests >= limits.requests_max;
+        // Bytes nobody asked for: the next response could not be told from them.
+        if worn || idle.len() >= limits.idle_max || !connection.intake.is_empty() {
+            return;
+        }
+        connection.intake.rx.deadline().disarm();
+        connection.intake.relax();
+        connection.tx.deadline().disarm();
+        idle.push(Idle { connection, since_ns: now_ns });
+    }
+
+    /// Forgets a connection that is not to be used again; dropping it closes it.
+    pub fn discard(&self, connection: UpstreamConnection) {
+        self.active.set(self.active.get().saturating_sub(1));
+        drop(connection);
+    }
+
+    /// Closes what is too old or was closed by the target. Called every few seconds.
+    pub fn sweep(&self, now_ns: u64) {
+        let idle_ns = self.limits.borrow().idle_time.as_nanos() as u64;
+        self.multiplexed.sweep(now_ns, idle_ns);
+        self.idle.borrow_mut().retain(|idle| {
+            now_ns.saturating_sub(idle.since_ns) <= idle_ns && idle.connection.intake.rx.is_quiet()
+        });
+    }
+
+    /// Idle connections, and requests under way.
+    pub fn sizes(&self) -> (usize, u32) {
+        let (idle, streams) = self.multiplexed.sizes();
+        (self.idle.borrow().len() + idle, self.active.get() + streams)
+    }
+}

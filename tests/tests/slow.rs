@@ -1,0 +1,175 @@
+//! Slow clients: those who drip are cut, those who are slow and honest are not, and nobody else notices.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use portcullis_tests::client::load::{Load, Reuse};
+use portcullis_tests::client::{Connection, Request};
+use portcullis_tests::eventually::{eventually, holds, within};
+use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::origin::{Bulk, Echo, Origin};
+
+fn limited(origin: SocketAddr, limits: &str, timeouts: &str) -> Gateway {
+    let setup = Setup::proxy(origin, "").with(&format!("limits: {{{limits}}}"));
+    Gateway::start(&setup.timeouts(&format!("drain_delay: 0s, {timeouts}")))
+}
+
+#[test]
+fn a_body_that_drips_is_answered_408() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "min_rate: 1KiB, min_rate_after: 1s", "request_body_idle: 2s");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send("POST /drips HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n");
+    // A byte well within every pause that is allowed.
+    let start = Instant::now();
+    within(Duration::from_secs(20), "the end of patience", || {
+        drop(connection.try_send(b"x"));
+        holds(connection.readable_within(Duration::from_millis(100)), "still waiting")
+    });
+    assert!(start.elapsed() >= Duration::from_millis(900), "cut within the grace");
+    connection.response().expect(408);
+    connection.expect_closed();
+    let line = gateway.logged(|line| line["path"] == "/drips");
+    assert_eq!(line["reason"], "slow_request", "{line}");
+    assert_eq!(origin.requests(), 0);
+}
+
+#[test]
+fn an_upload_at_a_slow_and_honest_rate_passes() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "min_rate: 1KiB, min_rate_after: 1s", "request_body_idle: 2s");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send("POST /honest HTTP/1.1\r\nHost: test\r\nContent-Length: 12288\r\n\r\n");
+    // Three times the least rate, in pieces with pauses: for longer than the grace.
+    for _ in 0..8 {
+        connection.send([b'x'; 1536]);
+        assert!(
+            !connection.readable_within(Duration::from_millis(500)) || connection.try_response(false).is_ok()
+        );
+    }
+    let line = gateway.logged(|line| line["path"] == "/honest");
+    assert_eq!(
+        (line["status"].as_u64(), line["request_bytes"].as_u64()),
+        (Some(200), Some(12_288)),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_slow_target_is_not_the_clients_slowness() {
+    let origin = Origin::start(Lazy);
+    let gateway =
+        limited(origin.addr(), "min_rate: 1MiB, min_rate_after: 1s, body: 1GiB", "request_body_idle: 2s");
+    let length = 24 << 20;
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(format!("POST /up HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n"));
+    connection.send(vec![b'x'; length]);
+    connection.response().expect(200);
+}
+
+/// Takes a request body in, but for three seconds takes nothing.
+struct Lazy;
+
+impl portcullis_tests::origin::Script for Lazy {
+    fn serve(&self, wire: &mut portcullis_tests::origin::Wire) -> std::io::Result<()> {
+        if let Some(head) = wire.head()? {
+            std::thread::sleep(Duration::from_secs(3));
+            wire.finish(head)?;
+            wire.answer("200 OK", "", b"at last")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads with a small receive buffer, so that the other side notices how slowly.
+fn small(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a buffer size");
+    socket.connect(&addr.into()).expect("a connection");
+    socket.into()
+}
+
+#[test]
+fn a_reader_that_drips_is_cut() {
+    let origin = Origin::start(Bulk { len: 50 << 20, chunked: false });
+    let gateway = limited(origin.addr(), "min_rate: 1KiB", "response_write: 2s");
+    let mut stream = small(gateway.addr());
+    stream.write_all(&Request::get("/unread").bytes()).expect("a request");
+    let line = eventually("the end of patience", || {
+        let mut byte = [0; 64];
+        drop(stream.read(&mut byte));
+        std::thread::sleep(Duration::from_millis(100));
+        let lines = gateway.access_log();
+        lines.into_iter().find(|line| line["path"] == "/unread").ok_or("still open".to_owned())
+    });
+    assert_eq!(line["reason"], "slow_reader", "{line}");
+}
+
+#[test]
+fn a_slow_and_honest_reader_is_not_cut() {
+    // The kernel asks for more only when a third of its buffer of megabytes is free, which takes longer than a pause may.
+    let origin = Origin::start(Bulk { len: 16 << 20, chunked: false });
+    let gateway = limited(origin.addr(), "min_rate: 1KiB", "response_write: 1s");
+    let mut stream = small(gateway.addr());
+    stream.write_all(&Request::get("/slowly").bytes()).expect("a request");
+    let mut piece = vec![0; 32 * 1024];
+    for _ in 0..50 {
+        assert!(stream.read(&mut piece).expect("a slow reader is served") > 0, "cut");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(gateway.access_log().is_empty(), "over already");
+    drop(stream);
+    let line = gateway.logged(|line| line["path"] == "/slowly");
+    assert_eq!(line["reason"], "client_aborted", "{line}");
+}
+
+#[test]
+fn a_thousand_slow_clients_beside_honest_ones() {
+    const EACH: usize = 334;
+    let origin = Origin::start(Echo::default());
+    let bulk = Origin::start(Bulk { len: 50 << 20, chunked: false });
+    let body = format!(
+        "services:\n  - name: echo\n    url: http://{}\n    routes:\n      - {{name: echo, paths: [/], strip_path: false}}\n  \
+         - name: bulk\n    url: http://{}\n    routes:\n      - {{name: bulk, paths: [/bulk], strip_path: false}}\n",
+        origin.addr(),
+        bulk.addr()
+    );
+    let setup = Setup::new(body).with("limits: {min_rate: 1KiB, min_rate_after: 2s}");
+    let gateway = Gateway::start(&setup.timeouts(
+        "drain_delay: 0s, request_head: 3s, request_body_idle: 3s, response_write: 3s, keep_alive: 60s",
+    ));
+    let request = Request::get("/honest").keep().bytes();
+    let load = Load::start(gateway.addr(), 4, Reuse::KeepAlive, &request, "");
+    let open = |text: &str| {
+        let mut stream = small(gateway.addr());
+        stream.write_all(text.as_bytes()).expect("sending");
+        stream.set_nonblocking(true).expect("a socket");
+        stream
+    };
+    let mut heads: Vec<_> = (0..EACH).map(|_| open("GET /head HTTP/1.1\r\nHost: ")).collect();
+    let mut bodies: Vec<_> =
+        (0..EACH).map(|_| open("POST /body HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n")).collect();
+    let mut readers: Vec<_> = (0..EACH).map(|_| open("GET /bulk HTTP/1.1\r\nHost: t\r\n\r\n")).collect();
+    let start = Instant::now();
+    // Each sends or takes a little, again and again, until the gateway has let go of all of them.
+    let attack = within(Duration::from_secs(60), "the end of a thousand slow clients", || {
+        for stream in heads.iter_mut().chain(&mut bodies) {
+            drop(stream.write(b"x"));
+        }
+        for stream in &mut readers {
+            drop(stream.read(&mut [0; 16]));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let metrics = gateway.metrics();
+        let open = metrics.sum("portcullis_downstream_connections_active", &[]);
+        holds(open <= 4.0, format!("{open} are open")).map(|()| start.elapsed())
+    });
+    let tally = load.stop();
+    tally.expect_no_failure();
+    assert!(tally.answered() > 100, "{tally:?}");
+    let count = |reason: &str| gateway.metrics().get("portcullis_refusals_total", &[("reason", reason)]);
+    for reason in ["request_timeout", "slow_request", "slow_reader"] {
+        assert_eq!(count(reason), EACH as f64, "{reason} after {attack:?}");
+    }
+}
