@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ pub struct Lab {
     _origin: Running,
 }
 
-/// A process that ends with the value.
+/// A process that ends with the value, and whatever it has started: trafgen floods from children of its own.
 pub struct Running {
     child: Child,
     /// Run afterwards, whatever came of it.
@@ -72,12 +73,16 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).stderr(Stdio::null()).status();
+        let group = format!("-{}", self.child.id());
+        let kill = |signal: &str| {
+            let _ = Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status();
+        };
+        kill("-TERM");
         let start = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(8) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
+        kill("-KILL");
         let _ = self.child.wait();
         for command in &mut self.cleanup {
             let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -266,6 +271,6 @@ fn ip(arguments: &[&str]) -> Result<()> {
 fn start(command: &mut Command, log: &Path) -> Result<Running> {
     let log = File::create(log)?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
+    let child = command.process_group(0).spawn().with_context(|| format!("{:?}", command.get_program()))?;
     Ok(Running { child, cleanup: Vec::new() })
 }

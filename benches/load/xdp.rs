@@ -11,8 +11,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use portcullis::kernel::test_run::{Entry, Foreign, Outcome, TestRun};
-use portcullis::kernel::{KernelError, Limits, Listener, Lists, Settings};
-use portcullis_abi::{Protocol, Rate};
+use portcullis::kernel::{
+    Kernel, KernelError, LimitSpec, Limits, Listener, Lists, NamedList, Promotion, Settings,
+};
+use portcullis_abi::{Block, Protocol, Rate, Reason, find_or_take, key_v4, set_index};
 
 const XDP_PASS: u32 = 2;
 const XDP_DROP: u32 = 1;
@@ -125,7 +127,7 @@ fn skipped(name: &str, why: &str) {
 type Setup = fn() -> Result<(TestRun, Entry, Vec<u8>, u32), KernelError>;
 
 /// Every case of ours, with maps of its own: no case warms another's bucket.
-const OURS: [(&str, Setup); 11] = [
+const OURS: [(&str, Setup); 19] = [
     ("not ours", || Ok((loaded(OPEN, OPEN)?, Entry::Product, packet(22, ACK), XDP_PASS))),
     ("pass, new connection", || Ok((loaded(OPEN, OPEN)?, Entry::Product, packet(PORT, SYN), XDP_PASS))),
     ("pass, segment", || Ok((loaded(OPEN, OPEN)?, Entry::Product, packet(PORT, ACK), XDP_PASS))),
@@ -145,6 +147,42 @@ const OURS: [(&str, Setup); 11] = [
         run.kernel.sync_lists(&Lists { deny, ..Lists::default() })?;
         Ok((run, Entry::Product, packet(PORT, SYN), XDP_DROP))
     }),
+    ("pass, segment, everything on", || {
+        Ok((everything(OPEN, 0)?, Entry::Product, packet(PORT, ACK), XDP_PASS))
+    }),
+    ("pass, new connection of a known source, everything on", || {
+        let run = everything(OPEN, 0)?;
+        mark(&run, Block::Authenticated { until: u64::MAX >> 1 });
+        Ok((run, Entry::Product, packet(PORT, SYN), XDP_PASS))
+    }),
+    ("pass, new connection of an unknown source, everything on", || {
+        Ok((everything(OPEN, 0)?, Entry::Product, packet(PORT, SYN), XDP_PASS))
+    }),
+    ("limited, packets, everything on", || {
+        Ok((everything(TIGHT, 0)?, Entry::Product, packet(PORT, ACK), XDP_DROP))
+    }),
+    ("limited, new connections, everything on", || {
+        let mut run = everything(OPEN, 0)?;
+        run.kernel.set_limits(&Limits { connections: TIGHT, ..all(OPEN) });
+        Ok((run, Entry::Product, packet(PORT, SYN), XDP_DROP))
+    }),
+    ("banned, everything on", || {
+        let run = everything(OPEN, 0)?;
+        let ban =
+            Block::Banned { until: u64::MAX >> 1, level: 0, reason: Reason::BadChunk, known_good: false };
+        mark(&run, ban);
+        Ok((run, Entry::Product, packet(PORT, ACK), XDP_DROP))
+    }),
+    ("pass, segment, everything on, a million prefixes", || {
+        Ok((everything(OPEN, 1_000_000)?, Entry::Product, packet(PORT, ACK), XDP_PASS))
+    }),
+    ("denied by one of a million prefixes", || {
+        let mut run = everything(OPEN, 0)?;
+        let mut lists = lists(1_000_000);
+        lists.deny = vec![std::net::IpAddr::from(SOURCE).into()];
+        run.kernel.sync_lists(&lists)?;
+        Ok((run, Entry::Product, packet(PORT, SYN), XDP_DROP))
+    }),
     ("scrambler alone", || {
         let mut run = loaded(OPEN, OPEN)?;
         run.random_sources((1 << 20) - 1, 1)?;
@@ -155,7 +193,11 @@ const OURS: [(&str, Setup); 11] = [
         run.random_sources((1 << 20) - 1, 1)?;
         Ok((run, Entry::RandomSources, packet(PORT, ACK), XDP_PASS))
     }),
-    ("pass, multi-buffer program", || Ok((loaded(OPEN, OPEN)?, Entry::Frags, packet(PORT, ACK), XDP_PASS))),
+    ("pass, multi-buffer program", || {
+        let mut run = loaded(OPEN, OPEN)?;
+        run.also(Entry::Frags)?;
+        Ok((run, Entry::Frags, packet(PORT, ACK), XDP_PASS))
+    }),
 ];
 
 /// A limit that nothing reaches, and one that everything does.
@@ -169,6 +211,63 @@ fn loaded(packets: Rate, connections: Rate) -> Result<TestRun, KernelError> {
     run.kernel.sync_listeners(&[Listener { address, port: PORT, protocol: Protocol::Tcp }])?;
     run.kernel.set_limits(&Limits { packets, connections, ..Limits::default() });
     Ok(run)
+}
+
+/// Every limit and switch there is, none of them reached but perhaps that of packets.
+fn all(packets: Rate) -> Limits {
+    Limits {
+        packets,
+        connections: OPEN,
+        v4_net: OPEN,
+        v6_net: OPEN,
+        unknown: OPEN,
+        promotion: Promotion { factor: 4, above_ns: 0 },
+        reset_reasons: 0,
+        resets: Rate::per_second(100, 100),
+        samples: Rate::per_second(10, 10),
+        dead_after_ns: u64::MAX >> 1,
+        ..Limits::default()
+    }
+}
+
+fn everything(packets: Rate, prefixes: u32) -> Result<TestRun, KernelError> {
+    let mut run = loaded(packets, OPEN)?;
+    run.kernel.set_limits(&all(packets));
+    run.kernel.sync_lists(&lists(prefixes))?;
+    Ok(run)
+}
+
+/// A rule for another port, one for other sources, and so many denied /32 elsewhere.
+fn lists(prefixes: u32) -> Lists {
+    let rule = |ports: &[u16], prefixes: &[&str]| LimitSpec {
+        name: String::new(),
+        ports: ports.iter().map(|port| *port..=*port).collect(),
+        prefixes: prefixes.iter().filter_map(|text| text.parse().ok()).collect(),
+        connections: OPEN,
+        packets: Rate::UNLIMITED,
+        shadow: false,
+        reset: false,
+    };
+    // Spread over the space as far as a trie is concerned: an odd multiplier visits every address once.
+    let address = |i: u32| Ipv4Addr::from(0x0b00_0000 | i.wrapping_mul(2_654_435_761) >> 8);
+    let named = NamedList {
+        name: "many".into(),
+        prefixes: (0..prefixes).map(|i| std::net::IpAddr::from(address(i)).into()).collect(),
+        allows: false,
+        shadow: false,
+        reset: false,
+    };
+    Lists {
+        named: vec![named],
+        limits: vec![rule(&[8443], &[]), rule(&[], &["198.18.0.0/15"])],
+        ..Lists::default()
+    }
+}
+
+fn mark(run: &TestRun, block: Block) {
+    let (table, key) = (run.kernel.table(), key_v4(u32::from(Ipv4Addr::from(SOURCE))));
+    let set = &table[set_index(key, &run.kernel.secret(), table.len())];
+    find_or_take(set, key, Kernel::now()).block.store(block.to_word(), std::sync::atomic::Ordering::Relaxed);
 }
 
 fn xdp_filter(drops: bool) -> Result<Foreign, String> {

@@ -64,7 +64,7 @@ impl Bench {
         let compile = |number: usize| {
             let plugin = &config.plugins[number];
             let registration = registry::find(&plugin.name).expect("a registered plugin");
-            let cx = CompileCx { consumers: &consumers, instance: number as u64 };
+            let cx = CompileCx { consumers: &consumers, config: &config, instance: number as u64 };
             (registration.compile)(plugin, &cx, &found).expect("good settings")
         };
         let (jwt, key_auth) = (compile(0), compile(1));

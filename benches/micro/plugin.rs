@@ -26,7 +26,7 @@ fn plugin(consumers: &Arc<Consumers>, name: &str, config: &str) -> Rc<dyn Plugin
     let text = format!("plugins: [{{name: {name}, config: {config}}}]\n");
     let loaded = load_str("bench.yaml", &text, &GatewayCatalog).expect("a good configuration");
     let found = Diagnostics::new(loaded.config.sources.clone());
-    let cx = CompileCx { consumers, instance: 1 };
+    let cx = CompileCx { consumers, config: &loaded.config, instance: 1 };
     let registration = registry::find(name).expect("a registered plugin");
     let spec = (registration.compile)(&loaded.config.plugins[0], &cx, &found);
     spec.expect("a good plugin").instantiate(None)

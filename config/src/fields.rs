@@ -234,6 +234,14 @@ impl<'a> Fields<'a> {
         self.list(key, |kind, scalar| whole(kind, scalar).and_then(|value| T::try_from(value).ok()))
     }
 
+    /// A list of times.
+    pub fn durations(&self, key: &str) -> Vec<Duration> {
+        self.list(key, |kind, scalar| match kind {
+            Kind::Duration { bare, min, max } => leaf::duration(scalar, *bare, *min, *max).ok(),
+            _ => None,
+        })
+    }
+
     /// A list of words of the table.
     pub fn words(&self, key: &str) -> Vec<&'static str> {
         self.list(key, known_word)

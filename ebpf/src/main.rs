@@ -8,11 +8,14 @@
 #![no_std]
 #![no_main]
 
+mod coarse;
 mod count;
 mod decide;
 mod maps;
 mod parse;
 mod random_sources;
+mod reset;
+mod sample;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 

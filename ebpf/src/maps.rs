@@ -4,9 +4,14 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
-use portcullis_abi::{Config, ListenerKey, PortTable, Protocol, Reason, Set, set_index};
+use core::sync::atomic::AtomicU64;
+
+use portcullis_abi::{
+    Charge, Config, GOOD_HITS, GoodHit, GoodKey, KERNEL_TRIES, ListenerKey, PortTable, Protocol, Rate,
+    Reason, RuleWord, Set, WAYS, Way, Word, charge_within, find_or_take_within, set_index,
+};
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -15,7 +20,19 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static BUCKETS: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32, 0);
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32 + 1, 0);
+
+#[map]
+pub static DROPS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+#[map]
+pub static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32, 0);
+
+#[map]
+pub static RETRIES: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static KNOWN_GOOD: LruHashMap<GoodKey, GoodHit> = LruHashMap::with_max_entries(GOOD_HITS, 0);
 
 #[map]
 static PORTS: Array<PortTable> = Array::with_max_entries(2, 0);
@@ -44,6 +61,68 @@ pub fn set_of(key: u64, config: &Config) -> Option<&'static Set> {
     unsafe { BUCKETS.get_ptr(index as u32).map(|set| &*set) }
 }
 
+/// The way of `key`, if its set holds it. The verifier walks what follows once for each way that it can tell apart, so it
+/// is told an index that it does not know.
+#[inline(always)]
+pub fn way_of<'a>(set: &'a Set, key: u64, config: &Config) -> Option<&'a Way> {
+    let index = 'found: {
+        for (i, way) in set.ways.iter().enumerate() {
+            if way.key.read() == key {
+                break 'found i;
+            }
+        }
+        return None;
+    };
+    Some(unknown_way(set, index, config))
+}
+
+#[inline(always)]
+fn unknown_way<'a>(set: &'a Set, index: usize, config: &Config) -> &'a Way {
+    &set.ways[index.wrapping_add(config.zero.read() as usize) % WAYS]
+}
+
+/// As [`way_of`], taking one if there is none; `None` if another CPU took it first.
+#[inline(always)]
+pub fn way_or_take<'a>(set: &'a Set, key: u64, config: &Config, now: u64) -> Option<&'a Way> {
+    let index = taken(set, key, unknown(now, config)) as usize;
+    if index == WAYS { None } else { Some(unknown_way(set, index, config)) }
+}
+
+/// An index, not a reference: the verifier forgets nothing about where a pointer points.
+#[inline(never)]
+fn taken(set: &Set, key: u64, now: u64) -> u64 {
+    let first = set.ways.as_ptr() as u64;
+    match find_or_take_within(set, key, now) {
+        Some(way) => ((&raw const *way) as u64).wrapping_sub(first) / size_of::<Way>() as u64,
+        None => WAYS as u64,
+    }
+}
+
+/// A number that the verifier knows nothing about. It follows each path with what it has learned of every number that is
+/// still in use, so a comparison in one place multiplies the paths of all that comes after, unless it was made on a
+/// number of its own.
+#[inline(always)]
+pub fn unknown(number: u64, config: &Config) -> u64 {
+    number.wrapping_add(config.zero.read())
+}
+
+/// The outcome of [`charge`].
+pub const CONFORMING: u32 = 0;
+/// Over the limit.
+pub const LIMITED: u32 = 1;
+/// Lost to other CPUs, uncharged.
+pub const CONTENDED: u32 = 2;
+
+/// Charges a word in the kernel's form.
+#[inline(always)]
+pub fn charge(word: &AtomicU64, now: u64, rate: Rate, cost_ns: u64, config: &Config) -> u32 {
+    match charge_within::<_, KERNEL_TRIES>(word, unknown(now, config), rate, cost_ns) {
+        Some(Charge::Conforming { .. }) => CONFORMING,
+        Some(Charge::Limited { .. }) => LIMITED,
+        None => CONTENDED,
+    }
+}
+
 /// `port_bit`s of one port.
 #[inline(always)]
 pub fn port_bits(protocol: Protocol, port: u16) -> u8 {
@@ -58,14 +137,14 @@ pub fn is_listener(key: &ListenerKey) -> bool {
     unsafe { LISTENERS.get(key) }.is_some()
 }
 
-/// The rule of the longest prefix that holds this IPv4 source, as a number; 0 without one.
+/// The rule of the longest prefix that holds this IPv4 source; none is 0, which does nothing.
 #[inline(always)]
-pub fn rule_v4(source: u32) -> u32 {
-    RULES_V4.get(Key::new(32, source)).map_or(0, |rule| *rule)
+pub fn rule_v4(source: u32) -> RuleWord {
+    RuleWord(RULES_V4.get(Key::new(32, source)).map_or(0, |rule| *rule))
 }
 
 /// The same for IPv6.
 #[inline(always)]
-pub fn rule_v6(source: [u32; 4]) -> u32 {
-    RULES_V6.get(Key::new(128, source)).map_or(0, |rule| *rule)
+pub fn rule_v6(source: [u32; 4]) -> RuleWord {
+    RuleWord(RULES_V6.get(Key::new(128, source)).map_or(0, |rule| *rule))
 }

@@ -71,6 +71,9 @@ pub struct Packet<A> {
     /// Host order; 0 for kinds without ports.
     pub port: u16,
     pub kind: Kind,
+    /// Of a segment that opens a connection: what its retransmission has in common with it (source port and initial
+    /// sequence number), and hardly another segment. As it lies in the packet.
+    pub flow: u32,
 }
 
 impl<A: Default> Packet<A> {
@@ -81,6 +84,7 @@ impl<A: Default> Packet<A> {
             protocol: Protocol::Tcp,
             port: 0,
             kind: Kind::Segment,
+            flow: 0,
         }
     }
 }
@@ -250,7 +254,12 @@ impl<'a> Cursor<'a> {
         }
         // SYN with FIN or RST never opens anything in the stack, but it is charged as if it did.
         let flags: u8 = self.peek(13);
-        packet.kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN { Kind::Opens } else { Kind::Segment };
+        packet.kind = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+            packet.flow = self.peek::<u32>(4) ^ u32::from(self.peek::<u16>(0)) << 16;
+            Kind::Opens
+        } else {
+            Kind::Segment
+        };
         Ok(())
     }
 

@@ -83,6 +83,8 @@ impl Site {
         for (name, content) in files {
             std::fs::write(site.path("certs").join(name), content).expect(name);
         }
+        std::fs::create_dir(site.path("lists")).expect("a folder");
+        std::fs::write(site.path("lists/partners.txt"), "203.0.113.0/28 # an example\n").expect("a list");
         site
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis::id::Generation;
 use portcullis::metrics::Registry;
-use portcullis::snapshot::{CompileContext, Names, GatewayCatalog, compile};
+use portcullis::snapshot::{CompileContext, GatewayCatalog, Names, compile};
 use portcullis::tls::Ticketer;
 use portcullis_config::{Diagnostic, Severity, load_str};
 

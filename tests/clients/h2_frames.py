@@ -254,8 +254,8 @@ def until_goaway(client, path):
 
 def call(client, path, *fields):
     """A unary call of gRPC with an empty message."""
-    pairs = [("content-type", "application/grpc"), ("te", "trailers")]
-    pairs += [tuple(field.split(": ", 1)) for field in fields]
+    more = dict(field.split(": ", 1) for field in fields)
+    pairs = list({"content-type": "application/grpc", "te": "trailers", **more}.items())
     stream = client.request(path, method="POST", fields=pairs, end=False)
     client.send(stream, b"\0\0\0\0\0", end=True)
     return client.finish(stream)

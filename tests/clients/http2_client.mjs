@@ -23,6 +23,6 @@ function ask(path, body) {
 
 const answers = await Promise.all(Array.from({ length: 50 }, (_, n) => ask(`${url.pathname}/${n}`)));
 const ok = answers.filter((answer, n) => answer.target === `${url.pathname}/${n}`).length;
-const posted = (await ask(url.pathname, Buffer.alloc(300_000, "x"))).body.length;
+const posted = (await ask(url.pathname, Buffer.alloc(300_000, "x"))).body_len;
 console.log(JSON.stringify({ ok, posted }));
 session.close();

@@ -19,7 +19,7 @@ async def main(url: str, ca: str) -> None:
         ok = sum(answer.json()["target"] == f"/real/{n}" for n, answer in enumerate(answers))
         posted = await client.post(url, content=b"x" * 300_000)
         versions = sorted({answer.http_version for answer in [*answers, posted]})
-    print(json.dumps({"versions": versions, "ok": ok, "posted": len(posted.json()["body"])}))
+    print(json.dumps({"versions": versions, "ok": ok, "posted": posted.json()["body_len"]}))
 
 
 if __name__ == "__main__":

@@ -22,5 +22,6 @@ pub mod origin;
 pub mod packet;
 pub mod pattern;
 pub mod ports;
+pub mod site;
 pub mod tokens;
 pub mod wire;

@@ -155,6 +155,20 @@ impl Packet {
         self
     }
 
+    /// Source port, sequence number and acknowledgement number of the TCP header before.
+    pub fn tcp_numbers(mut self, source_port: u16, sequence: u32, acknowledged: u32) -> Packet {
+        self.transport[..2].copy_from_slice(&source_port.to_be_bytes());
+        self.transport[4..8].copy_from_slice(&sequence.to_be_bytes());
+        self.transport[8..12].copy_from_slice(&acknowledged.to_be_bytes());
+        self
+    }
+
+    /// Bytes after the transport header.
+    pub fn payload(mut self, bytes: &[u8]) -> Packet {
+        self.transport.extend(bytes);
+        self
+    }
+
     /// A UDP header and `payload` bytes.
     pub fn udp(mut self, port: u16, payload: usize) -> Packet {
         let mut datagram = vec![0; 8 + payload];

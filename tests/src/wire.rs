@@ -142,7 +142,13 @@ impl<R: Read> Inbox<R> {
     /// Those of the stream, its time limit included.
     pub fn fill(&mut self) -> io::Result<bool> {
         let mut piece = [0; 16 * 1024];
-        let n = self.stream.read(&mut piece)?;
+        // A debugger at the process interrupts what waits with a time limit (signal(7)).
+        let n = loop {
+            match self.stream.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.buf.extend_from_slice(&piece[..n]);
         Ok(n > 0)
     }

@@ -4,108 +4,12 @@
 //! program. Two client addresses share the link: one misbehaves, and the other must never notice.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use portcullis_tests::client::{Connection, Request};
+use portcullis_tests::client::Request;
 use portcullis_tests::eventually::{eventually, holds};
-use portcullis_tests::gateway::{Gateway, Setup, binary};
-use portcullis_tests::netns::{Lab, VETH};
-use portcullis_tests::origin::{Counting, Origin};
+use portcullis_tests::gateway::Gateway;
 use portcullis_tests::privileged;
-use socket2::{Domain, Socket, Type};
-
-/// Where the gateway listens.
-const GATE: &str = "10.77.0.2:8080";
-const BAD: &str = "10.77.0.1";
-const GOOD: &str = "10.77.0.9";
-/// A SYN that is not answered by then was dropped; on a veth an answer takes microseconds.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// A lab with a gateway's surroundings, and a folder for pins that goes with it.
-struct Site {
-    lab: Lab,
-    origin: Option<Origin>,
-    pins: PathBuf,
-}
-
-impl Site {
-    fn new() -> Site {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let lab = Lab::new().expect("two namespaces");
-        lab.client_ip(&["addr", "add", &format!("{GOOD}/16"), "dev", VETH]).expect("a second address");
-        let origin = lab.in_server(|| Origin::start(Counting::named("origin")));
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let pins = PathBuf::from(format!("/sys/fs/bpf/portcullis-loop-{}-{number}", std::process::id()));
-        Site { lab, origin: Some(origin), pins }
-    }
-
-    /// A gateway whose `xdp` section also holds `more`. A source may open 5 connections a second and
-    /// 10 at once, so one token is 200 ms of debt; debt is capped at 5 s.
-    fn setup(&self, more: &str) -> Setup {
-        let origin = self.origin.as_ref().expect("an origin").addr();
-        Setup::new(format!(
-            "services:\n  - name: web\n    url: http://{origin}\n    routes:\n      - {{name: all, paths: [/]}}\n      \
-             - {{name: private, paths: [/private], plugins: [{{name: key-auth}}]}}\n\
-             xdp: {{mode: auto, interfaces: [{VETH}], pin_path: {pins}, table_entries: 1024, penalty_cap: 5s, \
-             limits: {{connections: {{rate: 5/s, burst: 10}}}}, {more}}}\n",
-            pins = self.pins.display(),
-        ))
-        .inside(self.lab.server_namespace(), GATE.parse().expect("an address"))
-    }
-
-    fn connect(&self, from: &str) -> io::Result<Connection> {
-        self.lab.in_client(|| {
-            let source: SocketAddr = format!("{from}:0").parse().expect("an address");
-            let target: SocketAddr = GATE.parse().expect("an address");
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&source.into())?;
-            socket.connect_timeout(&target.into(), PATIENCE)?;
-            Connection::over(TcpStream::from(socket))
-        })
-    }
-
-    /// Whether a new connection from `from` is answered.
-    fn admitted(&self, from: &str) -> bool {
-        match self.connect(from) {
-            Ok(mut connection) => Request::get("/").send_on(&mut connection).status == 200,
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "dropped, not refused");
-                false
-            }
-        }
-    }
-
-    /// Sends malformed requests from the bad source until its SYNs are dropped.
-    #[track_caller]
-    fn misbehave(&self) {
-        for _ in 0..20 {
-            let Ok(mut connection) = self.connect(BAD) else { return };
-            connection.send("NO HTTP\r\n\r\n").response().expect(400);
-        }
-        panic!("20 malformed requests closed no door");
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let detached = Command::new(binary()).args(["xdp", "detach", "--pins"]).arg(&self.pins).output();
-        if !detached.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("detaching: {detached:?}");
-        }
-        drop(std::fs::remove_dir_all(&self.pins));
-        // The origin stops by a connection to itself, which has to come from its own namespace.
-        let origin = self.origin.take();
-        self.lab.in_server(|| drop(origin));
-    }
-}
-
-fn packets(gateway: &Gateway, reason: &str) -> f64 {
-    gateway.metrics().get("portcullis_xdp_packets_total", &[("reason", reason)])
-}
+use portcullis_tests::site::{BAD, GOOD, Site, packets};
 
 #[test]
 fn malformed_requests_close_the_door_in_the_kernel_until_time_has_paid() {

@@ -82,7 +82,7 @@ fn rate_limiting_by_credential_with_the_keys_of_redis() {
 fn a_service_with_timeouts_and_four_plugins() {
     let origin = Origin::start(Echo::default());
     let gateway = start("gateway", origin.addr(), &consumers());
-    let with = |request: Request| request.header("Authorization", &bearer("iss-reader")).send(gateway.addr());
+    let with = |request: Request| request.header("Authorization", bearer("iss-reader")).send(gateway.addr());
     let echoed = with(Request::get("/api/v1/orders/7")).expect(200).echoed();
     assert_eq!(echoed.target(), "/api/v1/orders/7", "strip_path is false");
     with(Request::new("PUT", ORDERS)).expect(200);

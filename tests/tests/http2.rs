@@ -3,17 +3,19 @@
 //! Frames are sent on purpose by `h2_frames.py`; honest clients are httpx, Node and curl.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use portcullis_tests::certs::Authority;
-use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::client::Connection;
+use portcullis_tests::client::background::Background;
+use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
 use portcullis_tests::origin::{
-    Bulk, Canned, Chunked, EarlyResponse, Echo, Gate, Held, Interim, Origin, Script, Truncating, UntilClose, Wire,
+    Bulk, Canned, Chunked, EarlyResponse, Echo, Gate, Held, Interim, Origin, Script, Truncating, UntilClose,
+    Wire,
 };
 use serde_json::{Value, json};
 
@@ -59,7 +61,9 @@ fn heads_pass_both_ways_as_each_side_has_them() {
     assert_eq!(asked.all("via"), ["2.0 portcullis"]);
     assert_eq!(asked.all("x-own"), ["v"]);
     assert_eq!(asked.all("x-forwarded-host"), [gateway.addr().to_string()]);
-    for absent in ["te", "connection", "transfer-encoding", "content-length"] {
+    // Of this hop, not of the client's.
+    assert_eq!((asked.all("te"), asked.all("connection")), (vec!["trailers"], vec!["TE"]));
+    for absent in ["transfer-encoding", "content-length"] {
         assert!(asked.get(absent).is_none(), "{absent}: {:?}", asked.fields);
     }
     let line = gateway.logged(|line| line["path"] == "/a/./b?x=1");
@@ -83,20 +87,18 @@ fn cookie_crumbs_are_one_field_in_http1() {
 fn bodies_of_any_size_arrive_whole() {
     let origin = Origin::start(Echo { name: "origin" });
     let gateway = gateway(&origin);
-    // Empty, in one piece with its head, in pieces, larger than every window and than what is kept for a retry.
+    // In one piece with its head, in pieces, larger than every window and than what is kept for a retry.
     for (size, pieces, length) in
-        [(0, 1, "no"), (5, 1, "no"), (5, 1, "length"), (3000, 30, "no"), (70_000, 7, "length"), (3_000_000, 1, "no")]
+        [(5, 1, "no"), (5, 1, "length"), (3000, 30, "no"), (70_000, 7, "length"), (3_000_000, 1, "no")]
     {
         let arguments = ["/echo".to_owned(), size.to_string(), pieces.to_string(), length.to_owned()];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        if size == 0 {
-            continue; // said by END_STREAM with the head: see the heads
-        }
         let Some(told) = frames(&gateway, "post", &arguments) else { return };
         assert_eq!(told["status"], 200, "{size}: {told}");
         let received = origin.last();
-        let expected: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-        assert!(received.body.bytes == expected, "{size} in {pieces} pieces: {} bytes", received.body.bytes.len());
+        // The origin keeps the first bytes only.
+        let same = received.body.bytes.iter().zip(0_u32..).all(|(byte, i)| u32::from(*byte) == i % 251);
+        assert!(same && received.body.len == size, "{size} in {pieces} pieces: {} bytes", received.body.len);
         let announced = received.head.get("content-length").map(str::to_owned);
         let chunked = received.head.has_token("transfer-encoding", "chunked");
         assert!(announced.is_some() != chunked, "{size}: {:?}", received.head.fields);
@@ -132,7 +134,10 @@ fn statuses_and_methods_without_a_body_have_none() {
         let origin = Origin::start(Canned { status, fields, body: "" });
         let gateway = gateway(&origin);
         let Some(told) = frames(&gateway, "get", &["/"]) else { return };
-        assert_eq!((&told["status"], &told["length"]), (&json!(status[..3].parse::<u16>().unwrap()), &json!(0)));
+        assert_eq!(
+            (&told["status"], &told["length"]),
+            (&json!(status[..3].parse::<u16>().unwrap()), &json!(0))
+        );
         assert_eq!(told["ended"], true, "{told}");
     }
     let origin = Origin::start(Echo { name: "origin" });
@@ -284,14 +289,20 @@ fn a_drain_says_goodbye_and_lets_streams_finish() {
     let origin = Origin::start(Held { gate: gate.clone(), midway: true });
     let mut gateway = gateway(&origin);
     let Some(mut held) = command(&gateway, "drain", &["/held"]) else { return };
-    let client = held.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("python");
+    let client =
+        held.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("python");
     origin.wait_for(1);
     gateway.signal("TERM");
     let client = Waiter(Some(client));
-    eventually("a drain that has begun", || holds(TcpStream::connect(gateway.addr()).is_err(), "still listening"));
+    eventually("a drain that has begun", || {
+        holds(TcpStream::connect(gateway.addr()).is_err(), "still listening")
+    });
     gate.open();
     let told = client.json();
-    assert_eq!((&told["body"], &told["ended"], &told["closed"]), (&json!("held-on\n"), &json!(true), &json!(true)));
+    assert_eq!(
+        (&told["body"], &told["ended"], &told["closed"]),
+        (&json!("held-on\n"), &json!(true), &json!(true))
+    );
     assert_eq!(told["goaway"]["code"], NO_ERROR, "{told}");
     assert!(gateway.wait_end().success());
 }
@@ -347,14 +358,21 @@ fn real_clients_speak_it_over_tls() {
     let dir = tempfile::tempdir().expect("a folder");
     let authority = Authority::new(dir.path());
     let leaf = authority.leaf(&["localhost"]);
-    let certificate = format!("certificates:\n  - {{name: one, cert_file: {}, key_file: {}}}\n", leaf.cert.display(), leaf.key.display());
+    let certificate = format!(
+        "certificates:\n  - {{name: one, cert_file: {}, key_file: {}}}\n",
+        leaf.cert.display(),
+        leaf.key.display()
+    );
     let setup = Setup::proxy(origin.addr(), "").with(&certificate).tls("{certificates: [one]}");
     let gateway = Gateway::start(&setup);
     let url = format!("https://localhost:{}/real", gateway.tls_addr().port());
     let ca = authority.ca_file();
     if let Some(mut curl) = curl() {
         let version = "%{http_version}";
-        let output = run(curl.args(["--http2", "--output", "/dev/null", "--write-out", version, "--cacert"]).arg(&ca).arg(&url));
+        let output = run(curl
+            .args(["--http2", "--output", "/dev/null", "--write-out", version, "--cacert"])
+            .arg(&ca)
+            .arg(&url));
         assert_eq!(output.stdout, b"2");
     }
     if let Some(mut python) = python_with("h2", "http2_client.py") {
@@ -383,4 +401,29 @@ fn a_load_of_streams_is_answered_without_an_error() {
     eventually("no open stream", || {
         holds(gateway.metrics().get("portcullis_downstream_http2_streams_active", &[]) == 0.0, "still open")
     });
+}
+
+#[test]
+fn a_websocket_is_a_stream_rfc8441() {
+    let Some(mut command) = python_with("h2", "upgrade_origin.py") else { return };
+    let mut origin = Background::start(&mut command);
+    let addr = SocketAddr::from(([127, 0, 0, 1], origin.port()));
+    let gateway = Gateway::start(&Setup::proxy(addr, "").h2c());
+    let Some(told) = frames(&gateway, "extended", &["/chat"]) else { return };
+    assert_eq!(
+        (&told["status"], &told["reset"], &told["ended"]),
+        (&json!(200), &Value::Null, &json!(true)),
+        "{told}"
+    );
+    assert_eq!(told["echoed"], json!([true, true, true]), "{told}");
+    assert_eq!(field(&told, "sec-websocket-protocol"), Some("chat"));
+    for absent in ["sec-websocket-accept", "upgrade", "connection"] {
+        assert!(field(&told, absent).is_none(), "{told}");
+    }
+    assert_eq!((origin.line(), origin.line()), ("GET /chat HTTP/1.1".to_owned(), "closed".to_owned()));
+    let line = gateway.logged(|line| line["path"] == "/chat");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(200), &Value::Null), "{line}");
+    assert_eq!(line["response_bytes"], json!(70_010), "{line}");
+    let refused = frames(&gateway, "extended", &["/refused"]).expect("Python, as before");
+    assert_eq!(refused["status"], 403, "{refused}");
 }

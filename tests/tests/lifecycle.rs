@@ -191,6 +191,29 @@ fn what_does_not_finish_is_cut_when_the_time_is_over() {
 }
 
 #[test]
+fn connections_are_told_to_end_while_balancers_look_away() {
+    let origin = small();
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").timeouts("drain_delay: 3s"));
+    let mut kept = Connection::open(gateway.addr());
+    let response = Request::get("/").keep().send_on(&mut kept).expect(200);
+    assert!(!response.head.has_token("connection", "close"));
+    gateway.signal("TERM");
+    eventually("not ready", || {
+        let status = gateway.admin("GET", "/status/ready").status;
+        holds(status == 503, format!("{status}"))
+    });
+    let response = Request::get("/").keep().send_on(&mut kept).expect(200);
+    assert!(response.head.has_token("connection", "close"), "{:?}", response.head.fields);
+    kept.expect_closed();
+    // Who comes still is served, and sent away after.
+    let mut late = Connection::open(gateway.addr());
+    let response = Request::get("/").keep().send_on(&mut late).expect(200);
+    assert!(response.head.has_token("connection", "close"), "{:?}", response.head.fields);
+    let mut gateway = gateway;
+    assert!(gateway.wait_end().success());
+}
+
+#[test]
 fn interrupt_drains_too() {
     let origin = small();
     let mut gateway = Gateway::start(&marked(origin.addr(), "a"));

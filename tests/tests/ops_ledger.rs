@@ -2,76 +2,13 @@
 //!
 //! The gateway and its clients are in namespaces of their own, because loopback is trusted and never banned.
 
-use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
-use portcullis_tests::client::{Connection, Request};
+use portcullis_tests::client::Request;
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::netns::{Lab, VETH};
 use portcullis_tests::origin::{Counting, Gate, Held, Origin};
 use portcullis_tests::privileged;
+use portcullis_tests::site::{BAD, GOOD, Site};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
-
-const GATE: &str = "10.77.0.2:8080";
-const BAD: &str = "10.77.0.1";
-const GOOD: &str = "10.77.0.9";
-const PATIENCE: Duration = Duration::from_secs(2);
-
-struct Site {
-    lab: Lab,
-    origin: Option<Origin>,
-}
-
-impl Site {
-    fn new(origin: impl FnOnce() -> Origin + Send) -> Site {
-        let lab = Lab::new().expect("two namespaces");
-        lab.client_ip(&["addr", "add", &format!("{GOOD}/16"), "dev", VETH]).expect("a second address");
-        let origin = lab.in_server(origin);
-        Site { lab, origin: Some(origin) }
-    }
-
-    fn counting() -> Site {
-        Site::new(|| Origin::start(Counting::named("origin")))
-    }
-
-    fn setup(&self, more: &str) -> Setup {
-        let origin = self.origin.as_ref().expect("an origin").addr();
-        Setup::new(format!(
-            "services:\n  - name: web\n    url: http://{origin}\n    routes:\n      - {{name: all, paths: [/]}}\n      \
-             - {{name: private, paths: [/private], plugins: [{{name: key-auth}}]}}\n{more}",
-        ))
-        .inside(self.lab.server_namespace(), GATE.parse().expect("an address"))
-    }
-
-    fn connect(&self, from: &str) -> io::Result<Connection> {
-        self.lab.in_client(|| {
-            let source: SocketAddr = format!("{from}:0").parse().expect("an address");
-            let target: SocketAddr = GATE.parse().expect("an address");
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&source.into())?;
-            socket.connect_timeout(&target.into(), PATIENCE)?;
-            Connection::over(TcpStream::from(socket))
-        })
-    }
-
-    /// The status of a request on a new connection; `None` when it is closed without an answer.
-    fn status(&self, from: &str, path: &str) -> Option<u16> {
-        let mut connection = self.connect(from).ok()?;
-        connection.try_send(&Request::get(path).bytes()).ok()?;
-        connection.try_response(false).ok().map(|response| response.status)
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        // The origin stops by a connection to itself, which has to come from its own namespace.
-        let origin = self.origin.take();
-        self.lab.in_server(|| drop(origin));
-    }
-}
 
 fn json(gateway: &Gateway, order: &[&str]) -> Value {
     let (text, ok) = gateway.order(order);
@@ -94,8 +31,8 @@ fn refused(gateway: &Gateway, order: &[&str]) -> String {
 #[test]
 fn a_ban_refuses_ends_open_connections_and_is_listed() {
     privileged!();
-    let site = Site::counting();
-    let gateway = Gateway::start(&site.setup(""));
+    let site = Site::new();
+    let gateway = Gateway::start(&site.bare_setup(""));
     let mut open = site.connect(BAD).expect("a connection");
     assert_eq!(Request::get("/").keep().send_on(&mut open).status, 200);
     assert_eq!(ordered(&gateway, &["bans"]), "nobody is banned\n");
@@ -126,8 +63,8 @@ fn a_ban_refuses_ends_open_connections_and_is_listed() {
 #[test]
 fn a_ban_ends_by_itself_and_a_prefix_can_be_banned() {
     privileged!();
-    let site = Site::counting();
-    let gateway = Gateway::start(&site.setup(""));
+    let site = Site::new();
+    let gateway = Gateway::start(&site.bare_setup(""));
     ordered(&gateway, &["ban", BAD, "--for", "1s"]);
     assert_eq!(site.status(BAD, "/"), None);
     eventually("the end of the ban", || holds(site.status(BAD, "/") == Some(200), "still banned"));
@@ -147,8 +84,8 @@ fn a_ban_ends_by_itself_and_a_prefix_can_be_banned() {
 #[test]
 fn bans_go_over_to_a_successor() {
     privileged!();
-    let site = Site::counting();
-    let mut gateway = Gateway::start(&site.setup(""));
+    let site = Site::new();
+    let mut gateway = Gateway::start(&site.bare_setup(""));
     ordered(&gateway, &["ban", BAD, "--for", "1h", "--reason", "one"]);
     ordered(&gateway, &["ban", "192.0.2.0/24", "--for", "1h", "--reason", "many"]);
     gateway.upgrade();
@@ -167,9 +104,9 @@ fn bans_go_over_to_a_successor() {
 #[test]
 fn trusted_sources_are_not_banned_and_the_reason_is_said() {
     privileged!();
-    let site = Site::counting();
+    let site = Site::new();
     let more = format!("trusted_proxies: [{GOOD}]\nxdp: {{enabled: false, trusted: [10.77.5.0/24]}}\n");
-    let gateway = Gateway::start(&site.setup(&more));
+    let gateway = Gateway::start(&site.bare_setup(&more));
     for (source, because) in [
         ("127.0.0.1", "loopback"),
         (GOOD, "trusted_proxies"),
@@ -190,9 +127,9 @@ fn trusted_sources_are_not_banned_and_the_reason_is_said() {
 #[test]
 fn why_tells_buckets_and_the_last_refusals() {
     privileged!();
-    let site = Site::counting();
+    let site = Site::new();
     let xdp = "xdp: {enabled: false, limits: {connections: {rate: 1/s, burst: 100}}, costs: {request: 1, unauthorized: 20}}\n";
-    let gateway = Gateway::start(&site.setup(xdp));
+    let gateway = Gateway::start(&site.bare_setup(xdp));
     assert_eq!(site.status(BAD, "/private"), Some(401));
     let why = json(&gateway, &["why", BAD, "--json"]);
     let bucket = &why["buckets"][0];
@@ -213,12 +150,12 @@ fn why_tells_buckets_and_the_last_refusals() {
 fn top_once_tells_rates_for_scripts() {
     privileged!();
     let gate = Gate::shut();
-    let site = Site::new({
+    let site = Site::with({
         let gate = gate.clone();
         move || Origin::start(Held { gate, midway: false })
     });
     gate.open();
-    let gateway = Gateway::start(&site.setup(""));
+    let gateway = Gateway::start(&site.bare_setup(""));
     for _ in 0..30 {
         assert_eq!(site.status(BAD, "/"), Some(200));
     }
@@ -240,8 +177,8 @@ fn top_once_tells_rates_for_scripts() {
 #[test]
 fn drops_say_that_there_are_none_without_the_kernel_part() {
     privileged!();
-    let site = Site::counting();
-    let gateway = Gateway::start(&site.setup(""));
+    let site = Site::new();
+    let gateway = Gateway::start(&site.bare_setup(""));
     assert!(refused(&gateway, &["drops"]).contains("the kernel part is off"));
 }
 

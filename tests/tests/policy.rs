@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis_tests::client::{Connection, Request, Response};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::origin::{Canned, Echo, Origin, Script, Slow, Wire};
+use portcullis_tests::origin::{Canned, Echo, Gate, Held, Origin, Script, Slow, Wire};
 
 fn with(origin: SocketAddr, section: &str) -> Gateway {
     Gateway::start(&Setup::proxy(origin, "").with(&format!("http: {{{section}}}")))
@@ -125,6 +125,79 @@ fn a_route_has_time_limits_of_its_own() {
     get(gateway.addr(), "/long", "").expect(200);
     get(gateway.addr(), "/short", "").expect(504);
     assert_eq!(gateway.logged(|line| line["path"] == "/short")["reason"], "upstream_timeout");
+}
+
+#[test]
+fn a_client_that_leaves_while_its_target_thinks_is_noticed() {
+    let gate = Gate::shut();
+    let origin = Origin::start(Held { gate: gate.clone(), midway: false });
+    let gateway = with(origin.addr(), "");
+    for (path, reset) in [("/closed", false), ("/reset", true)] {
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(Request::get(path).keep().bytes());
+        eventually("the request", || holds(origin.open() == 1, format!("{}", origin.open())));
+        if reset {
+            connection.reset()
+        } else {
+            drop(connection)
+        }
+        let line = gateway.logged(|line| line["path"] == path);
+        assert_eq!(
+            (line["reason"].as_str(), line["status"].as_u64()),
+            (Some("client_aborted"), Some(499)),
+            "{line}"
+        );
+        assert!(line["total_us"].as_u64().is_some_and(|us| us < 5_000_000), "{line}");
+    }
+    gate.open();
+    eventually("no connection to the origin", || holds(origin.open() == 0, format!("{}", origin.open())));
+    let metrics = gateway.metrics();
+    assert_eq!(metrics.sum("portcullis_requests_active", &[]), 0.0);
+}
+
+#[test]
+fn a_client_that_has_finished_sending_is_served_where_that_is_wished() {
+    let origin =
+        Origin::start(Slow { before_head: Duration::from_millis(3000), before_byte: Duration::ZERO });
+    let gateway = with(origin.addr(), "half_closed: serve");
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::get("/").keep().bytes());
+    connection.finish_sending();
+    assert_eq!(connection.response().expect(200).text(), "slow\n");
+}
+
+#[test]
+fn an_exchange_ends_when_its_time_is_over() {
+    let thinking = Origin::start(Slow { before_head: Duration::from_secs(3), before_byte: Duration::ZERO });
+    let dripping =
+        Origin::start(Slow { before_head: Duration::ZERO, before_byte: Duration::from_millis(400) });
+    let body = format!(
+        "services:\n  - name: thinking\n    url: http://{}\n    retries: 5\n    routes:\n      \
+         - {{name: thinking, paths: [/thinking], timeouts: {{total: 500ms}}}}\n  - name: dripping\n    url: http://{}\n    \
+         timeouts: {{total: 700ms}}\n    routes:\n      - {{name: dripping, paths: [/dripping]}}\n      \
+         - {{name: endless, paths: [/endless], timeouts: {{total: 0s}}}}\n",
+        thinking.addr(),
+        dripping.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body).timeouts("drain_delay: 0s, total: 100ms"));
+    // Before the head there is an answer; after it, only a cut.
+    get(gateway.addr(), "/thinking", "").expect(504);
+    let line = gateway.logged(|line| line["path"] == "/thinking");
+    assert_eq!(
+        (line["reason"].as_str(), line["attempts"].as_u64()),
+        (Some("total_timeout"), Some(1)),
+        "{line}"
+    );
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(Request::get("/dripping").bytes());
+    assert!(connection.try_response(false).is_err(), "cut within the body");
+    let line = gateway.logged(|line| line["path"] == "/dripping");
+    assert_eq!(
+        (line["reason"].as_str(), line["status"].as_u64()),
+        (Some("total_timeout"), Some(200)),
+        "{line}"
+    );
+    assert_eq!(get(gateway.addr(), "/endless", "").expect(200).text(), "slow\n");
 }
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -246,7 +246,6 @@ fn idle_connections_to_targets_are_let_go() {
 
 #[test]
 fn a_client_that_leaves_is_noticed_by_the_next_write() {
-    // Nothing watches a client while its target is thinking, so the next bytes for it find out.
     let pause = Duration::from_millis(50);
     let origin = Origin::start(Slow { before_head: Duration::ZERO, before_byte: pause });
     let gateway = limited(origin.addr(), "drain: 1s");

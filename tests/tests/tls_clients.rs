@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use portcullis_tests::certs::{Authority, Leaf};
+use portcullis_tests::client::programs::curl;
 use portcullis_tests::client::tls::Tls;
 use portcullis_tests::client::{Request, Response};
 use portcullis_tests::eventually::{eventually, holds};
@@ -222,5 +223,34 @@ fn a_certificate_is_an_identity() {
     assert_eq!(response.json()["message"], "No required TLS certificate was sent");
     counted(&gateway, "client_certificate_missing", 1.0);
     let line = gateway.logged(|line| line["consumer"] == "ann");
-    assert_eq!(line["status"], 200, "{line}");
+    assert_eq!((&line["status"], &line["sni"]), (&200.into(), &"closed.test".into()), "{line}");
+    assert_eq!(line["client_cert"], "CN=ann,O=Shop", "{line}");
+}
+
+#[test]
+fn the_same_holds_over_http_2() {
+    let scene = Scene::new();
+    let (_gateway, addr) = scene.gateway("{ca_certificates: [ours]}", "hsts: true\n", "");
+    let ann = scene.ann();
+    let ask = |name: &str, host: &str, shows: bool| {
+        let mut curl = curl()?;
+        curl.args(["--http2", "-i", "--cacert", &scene.authority.ca_file().display().to_string()])
+            .args(["--resolve", &format!("{name}:{}:127.0.0.1", addr.port())])
+            .args(["-H", &format!("Host: {host}"), "-H", "X-Forwarded-Client-Cert: Hash=0"]);
+        if shows {
+            curl.arg("--cert").arg(&ann.cert).arg("--key").arg(&ann.key);
+        }
+        let output = curl.arg(format!("https://{name}:{}/", addr.port())).output().expect("curl starts");
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let Some(told) = ask("closed.test", "closed.test", true) else { return };
+    assert!(told.starts_with("HTTP/2 200") && told.contains("Subject=\\\"CN=ann,O=Shop"), "{told}");
+    assert!(
+        told.contains("strict-transport-security: max-age=31536000\r\n") && !told.contains("Hash=0"),
+        "{told}"
+    );
+    let Some(told) = ask("open.test", "closed.test", true) else { return };
+    assert!(told.starts_with("HTTP/2 421"), "{told}");
+    let Some(told) = ask("open.test", "open.test", false) else { return };
+    assert!(told.starts_with("HTTP/2 200") && !told.contains("Hash="), "{told}");
 }

@@ -47,6 +47,7 @@ const PYTHON: &[&str] = &[
     "grpcio",
     "grpcio-health-checking",
     "grpcio-reflection",
+    "sslyze",
 ];
 
 /// Package lists are fetched once a run, and only when something is missing.

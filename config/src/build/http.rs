@@ -1,7 +1,7 @@
 //! The section about HTTP.
 
 use crate::fields::Fields;
-use crate::model::{Doubtful, Http, ServerHeader};
+use crate::model::{Doubtful, HalfClosed, Http, ServerHeader};
 
 pub(super) fn http(fields: &Fields<'_>) -> Http {
     let doubtful = |key| match fields.word(key) {
@@ -17,6 +17,11 @@ pub(super) fn http(fields: &Fields<'_>) -> Http {
             "remove" => ServerHeader::Remove,
             "replace" => ServerHeader::Replace,
             _ => ServerHeader::Pass,
+        },
+        half_closed: if fields.word("half_closed") == "serve" {
+            HalfClosed::Serve
+        } else {
+            HalfClosed::Cancel
         },
         via_limit: fields.integer("via_limit"),
     }

@@ -20,7 +20,7 @@ mod service;
 mod traps;
 mod upstream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::names::AllNames;
 pub(crate) use self::route::is_plain_path;
@@ -119,7 +119,7 @@ impl<'a> Builder<'a> {
             defaults: self.defaults,
             listeners: self.build_listeners(),
             shards: runtime::shards(&single("shards").section("shards")),
-            xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp")),
+            xdp: kernel::xdp(&xdp.section("xdp"), xdp.is_set("xdp"), self.folder_of("xdp")),
             http: http::http(&single("http").section("http")),
             http2: http2::http2(&single("http2").section("http2")),
             limits,
@@ -142,6 +142,12 @@ impl<'a> Builder<'a> {
             ca_certificates: self.ca_certificates,
             sources: self.found.sources().clone(),
         })
+    }
+
+    /// What relative paths in a section that only one file may have are against.
+    fn folder_of(&self, key: &str) -> &'a Path {
+        let written = self.documents.iter().find(|document| document.root.is_set(key));
+        written.or(self.documents.first()).map_or(Path::new(""), |document| &document.folder)
     }
 
     /// The sections of one list over all files.

@@ -43,6 +43,10 @@ impl<'a> Builder<'a> {
             self.plugins.iter().filter(|plugin| plugin.enabled && plugin.config.get("anonymous").is_none())
         {
             let (list, any) = match plugin.name.as_str() {
+                // Published keys need no credential.
+                "jwt" if ["jwks_uris", "issuer"].iter().any(|key| plugin.config.get(key).is_some()) => {
+                    continue;
+                }
                 "jwt" => ("jwt_secrets", self.consumers.iter().any(|one| !one.jwt_secrets.is_empty())),
                 "key-auth" => ("keyauth_credentials", self.consumers.iter().any(|one| !one.keys.is_empty())),
                 "basic-auth" => {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    AccessLog, AccessLogDestination, Admin, Dns, Driver, Limits, LogFormat, LogLevel, OwnTimeouts, ShardCount,
-    Shards, Steering, Telemetry, Timeouts,
+    AccessLog, AccessLogDestination, Admin, Dns, Driver, Limits, LogFormat, LogLevel, OwnTimeouts,
+    ShardCount, Shards, Steering, Telemetry, Timeouts,
 };
 
 pub(super) fn shards(fields: &Fields<'_>) -> Shards {

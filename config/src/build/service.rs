@@ -51,15 +51,7 @@ impl<'a> Builder<'a> {
     fn service(&self, fields: &Fields<'a>) -> Service {
         let location = location(fields);
         let destination = self.destination(&location, fields);
-        if !matches!(
-            location.protocol,
-            Protocol::Http
-                | Protocol::Https
-                | Protocol::Grpc
-                | Protocol::Grpcs
-                | Protocol::Tcp
-                | Protocol::TlsPassthrough
-        ) {
+        if matches!(location.protocol, Protocol::Ws | Protocol::Wss | Protocol::Tls | Protocol::Udp) {
             let key = if fields.is_set("url") { "url" } else { "protocol" };
             fields.warning(
                 key,

@@ -11,6 +11,8 @@ pub struct Http {
     pub merge_slashes: bool,
     /// The `Server` field of responses.
     pub server_header: ServerHeader,
+    /// What becomes of the request of a client that has finished sending.
+    pub half_closed: HalfClosed,
     /// Times that a request may have passed a gateway of this kind before; 0 sets no limit.
     pub via_limit: u32,
 }
@@ -37,4 +39,14 @@ pub enum ServerHeader {
     Remove,
     /// Ours.
     Replace,
+}
+
+/// What becomes of the request of a client that has finished sending and waits for its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HalfClosed {
+    /// It is given up.
+    #[default]
+    Cancel,
+    /// It is served.
+    Serve,
 }

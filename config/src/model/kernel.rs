@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::source::Origin;
+use super::Origin;
 
 /// Settings of the XDP program (`xdp`).
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +30,34 @@ pub struct Xdp {
     pub connections: Option<RateLimit>,
     /// Packets per source to our listeners; `None` sets no limit.
     pub packets: Option<RateLimit>,
+    /// Limits for some ports or sources; the first that fits holds.
+    pub rules: Vec<XdpRule>,
+    /// Further lists of sources.
+    pub lists: Vec<XdpList>,
+    /// Limits that unknown sources share.
+    pub aggregates: Aggregates,
     /// What behaviour seen by the proxy costs the source.
     pub costs: Costs,
+    /// Most tokens that costs can take from a source in a second.
+    pub costs_per_second: u32,
+    /// When sources are banned for what they do.
+    pub bans: Bans,
+    /// What a valid credential is worth.
+    pub promotion: Promotion,
+    /// What becomes of refused packets.
+    pub refusals: Refusals,
+    /// Most TCP resets that are sent; `None` sets no limit.
+    pub resets: Option<Rate>,
+    /// Dropped packets that are kept, by reason and CPU; `None` keeps none.
+    pub samples: Option<Rate>,
+    /// When a reason is switched to shadow to spare known-good sources.
+    pub blast_radius: BlastRadius,
     /// Most debt that penalties can pile up: a source that stops is clean again after this.
     pub penalty_cap: Duration,
     /// The program passes everything when the gateway has given no sign of life for this long.
     pub dead_after: Duration,
+    /// Whether the program goes on enforcing then.
+    pub hold_when_dead: bool,
     /// Folder in a BPF file system where maps and link are pinned.
     pub pin_path: PathBuf,
     /// Where the section is.
@@ -112,6 +134,146 @@ pub struct Costs {
     pub too_many_requests: u32,
     /// For a request that is not well-formed HTTP.
     pub malformed: u32,
-    /// For a TLS handshake that failed or was abandoned.
+    /// For a connection that breaks the rules of HTTP/2.
+    pub malformed_http2: u32,
+    /// For a TLS handshake that failed.
     pub tls_handshake_failed: u32,
+    /// For a TLS handshake that was not gone on with.
+    pub tls_handshake_abandoned: u32,
+    /// For a connection that was ended because its client was too slow.
+    pub slow_client: u32,
+    /// For each point that a plugin takes.
+    pub plugin: u32,
+}
+
+/// What becomes of a refused packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Dropped.
+    #[default]
+    Drop,
+    /// Dropped, and TCP is answered with a reset.
+    Reset,
+    /// Passed; the proxy refuses.
+    Pass,
+    /// Only counted.
+    Shadow,
+}
+
+/// A limit for some ports, some sources, or both (`xdp.rules`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct XdpRule {
+    /// Its name.
+    pub name: String,
+    /// Ports; empty: all.
+    pub ports: Vec<u16>,
+    /// Sources; empty: all.
+    pub sources: Vec<IpNet>,
+    /// New connections of each source; `None` leaves the general limit.
+    pub connections: Option<RateLimit>,
+    /// Packets of each source; likewise.
+    pub packets: Option<RateLimit>,
+    /// What becomes of what is over it.
+    pub refusal: Refusal,
+    /// Where it is written.
+    pub origin: Origin,
+}
+
+/// A list of sources (`xdp.lists`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct XdpList {
+    /// Its name.
+    pub name: String,
+    /// Whether it allows; else it denies.
+    pub allows: bool,
+    /// Those written inline.
+    pub sources: Vec<IpNet>,
+    /// A file with more, one in a line.
+    pub file: Option<PathBuf>,
+    /// What becomes of packets from denied ones.
+    pub refusal: Refusal,
+    /// Where it is written.
+    pub origin: Origin,
+}
+
+/// Limits that unknown sources share (`xdp.aggregates`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aggregates {
+    /// New connections from one IPv4 /24.
+    pub v4_24: Option<RateLimit>,
+    /// From one IPv6 /48.
+    pub v6_48: Option<RateLimit>,
+    /// From all together.
+    pub unknown: Option<RateLimit>,
+    /// How long a source is known after a request.
+    pub known_for: Duration,
+}
+
+/// Bans for behaviour (`xdp.bans`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bans {
+    /// Offences a source may commit; one more bans it.
+    pub triggers: Triggers,
+    /// How long the first ban lasts, the second, and so on; one to four.
+    pub steps: Vec<Duration>,
+    /// After which the next ban is a step shorter.
+    pub decay: Duration,
+}
+
+/// Offences by kind (`xdp.bans.triggers`). `None` never bans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Triggers {
+    /// Answers 401.
+    pub unauthorized: Option<Rate>,
+    /// Answers 403.
+    pub forbidden: Option<Rate>,
+    /// Answers 429.
+    pub too_many_requests: Option<Rate>,
+    /// Requests that are not HTTP.
+    pub malformed: Option<Rate>,
+    /// Connections that broke the rules of HTTP/2.
+    pub malformed_http2: Option<Rate>,
+    /// TLS handshakes that failed.
+    pub tls_handshake_failed: Option<Rate>,
+    /// TLS handshakes not gone on with.
+    pub tls_handshake_abandoned: Option<Rate>,
+    /// Connections ended because their client was too slow.
+    pub slow_client: Option<Rate>,
+    /// Points taken by plugins.
+    pub plugin: Option<Rate>,
+}
+
+/// What a valid credential is worth (`xdp.promotion`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// Times the limits of others, 1 to 100.
+    pub factor: u32,
+    /// How long, at most an hour.
+    pub lasts: Duration,
+}
+
+/// What becomes of refused packets (`xdp.refusals`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Of a source in `deny`.
+    pub denied: Refusal,
+    /// Of a banned source.
+    pub banned: Refusal,
+    /// Over the limit of packets.
+    pub packets: Refusal,
+    /// Over the limit of connections.
+    pub connections: Refusal,
+    /// Over the limit of a network.
+    pub networks: Refusal,
+    /// Over the limit of the unknown.
+    pub unknown: Refusal,
+}
+
+/// The cap on harm to known-good sources (`xdp.blast_radius`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlastRadius {
+    /// Share of the sources that authenticated in the last hour, in percent; 0 never switches.
+    pub percent: u32,
+    /// And at least this many.
+    pub sources: u32,
 }

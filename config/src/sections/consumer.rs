@@ -56,7 +56,14 @@ pub static KEY_AUTH: Section = Section::new(
     "key-auth credential",
     "An API key of a consumer.",
     &[
-        Key::new("key", Kind::NAME, "The key, unique.").required().secret(),
+        Key::new(
+            "key",
+            Kind::NAME,
+            "The key, unique; or `sha256:` and the 64 hexadecimal digits of its SHA-256, so that the file does not hold the \
+             key itself.",
+        )
+        .required()
+        .secret(),
         Key::new(
             "ttl",
             Kind::seconds(0, 100_000_000),

@@ -34,6 +34,13 @@ pub static HTTP: Section = Section::new(
         .default("pass")
         .kong("kong.conf headers"),
         Key::new(
+            "half_closed",
+            Kind::Word(&["cancel", "serve"]),
+            "What becomes of the request of a client that has finished sending while it waits for the answer. Most such \
+             clients have left, so `cancel` gives the request up after a second or two.",
+        )
+        .default("cancel"),
+        Key::new(
             "via_limit",
             Kind::integer(0, 100),
             "How often a request may have passed a Portcullis before, by `Via`; more is 508. 0 sets no limit.",

@@ -19,7 +19,10 @@ pub use self::edge::{
 };
 pub use self::http::HTTP;
 pub use self::http2::HTTP2;
-pub use self::kernel::{XDP, XDP_COSTS, XDP_LIMIT, XDP_LIMITS};
+pub use self::kernel::{
+    XDP, XDP_AGGREGATES, XDP_BANS, XDP_BLAST_RADIUS, XDP_COSTS, XDP_LIMIT, XDP_LIMITS, XDP_LIST,
+    XDP_PROMOTION, XDP_REFUSALS, XDP_RULE, XDP_TRIGGERS,
+};
 pub use self::runtime::{
     ACCESS_LOG, ADMIN, DNS, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS,
 };

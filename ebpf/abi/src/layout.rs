@@ -5,11 +5,11 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::Secret;
+use crate::{Reason, Secret};
 
 /// Version of everything that outlives a process in pinned maps: layouts, meaning of words, the hash.
 /// It names the pin directory and is stored in [`Config::layout`].
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The XDP program that the gateway attaches.
 pub const PROGRAM: &str = "portcullis";
@@ -39,6 +39,14 @@ pub mod map {
     pub const RULES_V4: &str = "RULES_V4";
     /// [`super::Rule`] by IPv6 prefix; LPM trie.
     pub const RULES_V6: &str = "RULES_V6";
+    /// [`super::DropEvent`]s; a ring; not pinned.
+    pub const DROPS: &str = "DROPS";
+    /// When each kernel reason may be sampled again, per CPU; not pinned.
+    pub const SAMPLED: &str = "SAMPLED";
+    /// SYNs of unknown sources that wait for their retransmission; not pinned; sized at load.
+    pub const RETRIES: &str = "RETRIES";
+    /// [`super::GoodHit`] by [`super::GoodKey`]: known-good sources that were, or would have been, dropped; LRU hash.
+    pub const KNOWN_GOOD: &str = "KNOWN_GOOD";
     /// aya-log's ring; not pinned.
     pub const LOGS: &str = "AYA_LOGS";
     /// State of the source scrambler, per CPU; not pinned.
@@ -51,8 +59,6 @@ pub mod flag {
     pub const RULES_V4: u64 = 1 << 0;
     /// RULES_V6 has an entry.
     pub const RULES_V6: u64 = 1 << 1;
-    /// Count what would be dropped, and pass it.
-    pub const SHADOW: u64 = 1 << 2;
     /// Read the coarse clock: every configured burst is long enough to bear its tick.
     pub const COARSE_CLOCK: u64 = 1 << 3;
     /// A listener takes any IPv4 address, so a packet without ports may be ours.
@@ -92,11 +98,105 @@ pub struct Config {
     pub connection_interval_ns: AtomicU64,
     /// See [`crate::Rate`].
     pub connection_burst_ns: AtomicU64,
+    /// What a packet costs a promoted source; its burst in nanoseconds is the same.
+    pub promoted_packet_interval_ns: AtomicU64,
+    /// What a new connection costs a promoted source.
+    pub promoted_connection_interval_ns: AtomicU64,
+    /// A source is promoted while its authentication has more time left than this.
+    pub promoted_above_ns: AtomicU64,
+    /// [`crate::Reason::drop_bit`]s of the reasons that are only counted.
+    pub shadow: AtomicU64,
+    /// [`crate::Reason::drop_bit`]s of the reasons for which TCP is answered with a reset.
+    pub reset: AtomicU64,
+    /// [`crate::Rate`] of samples of dropped packets, for each reason on each CPU; 0 takes none.
+    pub sample_interval_ns: AtomicU64,
+    /// [`crate::Rate`] of new connections from unknown sources of one /24.
+    pub v4_net_interval_ns: AtomicU64,
+    /// See [`crate::Rate`].
+    pub v4_net_burst_ns: AtomicU64,
+    /// [`crate::Rate`] of new connections from unknown sources of one /48.
+    pub v6_net_interval_ns: AtomicU64,
+    /// See [`crate::Rate`].
+    pub v6_net_burst_ns: AtomicU64,
+    /// [`crate::Rate`] of new connections from all unknown sources together.
+    pub unknown_interval_ns: AtomicU64,
+    /// See [`crate::Rate`].
+    pub unknown_burst_ns: AtomicU64,
+    /// See [`Config::sample_interval_ns`].
+    pub sample_burst_ns: AtomicU64,
+    /// [`crate::Rate`] of resets that are sent.
+    pub reset_interval_ns: AtomicU64,
+    /// See [`crate::Rate`].
+    pub reset_burst_ns: AtomicU64,
+    /// Slots of RETRIES less one; a power of two less one.
+    pub retries_mask: AtomicU64,
+    /// Zero. The program adds it to numbers that its verifier had better not know: it follows each known value apart.
+    pub zero: AtomicU64,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 3],
+    /// The bucket of all unknown sources, charged by the program; and that of the resets.
+    pub shared: SharedBuckets,
+    /// By rule number; 0 is no rule.
+    pub rules: [LimitRule; RULES],
+    /// Which rule holds for a class of ports and a class of prefixes, a byte each: [`Config::rule_of`].
+    pub rule_of: [AtomicU64; PORT_CLASSES * PREFIX_CLASSES / 8],
 }
 
-const _: () = assert!(size_of::<Config>() == 128 && align_of::<Config>() == 128);
+/// Buckets that all CPUs write; on a line of their own, so that the rest of [`Config`] stays in every cache.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct SharedBuckets {
+    /// TAT of new connections from unknown sources.
+    pub unknown_tat: AtomicU64,
+    /// TAT of resets.
+    pub reset_tat: AtomicU64,
+    /// Zero.
+    pub reserved: [u64; 14],
+}
+
+/// A limit for some ports, some prefixes, or both. Each source has a bucket of its own under it, and it takes the place
+/// of the general limits that it sets.
+#[derive(Debug)]
+#[repr(C)]
+pub struct LimitRule {
+    /// [`crate::Rate`] of new connections; an interval of 0 leaves the general one in force.
+    pub connection_interval_ns: AtomicU64,
+    /// See [`crate::Rate`].
+    pub connection_burst_ns: AtomicU64,
+    /// [`crate::Rate`] of packets; likewise.
+    pub packet_interval_ns: AtomicU64,
+    /// See [`crate::Rate`].
+    pub packet_burst_ns: AtomicU64,
+    /// [`rule_bit`]s.
+    pub bits: AtomicU64,
+    /// Zero.
+    pub reserved: [u64; 3],
+}
+
+/// Rules, with number 0, which is none.
+pub const RULES: usize = 64;
+
+/// Classes of ports that rules tell apart; class 0 is in no rule.
+pub const PORT_CLASSES: usize = 16;
+
+/// Classes of prefixes that rules tell apart; class 0 is in no rule.
+pub const PREFIX_CLASSES: usize = 64;
+
+impl Config {
+    /// Where the rule for two classes stands: the word in [`Config::rule_of`] and the shift of its byte.
+    #[inline(always)]
+    pub const fn rule_place(port_class: u32, prefix_class: u32) -> (usize, u32) {
+        let index =
+            (port_class as usize % PORT_CLASSES) * PREFIX_CLASSES + prefix_class as usize % PREFIX_CLASSES;
+        (index / 8, (index % 8 * 8) as u32)
+    }
+}
+
+const _: () = assert!(size_of::<SharedBuckets>() == 128 && size_of::<LimitRule>() == 64);
+const _: () =
+    assert!(core::mem::offset_of!(Config, shared) == 256 && core::mem::offset_of!(Config, rules) == 384);
+const _: () = assert!(size_of::<Config>() == 384 + 64 * RULES + PORT_CLASSES * PREFIX_CLASSES);
+const _: () = assert!(Reason::FIRST_SHADOW - Reason::FIRST_DROP <= 64, "a drop is a bit");
 
 /// Transport protocols that listeners have; the value is the index into PORTS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,8 +232,10 @@ pub struct PortTable {
 
 const _: () = assert!(size_of::<PortTable>() == PORTS_PER_PROTOCOL);
 
-/// Bits of a [`PortTable`] byte.
+/// Bits of a [`PortTable`] byte. The upper four are the port's class in the rules.
 pub mod port_bit {
+    /// Where the class begins.
+    pub const CLASS_SHIFT: u32 = 4;
     /// Any IPv4 address.
     pub const ANY_V4: u8 = 1 << 0;
     /// Any IPv6 address.
@@ -204,28 +306,143 @@ pub struct LpmKeyV6 {
 
 const _: () = assert!(size_of::<LpmKeyV4>() == 8 && size_of::<LpmKeyV6>() == 20);
 
-/// What the longest matching prefix says about a source. The gateway resolves nested prefixes before it
-/// writes them, so the program asks one trie once: a prefix inside a trusted one is written as trusted.
+/// What the longest matching prefix says about a source: [`RuleWord::kind`]. The gateway resolves nested prefixes before
+/// it writes them, so the program asks one trie once: a prefix inside a trusted one is written as trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Rule {
-    /// Drop.
+    /// Nothing by itself; only a class for the limits.
+    Limit = 0,
+    /// Drop, as an operator's list says.
     Deny = 1,
+    /// Drop, as an operator's ban of a prefix says.
+    Banned = 2,
     /// Pass, exempt from limits and bans.
-    Allow = 2,
+    Allow = 3,
     /// As `Allow`, and no deny rule overrides it.
-    Trusted = 3,
+    Trusted = 4,
 }
+
+/// Bits of rules, of prefixes and limits alike.
+pub mod rule_bit {
+    /// Only counted.
+    pub const SHADOW: u32 = 1 << 3;
+    /// TCP is answered with a reset.
+    pub const RESET: u32 = 1 << 4;
+}
+
+/// The value of RULES_V4 and RULES_V6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleWord(pub u32);
+
+impl RuleWord {
+    const KIND: u32 = 0b111;
+
+    /// A word of its parts: [`rule_bit`]s, the class of the prefix in the limits, the number of the list.
+    pub const fn new(kind: Rule, bits: u32, class: u8, list: u16) -> RuleWord {
+        RuleWord(kind as u32 | bits | (class as u32 % PREFIX_CLASSES as u32) << 8 | (list as u32) << 16)
+    }
+
+    /// A [`Rule`], as a number.
+    #[inline(always)]
+    pub const fn kind(self) -> u32 {
+        self.0 & Self::KIND
+    }
+
+    /// The [`Rule`], if this build knows it.
+    pub const fn rule(self) -> Option<Rule> {
+        match self.kind() {
+            0 => Some(Rule::Limit),
+            1 => Some(Rule::Deny),
+            2 => Some(Rule::Banned),
+            3 => Some(Rule::Allow),
+            4 => Some(Rule::Trusted),
+            _ => None,
+        }
+    }
+
+    /// [`rule_bit`]s.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.0 & (rule_bit::SHADOW | rule_bit::RESET)
+    }
+
+    /// The class of the prefix in the limits.
+    #[inline(always)]
+    pub const fn class(self) -> u32 {
+        self.0 >> 8 & (PREFIX_CLASSES as u32 - 1)
+    }
+
+    /// The number of the list; 0 is the one written inline.
+    #[inline(always)]
+    pub const fn list(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
+/// Bytes of a dropped packet that are kept, from Ethernet on.
+pub const SAMPLE_BYTES: usize = 128;
+
+/// A dropped packet, or one that would have been dropped.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct DropEvent {
+    /// When, ns of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// On which interface.
+    pub interface: u32,
+    /// How long the packet was.
+    pub length: u32,
+    /// The index of the [`crate::Reason`] that it was counted under.
+    pub reason: u32,
+    /// How many bytes of `data` are the packet's; a multiple of 8, so up to 7 of a short packet are missing.
+    pub captured: u32,
+    /// The first bytes.
+    pub data: [u64; SAMPLE_BYTES / 8],
+}
+
+const _: () = assert!(size_of::<DropEvent>() == 24 + SAMPLE_BYTES);
+
+/// A known-good source under one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct GoodKey {
+    /// The source.
+    pub source: u64,
+    /// The index of the drop's [`crate::Reason`], also in shadow mode.
+    pub reason: u32,
+    /// The number of the list for `drop_denied`, of the rule for `drop_rule_rate`; else 0.
+    pub number: u32,
+}
+
+/// What happened to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GoodHit {
+    /// Packets dropped, or that would have been.
+    pub packets: u64,
+    /// The last of them, ns of CLOCK_MONOTONIC; the lowest bit is set if it was dropped indeed.
+    pub last_ns: u64,
+}
+
+/// Known-good sources that are remembered.
+pub const GOOD_HITS: u32 = 4096;
+
+const _: () = assert!(size_of::<GoodKey>() == 16 && size_of::<GoodHit>() == 16);
 
 #[cfg(feature = "user")]
 mod pod {
     //! aya copies map values as bytes; these types promise to bear it.
     #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
-    use super::{ListenerKey, PortTable};
+    use super::{GoodHit, GoodKey, ListenerKey, PortTable};
 
     // SAFETY: repr(C), integers only, no padding (20 = 16 + 2 + 1 + 1), any bytes are a valid value.
     unsafe impl aya::Pod for ListenerKey {}
     // SAFETY: repr(C), bytes only, size equals the array's.
     unsafe impl aya::Pod for PortTable {}
+    // SAFETY: repr(C), integers only, no padding (16 = 8 + 4 + 4), any bytes are a valid value.
+    unsafe impl aya::Pod for GoodKey {}
+    // SAFETY: repr(C), two words, any bytes are a valid value.
+    unsafe impl aya::Pod for GoodHit {}
 }

@@ -23,12 +23,16 @@ mod reason;
 mod table;
 mod word;
 
-pub use block::{Block, ban, mark_established, unblock};
+pub use block::{
+    BAN_LEVEL_MAX, Block, ban, bans, bans_for, establishes, is_known_good, is_promoted, mark_authenticated,
+    mark_established, next_level, unblock,
+};
 pub use gcra::{Charge, KERNEL_TRIES, Rate, charge, charge_ns, charge_within, penalize, refund};
-pub use key::{key_v4, key_v6, key_v6_halves};
+pub use key::{aggregate_key, is_v4, key_v4, key_v6, key_v6_halves, offence_key, rule_key};
 pub use layout::{
-    Config, Family, ListenerKey, LpmKeyV4, LpmKeyV6, PORTS_PER_PROTOCOL, PortTable, Protocol, Rule, flag,
-    map, port_bit,
+    Config, DropEvent, Family, GOOD_HITS, GoodHit, GoodKey, LimitRule, ListenerKey, LpmKeyV4, LpmKeyV6,
+    PORT_CLASSES, PORTS_PER_PROTOCOL, PREFIX_CLASSES, PortTable, Protocol, RULES, Rule, RuleWord,
+    SAMPLE_BYTES, SharedBuckets, flag, map, port_bit, rule_bit,
 };
 pub use layout::{LAYOUT_VERSION, PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY};
 pub use reason::Reason;

@@ -58,6 +58,9 @@ reasons! {
     MalformedTcp = "malformed_tcp",
     /// UDP cut off before its ports.
     MalformedUdp = "malformed_udp",
+    /// A new connection of an unknown source while unknown sources are over their common limit: its SYN came again, as
+    /// those of real hosts do.
+    PassRetried = "pass_retried",
 
     // ---- kernel: dropped ------------------------------------------------------------------------------
     /// The source is on the deny list.
@@ -74,6 +77,12 @@ reasons! {
     DropMalformedTcp = "drop_malformed_tcp",
     /// To a listener, with a UDP header that the stack would discard.
     DropMalformedUdp = "drop_malformed_udp",
+    /// More new connections from unknown sources of one /24 or /48 than its limit.
+    DropAggregateRate = "drop_aggregate_rate",
+    /// More new connections from all unknown sources than their common limit.
+    DropUnknownRate = "drop_unknown_rate",
+    /// Over the limit of a rule for its port or prefix.
+    DropRuleRate = "drop_rule_rate",
 
     // ---- kernel: passed in shadow mode, would have been dropped (same order) ---------------------------
     /// Shadow of `drop_denied`.
@@ -90,6 +99,12 @@ reasons! {
     ShadowMalformedTcp = "shadow_malformed_tcp",
     /// Shadow of `drop_malformed_udp`.
     ShadowMalformedUdp = "shadow_malformed_udp",
+    /// Shadow of `drop_aggregate_rate`.
+    ShadowAggregateRate = "shadow_aggregate_rate",
+    /// Shadow of `drop_unknown_rate`.
+    ShadowUnknownRate = "shadow_unknown_rate",
+    /// Shadow of `drop_rule_rate`.
+    ShadowRuleRate = "shadow_rule_rate",
 
     // ---- proxy: the client's message ------------------------------------------------------------------
     /// Request line is not `method SP target SP version`.
@@ -285,14 +300,27 @@ const FIRST_SHADOW: usize = Reason::ShadowDenied as usize;
 
 impl Reason {
     /// How many of them, from the first, the kernel counts.
-    pub const KERNEL_COUNT: usize = Reason::ShadowMalformedUdp as usize + 1;
+    pub const KERNEL_COUNT: usize = Reason::ShadowRuleRate as usize + 1;
+
+    /// Index of the first reason that drops a packet; the bit of a drop in [`crate::Config::shadow`] counts from it.
+    pub const FIRST_DROP: usize = FIRST_DROP;
+
+    /// Index of the first shadow.
+    pub const FIRST_SHADOW: usize = FIRST_SHADOW;
 
     /// The reason with this index.
     pub const fn from_index(index: usize) -> Option<Reason> {
         if index < Self::COUNT { Some(Self::ALL[index]) } else { None }
     }
 
+    /// For a kernel drop, its bit in [`crate::Config::shadow`] and [`crate::Config::reset`]; 0 for the rest.
+    #[inline(always)]
+    pub const fn drop_bit(self) -> u64 {
+        if self.drops_packet() { 1 << (self as usize - FIRST_DROP) } else { 0 }
+    }
+
     /// Whether the XDP program drops a packet for this reason.
+    #[inline(always)]
     pub const fn drops_packet(self) -> bool {
         let index = self as usize;
         index >= FIRST_DROP && index < FIRST_SHADOW

@@ -177,7 +177,7 @@ fn take<W: Word>(set: &Set<W>, key: u64, now: u64) -> Option<&Way<W>> {
     // Read again, not before: a ban set since then was meant for the evicted source. Whoever sets one
     // either sees the new owner afterwards and takes it back, or is seen here.
     let block = way.block.read();
-    if bans(block, now) || establishes(block, now) {
+    if block != 0 {
         let _ = way.block.swap_if(block, 0);
     }
     Some(settle(set, way, key))

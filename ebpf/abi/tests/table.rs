@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::Relaxed;
 
 use portcullis_abi::{
-    Block, Reason, Secret, Set, WAYS, ban, find, find_or_take, key_v4, key_v6, mark_established, set_index,
-    unblock,
+    Block, Reason, Secret, Set, WAYS, aggregate_key, ban, bans, find, find_or_take, is_known_good, key_v4,
+    key_v6, mark_established, next_level, offence_key, rule_key, set_index, unblock,
 };
 use proptest::prelude::*;
 
@@ -89,14 +89,61 @@ proptest! {
 
     /// Block words say what was written, to the resolution of their time, and end by themselves.
     #[test]
-    fn block_words_round_trip(until in NOW + 8192..NOW * 2, level in 0u8..4, reason in 0..Reason::COUNT) {
+    fn block_words_round_trip(
+        until in NOW + 16_384..NOW * 2,
+        level in 0u8..4,
+        reason in 0..Reason::COUNT,
+        known_good: bool,
+    ) {
         let reason = Reason::from_index(reason).expect("in range");
-        let rounded = until & !0xfff;
-        let word = Block::Banned { until, level, reason }.to_word();
-        prop_assert_eq!(Block::from_word(word, NOW), Block::Banned { until: rounded, level, reason });
+        let rounded = until & !0x1fff;
+        let word = Block::Banned { until, level, reason, known_good }.to_word();
+        prop_assert_eq!(Block::from_word(word, NOW), Block::Banned { until: rounded, level, reason, known_good });
         prop_assert_eq!(Block::from_word(word, until), Block::None);
         let word = Block::Established { until }.to_word();
         prop_assert_eq!(Block::from_word(word, NOW), Block::Established { until: rounded });
+    }
+
+    /// A mark says no more than it should, keeps the level of the last ban, and forgets it in time.
+    #[test]
+    fn marks_remember_the_last_ban(level in 0u8..4, quiet in 0u64..30_000, for_seconds in 1u64..3_600) {
+        let set = Set::default();
+        let ended = NOW + for_seconds * SECOND;
+        ban(&set, 7, NOW, ended, level, Reason::BadChunk);
+        let marked = ended + SECOND;
+        mark_established(&set, 7, marked, marked + 60 * SECOND);
+        let later = marked + quiet * SECOND;
+        let word = find(&set, 7).expect("has a way").block.load(Relaxed);
+        let next = next_level(word, later, 3_600 * SECOND);
+        // The end is remembered to 275 s, and after 9.8 hours not at all.
+        let after = |quiet: u64| (i64::from(level) - (quiet / 3_600) as i64 + 1).clamp(0, 3);
+        let (least, most) = (after(quiet + 280), after(quiet.saturating_sub(280)));
+        prop_assert!((least..=most).contains(&i64::from(next)), "{next} not in {least}..={most}");
+        prop_assert!(!bans(word, later) && !is_known_good(word, later));
+    }
+
+    /// The coarse key of a source depends on its network alone, and no source or rule shares it.
+    #[test]
+    fn aggregates_hold_their_networks(a: u32, b: u32, host: u8, v6: u128, low: u128, secret in any::<(u64, u64)>()) {
+        let same = (a >> 8) == (b >> 8);
+        prop_assert_eq!(aggregate_key(key_v4(a)) == aggregate_key(key_v4(b)), same);
+        let sibling = a & !0xff | u32::from(host);
+        prop_assert_eq!(aggregate_key(key_v4(a)), aggregate_key(key_v4(sibling)));
+        // Within one /48: the low 80 bits are free. Below ::/4, keys are folded.
+        let v6 = v6 | 1 << 127;
+        let other = v6 & !((1 << 80) - 1) | low & ((1 << 80) - 1);
+        let key = |bits: u128| key_v6(bits.to_be_bytes());
+        prop_assert_eq!(aggregate_key(key(v6)), aggregate_key(key(other)));
+        prop_assert_ne!(aggregate_key(key(v6)), aggregate_key(key(v6 ^ 1 << 80)));
+        let secret = Secret { a: secret.0, b: secret.1 };
+        let kinds = [
+            key_v4(a) >> 48,
+            aggregate_key(key_v4(a)) >> 48,
+            aggregate_key(key(v6)) >> 48,
+            rule_key(key_v4(a), 3, &secret) >> 48,
+            offence_key(key_v4(a), 3, &secret) >> 48,
+        ];
+        prop_assert_eq!(kinds, [1, 3, 4, 6, 7]);
     }
 
     /// Keys spread: no set gets far more than its share, whatever the secret.

@@ -298,7 +298,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::log::{Durations, Format, Record, ShardLog, channel};
+    use crate::log::{Durations, Format, Hop, Record, ShardLog, channel};
 
     fn write_line(log: &mut ShardLog, path: &str) {
         let record = Record {
@@ -323,6 +323,7 @@ mod tests {
             user_agent: None,
             headers: &[],
             tls: None,
+            hop: Hop::default(),
             http: "1.1",
             generation: 1,
             shard: 0,

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portcullis_config::{Config, Diagnostic, Enforcement, Severity, XdpMode};
+use portcullis_config::{Config, Diagnostic, Enforcement, Severity, XdpMode, XdpRule};
 
 use super::interfaces::Network;
 use super::trusted::{Because, Trusted, overlapping, trusted};
@@ -37,6 +37,7 @@ pub fn of_config(config: &Config, targets: &[IpAddr], network: &Network) -> Vec<
     }
     if config.xdp.mode != XdpMode::Off {
         said.limits();
+        said.rules();
         said.lists(&trusted(config, targets, network));
         said.switches();
     }
@@ -116,6 +117,35 @@ impl Advice<'_> {
         }
     }
 
+    /// Limits for ports and sources: too low for a browser, or never reached, as the first that fits holds.
+    fn rules(&mut self) {
+        let rules = &self.config.xdp.rules;
+        for (at, rule) in rules.iter().enumerate() {
+            if let Some(limit) = rule.connections.filter(|limit| limit.burst < BROWSER_CONNECTIONS) {
+                self.warn(
+                    &format!("xdp.rules {}", rule.name),
+                    format!("a burst of {} connections is less than one browser opens at once", limit.burst),
+                    format!("a browser opens 6 to a host, and twice that on a reload: {BROWSER_CONNECTIONS} or more"),
+                );
+            }
+            let hides = |earlier: &&XdpRule| {
+                let ports = earlier.ports.is_empty()
+                    || (!rule.ports.is_empty() && rule.ports.iter().all(|port| earlier.ports.contains(port)));
+                let holds = |net: &IpNet| earlier.sources.iter().any(|outer| outer.contains(net));
+                let sources = earlier.sources.is_empty()
+                    || (!rule.sources.is_empty() && rule.sources.iter().all(holds));
+                ports && sources
+            };
+            if let Some(earlier) = rules[..at].iter().find(hides) {
+                self.warn(
+                    &format!("xdp.rules {}", rule.name),
+                    format!("it is never reached: `{}` before it fits everything that it fits", earlier.name),
+                    "put the narrower rule first".into(),
+                );
+            }
+        }
+    }
+
     fn lists(&mut self, trusted: &[Trusted]) {
         let xdp = &self.config.xdp;
         for (list, prefixes) in [("xdp.deny", &xdp.deny), ("xdp.allow", &xdp.allow)] {
@@ -128,16 +158,22 @@ impl Advice<'_> {
             }
         }
         let hard: Vec<_> = trusted.iter().filter(|one| one.because != Because::Allowed).cloned().collect();
+        let denied = xdp.deny.iter().map(|deny| (*deny, "xdp.deny".to_owned()));
+        let listed = xdp.lists.iter().filter(|list| !list.allows);
+        let listed = listed.flat_map(|list| {
+            list.sources.iter().map(move |deny| (*deny, format!("xdp.lists {}", list.name)))
+        });
+        let all = denied.chain(listed);
         let hits: Vec<_> =
-            (xdp.deny.iter()).filter_map(|deny| Some((*deny, overlapping(&hard, *deny)?))).collect();
-        for (deny, one) in hits.into_iter().take(LISTED_MAX) {
+            all.filter_map(|(deny, list)| Some((deny, list, overlapping(&hard, deny)?))).collect();
+        for (deny, list, one) in hits.into_iter().take(LISTED_MAX) {
             let message = if one.prefix.contains(&deny) {
                 format!("{deny} is denied in vain: {} ({})", one.because, one.prefix)
             } else {
                 format!("{deny} would hit {}: {}", one.prefix, one.because)
             };
             let hint = "trusted sources are never dropped; every other source of the prefix is";
-            self.warn("xdp.deny", message, hint.into());
+            self.warn(&list, message, hint.into());
         }
         for allow in xdp.allow.iter().filter(|allow| allow.prefix_len() == 0) {
             let message = format!("{allow} allows every source: limits and bans apply to none");
@@ -269,6 +305,19 @@ mod tests {
             "allow: ['0.0.0.0/0']",
             &["xdp.allow: 0.0.0.0/0 allows every source: limits and bans apply to none"],
         );
+    }
+
+    #[test]
+    fn rules_that_are_never_reached() {
+        let found = said(
+            "rules: [{name: a, ports: [80, 443], connections: 100/s}, {name: b, ports: [80], sources: [203.0.113.0/24], \
+             connections: {rate: 9/s, burst: 3}}, {name: c, ports: [8080], connections: 100/s}], \
+             lists: [{name: bad, action: deny, sources: [10.9.0.7]}]",
+        );
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("xdp.rules b: a burst of 3 connections"), "{found:?}");
+        assert!(found[1].starts_with("xdp.rules b: it is never reached: `a`"), "{found:?}");
+        assert!(found[2].starts_with("xdp.lists bad: 10.9.0.7/32 is denied in vain"), "{found:?}");
     }
 
     #[test]

@@ -133,11 +133,23 @@ pub enum Command {
     },
     /// Print the JSON schema of the configuration.
     Schema,
+    /// Look into JSON web tokens.
+    Jwt {
+        #[command(subcommand)]
+        command: JwtCommand,
+    },
     /// Look after the kernel part.
     Xdp {
         #[command(subcommand)]
         command: XdpCommand,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JwtCommand {
+    /// Check signatures: reads lines of `{"key": JWK or JWK set, "token": "..."}` and answers each with `ok`, `no` or
+    /// `unsupported`.
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]
@@ -220,6 +232,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             operator::drops(&admin.socket, &DropsPlan { follow, count, pcap })
         }
         Command::Schema => commands::schema(),
+        Command::Jwt { command: JwtCommand::Verify } => super::jwt::verify(),
         Command::Xdp { command: XdpCommand::Status(place) } => commands::xdp_status(&place.pins),
         Command::Xdp { command: XdpCommand::Detach { place, forget } } => {
             commands::xdp_detach(&place.pins, forget)

@@ -200,11 +200,38 @@ fn summary(status: &Value) -> String {
         part += &format!(" ({why})");
     }
     lines.push(part);
+    lines.extend(kernel_lines(kernel));
     if let Some(ok) = status["last_reload"]["ok"].as_bool() {
         let findings = status["last_reload"]["findings"].as_array().map_or(0, Vec::len);
         lines.push(format!("last reload: {}, {findings} findings", if ok { "ok" } else { "refused" }));
     }
     lines.join("\n") + "\n"
+}
+
+/// What the kernel part does with what it refuses, and what is unusual about it.
+fn kernel_lines(kernel: &Value) -> Vec<String> {
+    let list = |key: &str| kernel[key].as_array().cloned().unwrap_or_default();
+    let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let mut lines = Vec::new();
+    if kernel["dead"] == true {
+        let age = kernel["heartbeat_age_ms"].as_u64().unwrap_or(0) / 1000;
+        lines.push(format!("kernel part passes everything: no sign of life for {age} s"));
+    }
+    for rule in list("rules") {
+        lines.push(format!("kernel rule {}: {}", word(&rule["rule"]), word(&rule["mode"])));
+    }
+    for reason in list("tripped") {
+        lines.push(format!("kernel rule tripped, only counting now: {}", word(&reason)));
+    }
+    for hit in list("known_good") {
+        lines.push(format!(
+            "known-good sources under {}: {} dropped, {} would have been",
+            word(&hit["reason"]),
+            hit["dropped"],
+            hit["would_have_been"]
+        ));
+    }
+    lines
 }
 
 /// What checking one configuration found.
@@ -264,6 +291,20 @@ mod tests {
         assert!(summary(&json!({})).contains("portcullis null"));
         let native = json!({"kernel": {"mode": "native", "enforcement": "shadow", "interfaces": ["eth0"]}});
         assert!(summary(&native).ends_with("kernel part: native on eth0, shadow\n"));
+        let busy = json!({"kernel": {
+            "mode": "native", "dead": true, "heartbeat_age_ms": 7000, "tripped": ["drop_banned"],
+            "rules": [{"rule": "connections", "mode": "drop"}],
+            "known_good": [{"reason": "drop_banned", "dropped": 3, "would_have_been": 1}],
+        }});
+        let told = summary(&busy);
+        for line in [
+            "kernel part passes everything: no sign of life for 7 s",
+            "kernel rule connections: drop",
+            "kernel rule tripped, only counting now: drop_banned",
+            "known-good sources under drop_banned: 3 dropped, 1 would have been",
+        ] {
+            assert!(told.contains(line), "{line} is missing:\n{told}");
+        }
     }
 
     #[test]

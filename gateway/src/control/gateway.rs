@@ -22,8 +22,8 @@ use portcullis_config::{self as config, Config, Diagnostic, Severity};
 use super::advice;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
-use super::names::{Book, Refresher};
 use super::ledger::{self, Ledger, View};
+use super::names::{Book, Refresher};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
@@ -31,7 +31,8 @@ use super::steering::{Steered, Steerings, steer};
 use super::trusted::trusted;
 use super::upgrade::Handover;
 use crate::id::{Generation, ShardId};
-use crate::limit::{Table, WallClock, random_secret};
+use crate::kernel::interface_name;
+use crate::limit::{Table, WallClock, random_secret, source_prefix};
 use crate::log::Outbox;
 use crate::metrics::{
     DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates, write_ledger, write_steering,
@@ -73,6 +74,9 @@ pub struct Gateway {
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
 /// least used are forgotten first.
 const LIMIT_KEYS: usize = 1 << 18;
+
+/// Samples taken in one go; what is more waits in the ring, or is lost there.
+const DROPS_AT_ONCE: usize = 4096;
 
 /// Sockets of an address, one a shard.
 type Bound = (SocketAddr, Vec<TcpListener>);
@@ -146,8 +150,7 @@ impl Gateway {
     }
 
     fn start(&mut self, snapshot: &Arc<Snapshot>) -> Result<Shards> {
-        let targets = targets(snapshot);
-        self.kernel.sync(&snapshot.config, &targets, clock::now_ns())?;
+        self.kernel.sync(snapshot, clock::now_ns())?;
         let shards = shard::start(shard::Start {
             driver: self.driver,
             cores: self.cores.clone(),
@@ -165,8 +168,40 @@ impl Gateway {
     fn sync_bans(&mut self) {
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
         let Some(snapshot) = &self.snapshot else { return };
-        if let Err(cause) = self.kernel.sync(&snapshot.config, &targets(snapshot), clock::now_ns()) {
+        if let Err(cause) = self.kernel.sync(snapshot, clock::now_ns()) {
             tracing::error!("the banned prefixes are not in the kernel's lists: {cause:#}");
+        }
+    }
+
+    /// Takes the samples of dropped packets out of the program's ring.
+    fn take_drops(&mut self) {
+        let Some(program) = self.kernel.kernel_mut() else { return };
+        let taken = program.take_drops(DROPS_AT_ONCE);
+        self.ledger.drops.add(taken.into_iter().map(|one| ledger::Raw {
+            at_ns: one.time_ns,
+            interface:
+                interface_name(one.interface_index).unwrap_or_else(|| format!("if{}", one.interface_index)),
+            reason: one.reason,
+            length: one.len,
+            bytes: one.data,
+        }));
+    }
+
+    /// Ends the connections of sources that were banned for what they did.
+    fn cut_banned(&mut self) {
+        let mut keys = Vec::new();
+        self.kernel.table().take_new_bans(&mut keys);
+        let prefixes = keys.into_iter().filter_map(source_prefix).collect::<Vec<_>>();
+        let Some(shards) = self.shards.as_ref().filter(|_| !prefixes.is_empty()) else { return };
+        let trusted = self
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.config.xdp.enforcement == config::Enforcement::Shadow);
+        if trusted {
+            return; // only watched
+        }
+        if let Err(cause) = shards.cut(&Arc::new(prefixes.into_iter().collect())) {
+            tracing::error!(%cause, "not every connection of a banned source is ended");
         }
     }
 
@@ -184,6 +219,7 @@ impl Gateway {
             shards: self.shards.as_ref()?,
             cores: &self.cores,
             kernel: self.kernel.status(),
+            program: self.kernel.kernel(),
             packets: self.kernel.packets(),
             trusted,
             now_ns: clock::now_ns(),
@@ -211,7 +247,7 @@ impl Gateway {
             shards.close(address)?;
         }
         if self.snapshot.is_some() {
-            self.kernel.sync(&snapshot.config, &targets(snapshot), clock::now_ns())?;
+            self.kernel.sync(snapshot, clock::now_ns())?;
         }
         Ok(())
     }
@@ -251,6 +287,7 @@ impl Plane for Gateway {
         }
         self.refresher = Some(self.book.refresh(&snapshot.config));
         let is_first = self.snapshot.is_none();
+        self.kernel.beat(clock::now_ns());
         self.snapshot = Some(snapshot);
         // Listeners that this configuration no longer has.
         self.inherited.clear();
@@ -279,6 +316,8 @@ impl Plane for Gateway {
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
+        self.take_drops();
+        self.cut_banned();
         if self.ledger.beat(now_ns) {
             self.sync_bans();
             if let Some(view) = self.view(false) {
@@ -357,6 +396,9 @@ impl Plane for Gateway {
     }
 
     fn answer(&mut self, ask: ledger::Ask) {
+        if matches!(ask, ledger::Ask::Drops(..) | ledger::Ask::Why(..)) {
+            self.take_drops();
+        }
         let mut ledger = std::mem::take(&mut self.ledger);
         let with_trusted = matches!(ask, ledger::Ask::Ban(..) | ledger::Ask::Why(..));
         // Without a view the question is dropped, which its asker sees.

@@ -6,19 +6,23 @@
 //!
 //! Invariant: the program is attached only after its maps hold the whole configuration.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
-use portcullis_abi::{Protocol, Rate};
-use portcullis_config::{Config, Enforcement, RateLimit, Xdp, XdpMode};
+use portcullis_abi::{Protocol, Rate, Reason};
+use portcullis_config::{Config, Enforcement, Refusal, Xdp, XdpMode};
 
+use super::blast::BlastRadius;
+use super::facts;
 use super::interfaces::Network;
-use super::status::KernelStatus;
-use crate::kernel::{Attachment, Kernel, Limits, Listener, Lists, Mode, Settings};
-use crate::limit::{Table, random_secret};
-use crate::metrics::{Exposition, write_kernel_mode, write_kernel_packets};
+use super::status::{KernelStatus, RuleStatus};
+use crate::id::Generation;
+use crate::kernel::{Attachment, Kernel, Limits, Listener, Lists, Mode, Promotion, Settings};
+use crate::limit::{KNOWN_GOOD_NS, Table, random_secret};
+use crate::metrics::{Exposition, write_kernel_facts, write_kernel_mode, write_kernel_packets};
+use crate::net::clock;
+use crate::snapshot::{self, Snapshot};
 
 /// The program, if there is one, and the table of sources.
 pub struct KernelPart {
@@ -28,8 +32,12 @@ pub struct KernelPart {
     enforcement: Enforcement,
     required: bool,
     why: Option<String>,
-    /// Prefixes that an operator has banned, dropped as if denied.
+    blast: BlastRadius,
+    /// Prefixes that an operator has banned.
     banned: Vec<IpNet>,
+    rules: Vec<RuleStatus>,
+    /// The one in force.
+    generation: Option<Generation>,
 }
 
 impl KernelPart {
@@ -61,13 +69,26 @@ impl KernelPart {
             enforcement: xdp.enforcement,
             required: xdp.required,
             why,
+            blast: BlastRadius::default(),
             banned: Vec::new(),
+            rules: Vec::new(),
+            generation: None,
         })
     }
 
     /// The table that shards and program charge.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// The loaded program, for questions.
+    pub fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
+    }
+
+    /// The loaded program, to take samples from.
+    pub fn kernel_mut(&mut self) -> Option<&mut Kernel> {
+        self.kernel.as_mut()
     }
 
     /// Sets the prefixes that an operator has banned; the next [`KernelPart::sync`] puts them into the lists.
@@ -77,20 +98,31 @@ impl KernelPart {
 
     /// Brings the maps in line with a configuration that is in force. The first call attaches the program.
     ///
-    /// `targets` are the addresses of all upstreams; like loopback and trusted proxies they are never dropped.
-    ///
     /// # Errors
     /// The program is required and cannot be attached. Later failures are said and counted, not returned: the
     /// new configuration is in force already.
-    pub fn sync(&mut self, config: &Config, targets: &[IpAddr], now_ns: u64) -> Result<()> {
+    pub fn sync(&mut self, snapshot: &Snapshot, now_ns: u64) -> Result<()> {
+        let config = &snapshot.config;
         self.enforcement = config.xdp.enforcement;
+        self.blast.configure(config.xdp.blast_radius);
+        self.rules = facts::rules(&config.xdp);
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        // What was switched to shadow stays so until the operator has written something new.
+        if self.generation.replace(snapshot.generation) != Some(snapshot.generation) {
+            kernel.rearm();
+        }
         kernel.set_limits(&limits(&config.xdp));
         kernel.heartbeat(now_ns);
-        let mut wanted = lists(config, targets);
-        wanted.deny.extend(&self.banned);
-        let lists = kernel.sync_lists(&wanted);
-        let synced = lists.and_then(|()| kernel.sync_listeners(&listeners(config)));
+        let with_bans = (!self.banned.is_empty())
+            .then(|| Lists { banned: self.banned.clone(), ..snapshot.kernel_lists.clone() });
+        let overruled = kernel.sync_lists(with_bans.as_ref().unwrap_or(&snapshot.kernel_lists));
+        let synced = overruled.and_then(|overruled| {
+            for case in overruled {
+                let (refused, trusted) = (case.refused, case.trusted);
+                tracing::warn!(%refused, %trusted, "not denied: it is within a trusted prefix");
+            }
+            kernel.sync_listeners(&listeners(config))
+        });
         match synced {
             Ok(()) => self.why = None,
             Err(cause) => {
@@ -100,6 +132,10 @@ impl KernelPart {
         }
         if self.attachments.is_none() {
             self.attach()?;
+        }
+        if let Some(kernel) = &self.kernel {
+            // Loading and a million prefixes take their time: longer, perhaps, than a gateway may be silent.
+            kernel.heartbeat(clock::now_ns());
         }
         Ok(())
     }
@@ -130,11 +166,12 @@ impl KernelPart {
         Ok(())
     }
 
-    /// The sign of life, and the program's own log.
+    /// The sign of life, the program's own log, and a look at what limits cost the innocent.
     pub fn beat(&mut self, now_ns: u64) {
         if let Some(kernel) = &mut self.kernel {
             kernel.heartbeat(now_ns);
             kernel.flush_logs();
+            self.blast.look(kernel, &self.table, now_ns);
         }
     }
 
@@ -150,6 +187,7 @@ impl KernelPart {
         let mut modes = attached().map(|(_, style)| style.as_str()).collect::<Vec<_>>();
         modes.sort_unstable();
         modes.dedup();
+        let seen = self.kernel.as_ref().map(|kernel| kernel.facts(clock::now_ns()));
         KernelStatus {
             mode: if modes.is_empty() { "off".into() } else { modes.join("+") },
             enforcement: match self.enforcement {
@@ -158,6 +196,11 @@ impl KernelPart {
             },
             interfaces: attached().map(|(attachment, _)| attachment.interface.clone()).collect(),
             why: self.why.clone(),
+            dead: seen.is_some_and(|seen| seen.dead),
+            heartbeat_age_ms: seen.map_or(0, |seen| seen.heartbeat_age_ns / 1_000_000),
+            rules: if modes.is_empty() { Vec::new() } else { self.rules.clone() },
+            tripped: seen.map(|seen| facts::tripped(seen.tripped)).unwrap_or_default(),
+            known_good: facts::known_good(&self.blast.counts()),
         }
     }
 
@@ -171,6 +214,8 @@ impl KernelPart {
             Ok(counters) => write_kernel_packets(out, &counters),
             Err(cause) => tracing::warn!(%cause, "the kernel's counters cannot be read"),
         }
+        let facts = kernel.facts(clock::now_ns());
+        write_kernel_facts(out, facts.resets_sent, facts.tripped, &self.blast.counts());
     }
 }
 
@@ -200,25 +245,45 @@ fn settings(config: &Config) -> Result<Option<Settings>, String> {
 }
 
 fn limits(xdp: &Xdp) -> Limits {
-    let rate = |limit: &Option<RateLimit>| match limit {
-        Some(limit) => Rate { interval_ns: limit.rate.interval_ns(), burst_ns: limit.burst_ns() },
-        None => Rate::UNLIMITED,
+    let refusals = xdp.refusals;
+    let by_reason = [
+        (Reason::DropBanned, refusals.banned),
+        (Reason::DropPacketRate, refusals.packets),
+        (Reason::DropConnectionRate, refusals.connections),
+        (Reason::DropAggregateRate, refusals.networks),
+        (Reason::DropUnknownRate, refusals.unknown),
+    ];
+    // That of `denied` is with the prefixes: other lists have their own.
+    let bits = |wanted: fn(Refusal) -> bool| {
+        let chosen = by_reason.iter().filter(|(_, refusal)| wanted(*refusal));
+        chosen.fold(0, |bits, (reason, _)| bits | reason.drop_bit())
     };
+    let plain = |rate: portcullis_config::Rate| Rate {
+        interval_ns: rate.interval_ns(),
+        // What it gives in a second.
+        burst_ns: rate.interval_ns().max(1_000_000_000),
+    };
+    let lasts_ns = u64::try_from(xdp.promotion.lasts.as_nanos()).unwrap_or(u64::MAX);
     Limits {
-        packets: rate(&xdp.packets),
-        connections: rate(&xdp.connections),
+        packets: snapshot::rate(xdp.packets),
+        connections: snapshot::rate(xdp.connections),
+        v4_net: snapshot::rate(xdp.aggregates.v4_24),
+        v6_net: snapshot::rate(xdp.aggregates.v6_48),
+        unknown: snapshot::rate(xdp.aggregates.unknown),
+        promotion: Promotion {
+            factor: xdp.promotion.factor,
+            above_ns: KNOWN_GOOD_NS.saturating_sub(lasts_ns),
+        },
         shadow: xdp.enforcement == Enforcement::Shadow,
-        dead_after_ns: u64::try_from(xdp.dead_after.as_nanos()).unwrap_or(u64::MAX),
+        shadow_reasons: bits(|refusal| matches!(refusal, Refusal::Shadow | Refusal::Pass)),
+        reset_reasons: bits(|refusal| refusal == Refusal::Reset),
+        resets: xdp.resets.map_or(Rate::UNLIMITED, plain),
+        samples: xdp.samples.map_or(Rate::UNLIMITED, plain),
+        dead_after_ns: match xdp.hold_when_dead {
+            true => 0,
+            false => u64::try_from(xdp.dead_after.as_nanos()).unwrap_or(u64::MAX),
+        },
     }
-}
-
-fn lists(config: &Config, targets: &[IpAddr]) -> Lists {
-    let xdp = &config.xdp;
-    let mut trusted = xdp.trusted.clone();
-    trusted.extend(&config.trusted_proxies);
-    trusted.extend(targets.iter().map(|target| IpNet::from(target.to_canonical())));
-    trusted.extend(LOOPBACK.iter().filter_map(|text| text.parse::<IpNet>().ok()));
-    Lists { trusted, allow: xdp.allow.clone(), deny: xdp.deny.clone() }
 }
 
 fn listeners(config: &Config) -> Vec<Listener> {
@@ -231,5 +296,3 @@ fn listeners(config: &Config) -> Vec<Listener> {
         })
         .collect()
 }
-
-const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];

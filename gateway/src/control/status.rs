@@ -81,6 +81,34 @@ pub struct KernelStatus {
     /// Why it is not what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Whether the program passes everything, as the gateway's last sign of life is too old for it.
+    pub dead: bool,
+    /// Age of the last sign of life.
+    pub heartbeat_age_ms: u64,
+    /// What becomes of each kind of refusal.
+    pub rules: Vec<RuleStatus>,
+    /// Reasons that were switched to shadow to spare known-good sources.
+    pub tripped: Vec<String>,
+    /// Sources that authenticated in the last hour and met a refusal.
+    pub known_good: Vec<KnownGood>,
+}
+
+/// A rule of the kernel part.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleStatus {
+    pub rule: String,
+    /// `drop`, `reset`, `pass` (to the proxy) or `shadow`.
+    pub mode: String,
+}
+
+/// What a reason costs the innocent.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownGood {
+    pub reason: String,
+    /// Sources that were dropped.
+    pub dropped: u64,
+    /// Sources that would have been, were it not for shadow mode.
+    pub would_have_been: u64,
 }
 
 /// What a reload came to.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use portcullis_abi::Reason;
-use portcullis_config::RedirectHttps;
+use portcullis_config::{RedirectHttps, ServerHeader};
 
 use super::client::Client;
 use super::downstream::Downstream;
@@ -16,7 +16,7 @@ use crate::http::{Known, Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
 use crate::metrics::LimiterDecision;
-use crate::plugin::{Content, Response};
+use crate::plugin::{Content, Cx, Response};
 use crate::route::{HeaderLookup, Query, Scheme, SchemeFit};
 use crate::snapshot::{Listener, Local, Route};
 
@@ -44,9 +44,7 @@ pub fn admit(
             record.malformed = true;
             refused(refusal)
         })?,
-        Client::Http2(client) if client.protocol.is_some() => {
-            return Err(refuse::response(501, Reason::ConnectRefused));
-        }
+        Client::Http2(client) if client.protocol.is_some() => BodyFraming::None,
         // A call is a stream, whatever is known of its length.
         Client::Http2(client) if record.call.is_some() => client.framing,
         Client::Http2(client) => client.known_framing(),
@@ -72,14 +70,35 @@ pub fn admit(
     if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
         return Err(response);
     }
-    let asked = tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
+    let on_stream = client.protocol().is_some();
+    if on_stream {
+        tunnel::add_key(&mut down.request.head);
+    }
+    let asked = on_stream || tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
     let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
 }
 
+/// Tells plugins of the connection, and adds what this gateway and its listener have to say to every response. Gives the
+/// listener, unless a reload has taken it away.
+pub fn greet<'a>(local: &'a Local, down: &mut Downstream, cx: &mut Cx<'_>) -> Option<&'a Listener> {
+    cx.https = down.origin.https;
+    cx.connection = down.facts();
+    (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
+    cx.response_fields = std::mem::take(&mut down.plugin_fields);
+    if local.snapshot.config.http.server_header == ServerHeader::Replace {
+        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
+    }
+    let listener = local.snapshot.listener(down.origin.listener)?;
+    if let Some(hsts) = &listener.hsts {
+        cx.response_fields.append_known(Known::StrictTransportSecurity, &**hsts);
+    }
+    Some(listener)
+}
+
 /// What the listener decides by itself: that a request came to the wrong connection, or is to come over HTTPS. Tells the
 /// upstream of the client's certificate, if the request may go on.
-pub fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Option<Box<Response>> {
+fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Option<Box<Response>> {
     let host = down.request.host();
     // A client that showed no certificate because the server name wanted none must not speak to a name that does (RFC
     // 9110 section 15.5.20, RFC 9113 section 9.1.2).
@@ -117,7 +136,15 @@ fn redirect_to_listener(redirect: RedirectHttps, request: &RequestHead) -> Box<R
 }
 
 /// Phase 3: the route, and how many bytes of the path its prefix took.
-pub fn route(local: &Local, down: &Downstream, client: IpAddr) -> Result<(RouteId, usize), Box<Response>> {
+pub fn route(
+    local: &Local,
+    listener: Option<&Listener>,
+    down: &mut Downstream,
+    client: IpAddr,
+) -> Result<(RouteId, usize), Box<Response>> {
+    if let Some(response) = listener.and_then(|listener| at_listener(local, listener, down)) {
+        return Err(response);
+    }
     let request = &down.request;
     let https = down.origin.https;
     let query = Query {

@@ -6,9 +6,9 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 
+use super::carry::Cuts;
 use super::channel::Inlet;
 use super::client::Reply;
-use super::cut::Cut;
 use super::finish::Record;
 use super::plan::Plan;
 use super::pump::Pump;
@@ -26,6 +26,8 @@ pub struct Answer {
     pub framings: Framings,
     /// The wire that its body is put on for a client of gRPC-Web.
     web: Option<Wire>,
+    /// The body, where plugins have seen it whole.
+    whole: Option<Bytes>,
 }
 
 /// What takes part in passing a response on.
@@ -34,10 +36,7 @@ pub struct Answering<'a, 'p> {
     pub response: &'a mut ResponseHead,
     pub out: &'a mut Vec<u8>,
     pub pump: &'a mut Pump<'p>,
-    /// Ends sending to the client.
-    pub cut_reply: &'a Cut<'a>,
-    /// Ends receiving from the target.
-    pub cut_upstream: &'a Cut<'a>,
+    pub cuts: &'a Cuts<'a>,
     pub halts: &'a Halts,
 }
 
@@ -50,34 +49,47 @@ impl Answer {
             // Trailers come behind whatever length was announced.
             framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
         }
-        Self { framings, web }
+        Self { framings, web, whole: None }
+    }
+
+    /// Whether there is a body that plugins may see.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framings.read, BodyFraming::None) && self.web.is_none()
+    }
+
+    /// Passes these bytes on as the body; what was received is read already.
+    pub fn replace_body(&mut self, body: Vec<u8>) {
+        self.framings.relayed = BodyFraming::Length(body.len() as u64);
+        self.whole = Some(body.into());
     }
 
     /// Sends the head and relays the body.
     pub async fn relay(
-        &self,
+        &mut self,
         plan: &Plan<'_>,
-        by: Answering<'_, '_>,
+        by: &mut Answering<'_, '_>,
         inlet: Inlet<'_>,
         keep: bool,
         record: &mut Record,
     ) -> Result<(), RelayError> {
-        let Answering { reply, response, out, pump, cut_reply, cut_upstream, halts } = by;
+        let Answering { reply, response, out, pump, cuts, halts } = by;
+        let cuts = *cuts;
         let payload = Cell::new(0);
         let (sink, head_bytes) = self.begin(plan, reply, response, out, keep, halts)?;
         record.head_bytes = head_bytes;
         let mut decoder = BodyDecoder::response(self.framings.read);
         let source = match inlet {
+            _ if self.whole.is_some() => Source::Whole(self.whole.take().unwrap_or_default()),
             Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),
             inlet => inlet.body(&mut decoder, &halts.upstream),
         };
         let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
         let expired = pump.expiry();
         let give_up = || {
-            cut_upstream.cut();
+            cuts.upstream.cut();
             // Who breaks off his request may still want the answer; who has no time left does not.
             if expired.passed().is_some() {
-                cut_reply.cut();
+                cuts.reply.cut();
             }
         };
         let sent = pump.beside(relaying, give_up, || {}).await;
@@ -110,8 +122,12 @@ impl Answer {
             Reply::Http2(reply) => {
                 if tells {
                     // The end of the stream is the end of the body.
-                    let told =
-                        if relayed == BodyFraming::Chunked { BodyFraming::UntilClose } else { relayed };
+                    let sized = response.head.get_known(Known::ContentLength).is_some();
+                    let told = match relayed {
+                        BodyFraming::Chunked => BodyFraming::UntilClose,
+                        BodyFraming::Length(0) if !sized => BodyFraming::None,
+                        relayed => relayed,
+                    };
                     h1::set_framing(&mut response.head, told);
                 }
                 let end = matches!(relayed, BodyFraming::None | BodyFraming::Length(0));
@@ -121,7 +137,8 @@ impl Answer {
         }
     }
 
-    fn leg(&self, plan: &Plan<'_>) -> Leg {
+    /// How the body travels.
+    pub fn leg(&self, plan: &Plan<'_>) -> Leg {
         let chunked = self.framings.relayed == BodyFraming::Chunked && plan.version != Version::Http2;
         Leg {
             coding: if chunked { Coding::Chunked } else { Coding::Identity },

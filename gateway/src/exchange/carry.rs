@@ -6,11 +6,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use portcullis_abi::Reason;
 use portcullis_config::ServerHeader;
 
 use super::answer::{Answer, Answering};
 use super::attempt::SETTLE;
-use super::channel::Channel;
+use super::channel::{Channel, Inlet};
 use super::client::{Client, Reply};
 use super::cut::Cut;
 use super::downstream::Downstream;
@@ -23,7 +24,7 @@ use super::receive::{self, Halts};
 use super::relay::RelayError;
 use super::shard::Shard;
 use super::transfer::{Sink, Source, Stream, transfer};
-use super::{Next, forward, plugins, refuse, tunnel};
+use super::{Next, forward, plugins, refuse, tunnel, whole};
 use crate::http::Known;
 use crate::http::ResponseHead;
 use crate::http::grpc::Wire;
@@ -60,17 +61,13 @@ pub async fn carry(
     record: &mut Record,
     channel: &mut Channel,
 ) -> Result<Carried, Failure> {
-    let Stage { plan, expiry, .. } = stage;
+    let plan = stage.plan;
     if plan.wants_continue() && !client.send_continue(&mut down.out).await {
         return Err(Failure { sent: false, ..Failure::client_gone() });
     }
     let halts = Halts::default();
     let request_bytes = Cell::new(0);
-    let cuts = Cuts {
-        client: client.cut(&halts.client),
-        reply: client.cut_reply(&halts.reply),
-        upstream: channel.cut(&halts.upstream),
-    };
+    let cuts = Cuts::of(client, channel, &halts);
     let limit = channel.limit(&halts.begun);
     let mut decoder = plan.request_decoder(client)?;
     let Downstream { out, upstream_out, request, response, .. } = down;
@@ -79,13 +76,11 @@ pub async fn carry(
 
     // 5 send, with the body beside what follows unless it goes with the head
     let body = begin_request(plan, source, sink, &request_bytes).await?;
-    let mut pump = Pump::new(body, expiry);
+    let mut pump = Pump::new(body, stage.expiry);
     let version = request.version();
-    // The target has its time to answer from when it has the request; what comes before has limits of its own.
+    // The target has its time from when it has the request; what comes before has limits of its own.
     let over = || limit.cut_after(plan.first_byte());
-    if pump.is_complete() {
-        over();
-    }
+    pump.is_complete().then(over);
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
     let head = pump.beside(head, || cuts.upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
@@ -93,56 +88,81 @@ pub async fn carry(
         Ok(framing) => framing,
         Err(failure) => {
             let failure = give_up(failure, &cuts, pump).await;
-            let body_touched = is_touched(client, decoder.as_ref(), request_bytes.get());
-            let failure = expiry.passed().map_or(failure, Failure::expired);
-            return Err(Failure { body_touched, ..failure });
+            return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
         }
     };
-    record.upstream_status = response.status();
-    record.status = response.status();
+    (record.upstream_status, record.status) = (response.status(), response.status());
 
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
-        record.head_bytes = tunnel::write_head(response, out);
+        // The client is told in its own HTTP.
+        record.head_bytes = tunnel::write_head(response, version, out);
+        record.status = response.status();
         return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
     }
 
     // 7 relay
-    let answer = Answer::new(plan, response, framing);
-    let may_keep = plan.keep_alive && pump.is_complete() && !stage.shard.retiring();
-    let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
-    let by = Answering {
-        reply: &mut reply,
-        response,
-        out,
-        pump: &mut pump,
-        cut_reply: &cuts.reply,
-        cut_upstream: &cuts.upstream,
-        halts: &halts,
-    };
-    let sent = answer.relay(plan, by, inlet, keep, record).await;
-    let body_whole = pump.is_complete();
-    if !body_whole {
-        cuts.upstream.cut();
-        leave(&mut reply, &cuts.client, sent.is_ok()).await;
-        pump.settle().await;
+    let mut answer = Answer::new(plan, response, framing);
+    if answer.has_body() && plugins::wants_response_body(stage.local, plan.chain, cx, response) {
+        // Boxed: exchanges whose bodies pass by need no room for it.
+        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
+        match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
+            Ok(body) => answer.replace_body(body),
+            Err(failure) => {
+                let failure = give_up(failure, &cuts, pump).await;
+                return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
+            }
+        }
     }
-    record.request_bytes = request_bytes.get();
+    let by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
+    let (next, whole) = relay(stage, &mut answer, by, inlet, record).await;
     drop(pump);
-    let next = ended(stage, &mut reply, record, sent, keep && body_whole);
-    let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
+    record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
     Ok(Carried { next, reusable, upgraded: false })
 }
 
+/// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.
+async fn relay(
+    stage: Stage<'_>,
+    answer: &mut Answer,
+    mut by: Answering<'_, '_>,
+    inlet: Inlet<'_>,
+    record: &mut Record,
+) -> (Next, bool) {
+    let may_keep = stage.plan.keep_alive && by.pump.is_complete() && !stage.shard.retiring();
+    let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
+    let sent = answer.relay(stage.plan, &mut by, inlet, keep, record).await;
+    let Answering { reply, pump, cuts, .. } = by;
+    let body_whole = pump.is_complete();
+    if !body_whole {
+        cuts.upstream.cut();
+        leave(reply, &cuts.client, sent.is_ok()).await;
+        pump.settle().await;
+    }
+    let next = ended(stage, reply, record, sent, keep && body_whole);
+    let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
+    (next, whole)
+}
+
 /// Ends one direction each from within the task.
-struct Cuts<'a> {
+pub struct Cuts<'a> {
     /// What the client sends.
     client: Cut<'a>,
     /// What the client is sent.
-    reply: Cut<'a>,
-    upstream: Cut<'a>,
+    pub reply: Cut<'a>,
+    pub upstream: Cut<'a>,
+}
+
+impl<'a> Cuts<'a> {
+    fn of(client: &Client<'_>, channel: &Channel, halts: &'a Halts) -> Self {
+        Self {
+            client: client.cut(&halts.client),
+            reply: client.cut_reply(&halts.reply),
+            upstream: channel.cut(&halts.upstream),
+        }
+    }
 }
 
 /// The two directions of the client: where the body comes from, unless there is none to wait for, and where the answer goes.
@@ -202,7 +222,7 @@ async fn give_up(failure: Failure, cuts: &Cuts<'_>, mut pump: Pump<'_>) -> Failu
         cuts.client.cut_after(SETTLE);
         pump.settle().await;
     }
-    failure
+    pump.expiry().passed().map_or(failure, Failure::expired)
 }
 
 /// Whether some of the request body was taken from the client and is gone.
@@ -233,10 +253,10 @@ fn edit_response(
     if response.head.get_known(Known::Date).is_none() {
         response.head.append_known(Known::Date, shard.date());
     }
-    receive::merge_fields(response, cx);
+    plugins::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
     response.head.append_item(Known::Via, forward::via(response.version()));
-    receive::add_request_id(response, request_id);
+    plugins::add_request_id(response, request_id);
     hop
 }
 
@@ -267,7 +287,7 @@ fn ended(
     let expired = stage.expiry.passed();
     let reason = expired.unwrap_or(error.of_response());
     record.reason = Some(reason);
-    let gone = expired.is_none() && matches!(error, RelayError::Sink | RelayError::SinkTimedOut);
+    let gone = reason == Reason::ClientAborted || expired.is_none() && error.is_of_receiver();
     if let Reply::Http2(reply) = reply {
         let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
         match (told, gone) {

@@ -25,7 +25,7 @@ pub enum Channel {
 
 /// A stream to a target, on which the head of a request was sent.
 pub struct UpstreamStream {
-    send: SendBody,
+    pub send: SendBody,
     pub receive: Receive,
     /// The connection was there before.
     pub kept: bool,
@@ -120,6 +120,14 @@ impl Channel {
 }
 
 impl<'a> Inlet<'a> {
+    /// The same for a while.
+    pub fn reborrow(&mut self) -> Inlet<'_> {
+        match self {
+            Self::Http1(intake) => Inlet::Http1(intake),
+            Self::Http2 { stream, kept } => Inlet::Http2 { stream, kept: *kept },
+        }
+    }
+
     /// The body, once the head was received.
     pub fn body(self, decoder: &'a mut BodyDecoder, halt: &'a Cell<bool>) -> Source<'a> {
         match self {

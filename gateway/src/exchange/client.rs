@@ -5,12 +5,14 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::cut::{Cut, watched};
+use super::lookout::Lookout;
 use super::refuse;
 use crate::http::h1::{BodyFraming, Persistence, write_continue, write_response};
 use crate::http::h2::{BodyError, Code, Protocol, RecvBody, Responder, SendBody};
@@ -25,6 +27,8 @@ const CONTINUE: Duration = Duration::from_secs(10);
 pub struct Http1 {
     pub intake: Intake,
     pub tx: tls::Tx,
+    /// How the connection is seen from outside.
+    pub lookout: Rc<Lookout>,
 }
 
 /// A stream of HTTP/2.
@@ -84,6 +88,30 @@ impl Client<'_> {
     pub fn consume(&mut self, len: usize) {
         if let Client::Http1(client) = self {
             client.intake.consume(len);
+        }
+    }
+
+    /// What the stream is to become.
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Client::Http1(_) => None,
+            Client::Http2(client) => client.protocol,
+        }
+    }
+
+    /// How its connection is seen from outside, if that says something about it.
+    pub fn lookout(&self) -> Option<Rc<Lookout>> {
+        match self {
+            Client::Http1(client) => Some(client.lookout.clone()),
+            Client::Http2(_) => None,
+        }
+    }
+
+    /// Puts a body in hand that takes the place of the one received.
+    pub fn put_back(&mut self, body: Vec<u8>) {
+        match self {
+            Client::Http1(client) => client.intake.put_back(&body),
+            Client::Http2(client) => client.body.replace(body.into()),
         }
     }
 
@@ -250,6 +278,13 @@ impl StreamBody {
         }
         // Trailers, if there are any, are still to come; then this is not the end.
         self.whole = self.body.is_end() && !self.lost;
+    }
+
+    /// Takes these octets for the whole body: it was received to its end.
+    pub fn replace(&mut self, body: Bytes) {
+        self.kept_len = body.len();
+        self.kept = if body.is_empty() { Vec::new() } else { vec![body] };
+        (self.whole, self.lost) = (true, false);
     }
 
     /// Its length, if all of it is kept.

@@ -155,6 +155,8 @@ async fn handshake(
             Err(_) => (HandshakeFailure::Internal, Reason::InternalError),
             Ok(session) => match tls::Stream::handshake(stream, session, received).await {
                 Ok(stream) => {
+                    let limiter = &local.snapshot.source_limiter;
+                    limiter.mark_established(&shard.table, source.ip(), clock::now_ns());
                     shard.metrics.tls_handshake_done(stream.with_session(|s| s.resumed()) == Some(true));
                     return Some((stream, Vec::new()));
                 }
@@ -184,7 +186,14 @@ pub(super) fn failed_handshake(
     shard.refused_source(reason, source.ip());
     shard.metrics.tls_handshake_failed(cause);
     let limiter = &local.snapshot.source_limiter;
-    limiter.penalize(&shard.table, source.ip(), Behaviour::TlsHandshakeFailed, clock::now_ns());
+    let behaviour = match cause {
+        HandshakeFailure::TimedOut | HandshakeFailure::Abandoned | HandshakeFailure::Reset => {
+            Behaviour::TlsHandshakeAbandoned
+        }
+        _ => Behaviour::TlsHandshakeFailed,
+    };
+    // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
+    let _ = limiter.penalize(&shard.table, source.ip(), behaviour, clock::now_ns());
 }
 
 fn failure_of(error: &HandshakeError) -> (HandshakeFailure, Reason) {

@@ -34,6 +34,10 @@ impl Failure {
             AcquireError::Connect(ConnectError::TimedOut) => {
                 Self::new(retry::Failure::ConnectTimeout, Reason::ConnectTimeout, 504)
             }
+            // Nothing is wrong with a target that has no WebSockets.
+            AcquireError::NoConnect => {
+                Self::new(retry::Failure::ClientGone, Reason::UpstreamProtocolError, 502)
+            }
             AcquireError::Full => Self::new(retry::Failure::ConnectTimeout, Reason::QueueTimeout, 503),
             _ => Self::new(retry::Failure::Connect, Reason::ConnectFailed, 502),
         };
@@ -60,9 +64,17 @@ impl Failure {
         Self::new(retry::Failure::BadResponse, reason, 502)
     }
 
-    /// The time of the whole exchange is over, which says nothing about the target.
+    /// The exchange was ended from outside, which says nothing about the target.
     pub fn expired(reason: Reason) -> Self {
-        Self::new(retry::Failure::ClientGone, reason, 504)
+        match reason {
+            Reason::ClientAborted => Self { body_touched: true, ..Self::client_gone() },
+            reason => Self::new(retry::Failure::ClientGone, reason, 504),
+        }
+    }
+
+    /// Adds whether some of the request body was taken from the client and is gone.
+    pub fn touching(self, body: bool) -> Self {
+        Self { body_touched: self.body_touched || body, ..self }
     }
 
     /// Adds what the body's own way says: a client that broke off explains an upstream that did.

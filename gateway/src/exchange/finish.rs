@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_abi::Reason;
 
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Origin};
 use super::shard::Shard;
 use crate::http::grpc::Call;
 use crate::http::{Known, Version};
@@ -127,29 +127,33 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
     if let Some(route) = record.route {
         local.route_metrics(route).record(record.status, total_ns, upstream_ns);
     }
-    if record.verdict.unwrap_or(record.status) >= 400 {
-        penalize(shard, local, down, record, now_ns);
-    } else {
-        local.snapshot.source_limiter.mark_established(&shard.table, down.origin.source.ip(), now_ns);
-    }
+    judge(shard, local, down, record, now_ns);
     if shard.logs_access() {
         write_log(shard, local, down, record, now_ns, upstream_ns);
     }
 }
 
-/// A request that the gateway refused with 401, 403 or 429, or could not read, costs its source extra. Answers of the
-/// upstream cost nothing: what they mean is the upstream's business.
-fn penalize(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_ns: u64) {
-    if record.upstream_status != 0 || record.reason == Some(Reason::SourceLimited) {
-        return;
-    }
-    let behaviour = if record.malformed {
-        Some(Behaviour::Malformed)
-    } else {
-        Behaviour::of_status(record.verdict.unwrap_or(record.status))
+/// What an exchange tells of its source. A request that the gateway refused with 401, 403 or 429, or could not read, and
+/// a client that was too slow, cost it extra; a request that was served is to its credit. Answers of the upstream cost
+/// nothing: what they mean is the upstream's business.
+fn judge(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_ns: u64) {
+    let (limiter, source) = (&local.snapshot.source_limiter, down.origin.source.ip());
+    let behaviour = match record.reason {
+        Some(Reason::SourceLimited | Reason::SourceBanned) => return,
+        Some(reason) if Behaviour::of_reason(reason).is_some() => Behaviour::of_reason(reason),
+        _ if record.upstream_status != 0 => None,
+        _ if record.malformed => Some(Behaviour::Malformed),
+        _ => Behaviour::of_status(record.verdict.unwrap_or(record.status)),
     };
     if let Some(behaviour) = behaviour {
-        local.snapshot.source_limiter.penalize(&shard.table, down.origin.source.ip(), behaviour, now_ns);
+        // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
+        let _ = limiter.penalize(&shard.table, source, behaviour, now_ns);
+    } else if record.verdict.unwrap_or(record.status) < 400 {
+        if record.identity.credential.is_some() {
+            limiter.mark_authenticated(&shard.table, source, now_ns);
+        } else {
+            limiter.mark_established(&shard.table, source, now_ns);
+        }
     }
 }
 
@@ -212,6 +216,7 @@ fn write_log(
         user_agent: request.head.get_known(Known::UserAgent),
         headers: &headers,
         tls: down.origin.tls_version,
+        hop: hop(&down.origin),
         http: match request.version() {
             Version::Http10 => "1.0",
             Version::Http11 => "1.1",
@@ -220,6 +225,18 @@ fn write_log(
         generation: snapshot.generation.0,
         shard: shard.id.0,
     });
+}
+
+/// What is known of the client's connection beside addresses.
+pub fn hop(origin: &Origin) -> log::Hop<'_> {
+    let said = origin.proxied.as_deref();
+    log::Hop {
+        sni: origin.sni.as_deref(),
+        certificate: origin.peer.as_deref().map(|peer| peer.subject.as_str()),
+        proxy_id: said.and_then(|tlvs| tlvs.unique_id.as_deref()),
+        proxy_authority: said.and_then(|tlvs| tlvs.authority.as_deref()),
+        proxy_alpn: said.and_then(|tlvs| tlvs.alpn.as_deref()),
+    }
 }
 
 /// The path as the client sent it: plugins and `strip_path` change the other one.

@@ -12,15 +12,16 @@
 //! | `X-Consumer-*`, `X-Credential-Identifier`, ... | removed | removed: plugins set them |
 //! | `Via` | ours is appended | ours is appended |
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use portcullis_config::{Config, ForwardedClientCert, RealIpHeader};
+use portcullis_config::{Config, ForwardedClientCert, ProxyHeader, RealIpHeader};
 
-use super::downstream::Origin;
+use super::downstream::{Downstream, Origin};
 use crate::http::forwarded::{self, Node};
 use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
+use crate::upstream::{Preamble, proxy_header};
 
 /// What we call ourselves.
 pub const PSEUDONYM: &str = "portcullis";
@@ -88,13 +89,8 @@ pub fn provenance(source: &str, https: bool, port: u16, version: Version) -> Hea
 }
 
 /// Adds what the upstream is told; once per exchange, whatever the number of attempts.
-pub fn add_provenance(
-    request: &mut RequestHead,
-    origin: &Origin,
-    client: IpAddr,
-    request_id: &[u8],
-    config: &Config,
-) {
+pub fn add_provenance(down: &mut Downstream, client: IpAddr, request_id: &[u8], config: &Config) {
+    let (request, origin) = (&mut down.request, &down.origin);
     if config.real_ip_header == RealIpHeader::Forwarded {
         take_over_forwarded(&mut request.head);
     }
@@ -135,6 +131,18 @@ fn extend_provenance(head: &mut Head, origin: &Origin, client: IpAddr, version: 
         head.set_known(Known::XRealIp, client.to_string());
     }
     head.append_item(Known::Via, via(version));
+}
+
+/// The PROXY header of connections to targets that want one, and whose they are then.
+pub fn preamble(version: ProxyHeader, origin: &Origin, client: IpAddr) -> Preamble {
+    if version == ProxyHeader::Off {
+        return Preamble::default();
+    }
+    // Of a client that a field names, no port is known.
+    let port = if client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
+    let client = SocketAddr::new(client, port);
+    let header = proxy_header(version, client, origin.destination, origin.sni.as_deref());
+    Preamble { header, owner: Some(client) }
 }
 
 /// Says in the older fields what the nearest proxy says in `Forwarded`.

@@ -28,7 +28,8 @@ pub(super) async fn serve(
     open: OpenConnection,
 ) {
     let mut down = Downstream::new(Rc::new(Origin::new(&stream, ends, Version::Http11)));
-    let mut client = Http1 { intake: Intake::with_received(stream.rx, received), tx: stream.tx };
+    let mut client =
+        Http1 { intake: Intake::with_received(stream.rx, received), tx: stream.tx, lookout: open.lookout() };
     loop {
         let local = match receive_head(&shard, &mut client, &mut down).await {
             Received::Head(local) => local,
@@ -39,11 +40,11 @@ pub(super) async fn serve(
             }
         };
         down.exchanges += 1;
-        open.set_busy(true);
+        client.lookout.set_busy(true);
         let next = exchange(&shard, &local, &mut Client::Http1(&mut client), &mut down).await;
         // A drain closes what is idle. Where one began during this exchange, the client may have been promised
         // another request: the connection then ends by its own grace.
-        open.set_busy(shard.draining());
+        client.lookout.set_busy(shard.draining());
         match next {
             Next::KeepAlive => {}
             Next::Close => break,

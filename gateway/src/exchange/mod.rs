@@ -27,12 +27,14 @@ mod client;
 mod connection;
 mod cut;
 mod downstream;
+mod duplex;
 mod expiry;
 mod failure;
 mod finish;
 mod forward;
 mod hops;
 mod http1;
+mod lookout;
 mod passthrough;
 mod plan;
 mod plugins;
@@ -44,14 +46,15 @@ mod shard;
 mod streams;
 mod transfer;
 mod tunnel;
+mod whole;
 
 use std::rc::Rc;
 
 use portcullis_abi::Reason;
-use portcullis_config::ServerHeader;
 
 use crate::http::Known;
 use crate::http::grpc::Call;
+use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -62,6 +65,7 @@ use downstream::Downstream;
 use expiry::Expiry;
 use finish::{Record, finish};
 use plan::Plan;
+use whole::Taking;
 
 pub use connection::serve;
 pub use shard::{Cutters, OpenConnection, Parts, Shard};
@@ -111,15 +115,7 @@ async fn exchange(
         &shard.table,
         &shard.limit_table,
     );
-    cx.https = down.origin.https;
-    cx.connection = down.facts();
-    cx.response_fields = std::mem::take(&mut down.plugin_fields);
-    if snapshot.config.http.server_header == ServerHeader::Replace {
-        cx.response_fields.set_known(Known::Server, forward::PSEUDONYM);
-    }
-    (cx.peer, cx.proxied) = (down.origin.peer.clone(), down.origin.proxied.clone());
     let active = Active::count(shard);
-
     record.call = Call::of(&down.request);
 
     let next = match decide(shard, local, client, down, &mut cx, &mut record).await {
@@ -150,18 +146,12 @@ async fn decide<'a>(
     record: &mut Record,
 ) -> Result<Plan<'a>, Box<Response>> {
     let snapshot = &*local.snapshot;
-    let listener = snapshot.listener(down.origin.listener);
-    if let Some(hsts) = listener.and_then(|listener| listener.hsts.as_deref()) {
-        cx.response_fields.append_known(Known::StrictTransportSecurity, hsts);
-    }
+    let listener = admit::greet(local, down, cx);
     // 2 admit
-    let admitted = admit::admit(shard, local, client, down, record)?;
+    let mut admitted = admit::admit(shard, local, client, down, record)?;
     (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
-    if let Some(response) = listener.and_then(|listener| admit::at_listener(local, listener, down)) {
-        return Err(response);
-    }
     // 3 route
-    let (route, matched_len) = admit::route(local, down, record.client)?;
+    let (route, matched_len) = admit::route(local, listener, down, record.client)?;
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
     record.response_write = chosen.times.response_write;
@@ -170,15 +160,27 @@ async fn decide<'a>(
     cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);
     admit::charge(shard, local, down, chosen, &admitted, cx.now_ns)?;
     // 4 request plugins
-    plugins::on_request(shard, local, &chosen.chain, cx, &mut down.request).await?;
+    let mut taking = Taking {
+        client,
+        admitted: &mut admitted,
+        record,
+        route: chosen,
+        room: snapshot.config.limits.buffered_body,
+        least: LeastRate {
+            bytes_per_second: snapshot.config.limits.min_rate,
+            grace: snapshot.config.limits.min_rate_after,
+        },
+        body: None,
+    };
+    plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
+    taking.finish(cx, down);
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
     }
     let Some(plan) = Plan::new(local, down, chosen, cx, matched_len, admitted, record) else {
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
-    let config = &snapshot.config;
-    forward::add_provenance(&mut down.request, &down.origin, cx.client, &record.request_id, config);
+    forward::add_provenance(down, cx.client, &record.request_id, &snapshot.config);
     Ok(plan)
 }
 
@@ -193,7 +195,7 @@ async fn forward(
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
     let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
-    let expiry = Expiry::new(plan.limit, cx.now_ns);
+    let expiry = Expiry::new(plan.limit, client.lookout(), cx.now_ns);
     let stage = Stage { shard, local, plan, expiry: &expiry };
     // One reading of the clock serves until something was waited for.
     let mut now_ns = cx.now_ns;
@@ -213,6 +215,7 @@ async fn forward(
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                     attempts.answered(&target, record.upstream_status, answered_ns);
                     if carried.upgraded {
+                        drop(expiry);
                         // Boxed: connections that never become tunnels need no room for one.
                         let run =
                             tunnel::run(shard, client, down, record, &mut channel, plan.times.tunnel_idle);

@@ -177,7 +177,7 @@ impl Passed<'_> {
             told.reason = Some(Reason::SourceLimited);
         }
         if let Some(reason) = told.reason {
-            self.shard.refused(reason);
+            self.shard.refused_source(reason, self.ends.source.ip());
         }
         if self.shard.logs_access() {
             self.log(started_ns, &told);
@@ -341,6 +341,7 @@ impl Passed<'_> {
             user_agent: None,
             headers: &[],
             tls: Some("passthrough"),
+            hop: log::Hop::default(),
             http: "",
             generation: snapshot.generation.0,
             shard: self.shard.id.0,

@@ -3,11 +3,10 @@
 //! Owns the upstream's view of a request: method, path, framing, host. Decided once, before the first attempt.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_config::{PathHandling, ProxyHeader};
+use portcullis_config::PathHandling;
 
 use super::admit::Admitted;
 use super::attempt::Target;
@@ -18,10 +17,11 @@ use super::failure::Failure;
 use super::finish::Record;
 use super::relay::{Coding, Leg};
 use super::transfer::{Recode, Sink};
-use super::tunnel;
+use super::{forward, tunnel};
 use crate::http::grpc::{self, Wire};
 use crate::http::grpc_web::Decoder;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits, Persistence, write_request};
+use crate::http::h2::Protocol;
 use crate::http::h2::client::Outgoing;
 use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
@@ -31,7 +31,7 @@ use crate::net::deadline::SendLimit;
 use crate::plugin::Cx;
 use crate::plugin::chain::Chain;
 use crate::snapshot::{Local, LocalService, Route, Service, Snapshot, Times};
-use crate::upstream::{Preamble, proxy_header};
+use crate::upstream::Preamble;
 
 /// Longest time that is waited for anything: what a client asks for may be years.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
@@ -62,6 +62,9 @@ pub struct Plan<'a> {
     least: LeastRate,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
+    /// How the body comes from the client.
+    received: BodyFraming,
+    /// How it goes to a connection.
     framing: BodyFraming,
     /// Bytes of the body when all of it is in the receive buffer: it can be sent with the head, and again.
     pub in_hand: Option<usize>,
@@ -107,13 +110,18 @@ impl<'a> Plan<'a> {
             },
             snapshot,
             local_service: local.service(service),
+            received: admitted.framing,
             framing: admitted.framing,
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
             upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
-            preamble: preamble(&snapshot.services[service.index()], down, cx),
+            preamble: forward::preamble(
+                snapshot.services[service.index()].proxy_protocol,
+                &down.origin,
+                cx.client,
+            ),
         };
         if plan.upgrade.is_some() {
             tunnel::ask(&mut down.request.head);
@@ -179,9 +187,9 @@ impl<'a> Plan<'a> {
     pub fn outgoing(&self) -> Outgoing {
         Outgoing {
             https: self.service.tls.is_some(),
-            end: self.in_hand == Some(0),
+            end: self.in_hand == Some(0) && self.upgrade.is_none(),
             te_trailers: self.takes_trailers || self.wire.is_some(),
-            protocol: None,
+            protocol: self.upgrade.map(|_| Protocol::WebSocket),
         }
     }
 
@@ -196,7 +204,7 @@ impl<'a> Plan<'a> {
             return Ok(None);
         }
         let limits = BodyLimits { payload: self.body_limit };
-        BodyDecoder::request(self.framing, limits).map(Some).map_err(Failure::client)
+        BodyDecoder::request(self.received, limits).map(Some).map_err(Failure::client)
     }
 
     /// The body that is in hand, out of what was received.
@@ -263,19 +271,6 @@ fn limit(record: &Record, route: &Route) -> Option<Limit> {
     let deadline = record.call.and_then(|call| call.timeout).map(|after| at(after, Reason::GrpcDeadline));
     let total = route.times.total.map(|after| at(after, Reason::TotalTimeout));
     deadline.into_iter().chain(total).min_by_key(|limit| limit.at_ns)
-}
-
-/// The PROXY header of connections to the targets of `service`, and whose they are then.
-fn preamble(service: &Service, down: &Downstream, cx: &Cx<'_>) -> Preamble {
-    if service.proxy_protocol == ProxyHeader::Off {
-        return Preamble::default();
-    }
-    let origin = &down.origin;
-    // Of a client that a field names, no port is known.
-    let port = if cx.client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
-    let client = SocketAddr::new(cx.client, port);
-    let header = proxy_header(service.proxy_protocol, client, origin.destination, origin.sni.as_deref());
-    Preamble { header, owner: Some(client) }
 }
 
 /// Joins service path and request path as Kong does, after taking `strip` bytes off the request path.

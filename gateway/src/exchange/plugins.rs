@@ -2,9 +2,11 @@
 
 use portcullis_abi::Reason;
 
+use super::downstream::Downstream;
 use super::refuse;
 use super::shard::Shard;
-use crate::http::{RequestHead, ResponseHead};
+use super::whole::Taking;
+use crate::http::{Known, RequestHead, ResponseHead};
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
 use crate::snapshot::Local;
@@ -12,38 +14,58 @@ use crate::snapshot::Local;
 /// Turns that one plugin may wait before it must answer: a bound, not a feature.
 const WAITS_MAX: usize = 4;
 
-/// Phase 4: request plugins in order, until one answers.
+/// Phase 4: request plugins in order, until one answers. A plugin that wants the body sees it before the next one sees
+/// the request.
 pub async fn on_request(
     shard: &Shard,
     local: &Local,
     chain: &Chain,
     cx: &mut Cx<'_>,
-    request: &mut RequestHead,
+    down: &mut Downstream,
+    taking: &mut Taking<'_, '_>,
 ) -> Result<(), Box<Response>> {
     for step in 0..chain.len() {
         // The consumer may have become known in the step before.
         let Some(index) = chain.at(step, cx.identity.consumer) else { continue };
-        let mut flow = local.plugins[index.0 as usize].on_request(cx, request);
-        let mut waits = 0;
-        loop {
-            if let Some(decision) = cx.limiter.take() {
-                shard.metrics.count_limiter(decision);
-            }
-            match flow {
-                Flow::Continue => break,
-                Flow::Respond(response) => return Err(response),
-                Flow::Wait(_) if waits == WAITS_MAX => {
-                    shard.refused(Reason::InternalError);
-                    return Err(refuse::response(500, Reason::InternalError));
-                }
-                Flow::Wait(answer) => {
-                    waits += 1;
-                    flow = answer.await(cx, request);
-                }
-            }
+        let plugin = &local.plugins[index.0 as usize];
+        let flow = plugin.on_request(cx, &mut down.request);
+        settle(shard, flow, cx, &mut down.request).await?;
+        if plugin.wants_request_body(cx, &down.request) {
+            // Boxed: exchanges whose bodies pass by need no room for it.
+            Box::pin(taking.take(cx, down)).await?;
+            let body = taking.body.get_or_insert_default();
+            let flow = plugin.on_request_body(cx, &mut down.request, body);
+            settle(shard, flow, cx, &mut down.request).await?;
         }
     }
     Ok(())
+}
+
+/// Awaits what a plugin waits for, until it has decided.
+async fn settle(
+    shard: &Shard,
+    mut flow: Flow,
+    cx: &mut Cx<'_>,
+    request: &mut RequestHead,
+) -> Result<(), Box<Response>> {
+    let mut waits = 0;
+    loop {
+        if let Some(decision) = cx.limiter.take() {
+            shard.metrics.count_limiter(decision);
+        }
+        match flow {
+            Flow::Continue => return Ok(()),
+            Flow::Respond(response) => return Err(response),
+            Flow::Wait(_) if waits == WAITS_MAX => {
+                shard.refused(Reason::InternalError);
+                return Err(refuse::response(500, Reason::InternalError));
+            }
+            Flow::Wait(answer) => {
+                waits += 1;
+                flow = answer.await(cx, request);
+            }
+        }
+    }
 }
 
 /// Phase 6: response plugins in reverse.
@@ -53,4 +75,49 @@ pub fn on_response(local: &Local, chain: &Chain, cx: &mut Cx<'_>, response: &mut
             local.plugins[index.0 as usize].on_response(cx, response);
         }
     }
+}
+
+/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
+/// a response varies by adds up.
+pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
+    for (known, name, _) in cx.response_fields.iter() {
+        match known {
+            Known::Vary => 0,
+            Known::Other => response.head.remove(name),
+            known => response.head.remove_known(known),
+        };
+    }
+    response.head.append_head(&cx.response_fields);
+}
+
+/// Names the exchange to the client, unless the upstream did.
+pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
+    if response.head.get_known(Known::XRequestId).is_none() {
+        response.head.append_known(Known::XRequestId, request_id);
+    }
+}
+
+/// Whether some plugin is to see the body of this response.
+pub fn wants_response_body(local: &Local, chain: &Chain, cx: &Cx<'_>, response: &ResponseHead) -> bool {
+    let plugins = (0..chain.len()).filter_map(|step| chain.at(step, cx.identity.consumer));
+    plugins.into_iter().any(|index| local.plugins[index.0 as usize].wants_response_body(cx, response))
+}
+
+/// Response bodies, in the same order as responses. An error is why there is no response.
+pub fn on_response_body(
+    local: &Local,
+    chain: &Chain,
+    cx: &mut Cx<'_>,
+    response: &mut ResponseHead,
+    body: &mut Vec<u8>,
+) -> Result<(), Reason> {
+    for step in (0..chain.len()).rev() {
+        let Some(index) = chain.at(step, cx.identity.consumer) else { continue };
+        let plugin = &local.plugins[index.0 as usize];
+        if plugin.wants_response_body(cx, response) {
+            let done = plugin.on_response_body(cx, response, body);
+            done.map_err(|answer| answer.reason.unwrap_or(Reason::InvalidBody))?;
+        }
+    }
+    Ok(())
 }

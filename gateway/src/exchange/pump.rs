@@ -71,7 +71,8 @@ impl<'a> Pump<'a> {
                 && let Poll::Ready(result) = body.as_mut().poll(cx)
             {
                 match &result {
-                    Ok(()) | Err(RelayError::Sink | RelayError::SinkTimedOut) => over(),
+                    Ok(()) => over(),
+                    Err(error) if error.is_of_receiver() => over(),
                     Err(_) => give_up(),
                 }
                 self.body = Body::Done(result);

@@ -13,8 +13,7 @@ use super::tunnel;
 use crate::http::h1::{self, BodyFraming, HopByHop, Parsed, parse_response};
 use crate::http::h2::client::Received;
 use crate::http::websocket::Proof;
-use crate::http::{Known, Method, ResponseHead, Version};
-use crate::plugin::Cx;
+use crate::http::{Method, ResponseHead, Version};
 use crate::tls::{BODY_ROOM, Intake};
 use crate::upstream::retry;
 
@@ -129,6 +128,11 @@ async fn from_stream(
                 {
                     *stream = Receive::Body { body: StreamBody::new(body, 0), _place };
                 }
+                if let Some(proof) = plan.upgrade.as_ref().filter(|_| matches!(response.status(), 200..=299))
+                {
+                    tunnel::grant(response, proof);
+                    return Ok(BodyFraming::None);
+                }
                 // The end came with the head. In HTTP/1 that is to be said.
                 let empty = framing == BodyFraming::None
                     && plan.method != Method::Head
@@ -201,24 +205,4 @@ pub struct Framings {
 /// Whether the target keeps the connection after this response.
 pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
-}
-
-/// Adds what request plugins have to say to the client, in place of what the upstream says under the same names. What
-/// a response varies by adds up.
-pub fn merge_fields(response: &mut ResponseHead, cx: &Cx<'_>) {
-    for (known, name, _) in cx.response_fields.iter() {
-        match known {
-            Known::Vary => 0,
-            Known::Other => response.head.remove(name),
-            known => response.head.remove_known(known),
-        };
-    }
-    response.head.append_head(&cx.response_fields);
-}
-
-/// Names the exchange to the client, unless the upstream did.
-pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
-    if response.head.get_known(Known::XRequestId).is_none() {
-        response.head.append_known(Known::XRequestId, request_id);
-    }
 }

@@ -188,11 +188,9 @@ pub async fn malformed(
     record.reason = Some(refusal.reason);
     let answer = OwnAnswer { response: &response, date: &shard.date(), fields: None, keep: false };
     // A client that is gone gets no answer; it is counted all the same.
+    // One that came too slowly is charged for that, by its reason.
+    record.malformed = Behaviour::of_reason(refusal.reason).is_none();
     send(client, down, &answer, LINGER, &mut record).await;
-    if refusal.reason != Reason::RequestTimeout {
-        let limiter = &local.snapshot.source_limiter;
-        limiter.penalize(&shard.table, down.origin.source.ip(), Behaviour::Malformed, now_ns);
-    }
     finish(shard, local, down, &record);
 }
 

@@ -54,14 +54,22 @@ pub enum RelayError {
     Sink,
     /// The receiver did not read in time.
     SinkTimedOut,
+    /// The receiver kept the window of its stream shut for too long.
+    Stalled,
 }
 
 impl RelayError {
+    /// Whether it is the receiver's doing.
+    pub fn is_of_receiver(&self) -> bool {
+        matches!(self, Self::Sink | Self::SinkTimedOut | Self::Stalled)
+    }
+
     /// What it means for a response.
     pub fn of_response(&self) -> Reason {
         match self {
             Self::Sink => Reason::ClientAborted,
             Self::SinkTimedOut => Reason::SlowReader,
+            Self::Stalled => Reason::H2StalledWindow,
             Self::SourceTimedOut | Self::SourceTooSlow => Reason::UpstreamTimeout,
             Self::SourceClosed => Reason::UpstreamTruncated,
             Self::Refused(refusal) => refusal.reason,

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_abi::{Block, Reason};
+use portcullis_config::HalfClosed;
 
+use super::lookout::Lookout;
 use super::tunnel::Notice;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
@@ -249,11 +251,11 @@ impl Shard {
         }
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
-        let busy = Rc::new(Cell::new(false));
-        let visible = Visible { source, cutters, busy: busy.clone(), streams: None };
+        let lookout = Rc::new(Lookout::new(cutters.receiving.clone(), cutters.both.clone()));
+        let visible = Visible { source, cutters, lookout: lookout.clone(), streams: None };
         self.open.borrow_mut().insert(number, visible);
         self.metrics.connections_active.inc();
-        Some(OpenConnection { shard: self.clone(), number, source, busy })
+        Some(OpenConnection { shard: self.clone(), number, source, lookout })
     }
 
     /// Whether an operator has banned `source`. The kernel part, where there is one, drops its packets before.
@@ -269,11 +271,11 @@ impl Shard {
         *self.banned.borrow_mut() = prefixes;
     }
 
-    /// Ends every connection from `sources`, whatever is under way on it.
+    /// Resets every connection from `sources`, whatever is under way on it.
     pub fn cut_sources(&self, sources: &CidrSet) {
         for connection in self.open.borrow().values() {
             if sources.contains(connection.source) {
-                connection.cutters.both.cut();
+                connection.cutters.both.reset();
                 connection.cutters.receiving.cut();
             }
         }
@@ -284,10 +286,16 @@ impl Shard {
         for connection in self.open.borrow().values() {
             match &connection.streams {
                 Some(control) if control.is_idle() => control.close(),
-                None if !connection.busy.get() => connection.cutters.receiving.cut(),
-                _ => {}
+                Some(_) => {}
+                None => connection.lookout.cut_idle(),
             }
         }
+    }
+
+    /// Looks whether clients that wait for an answer have left. Called every second.
+    pub fn sweep_clients(&self) {
+        let half_closed = self.local.borrow().snapshot.config.http.half_closed == HalfClosed::Serve;
+        self.open.borrow().values().for_each(|connection| connection.lookout.look(half_closed));
     }
 
     /// Counts a tunnel until the guard is dropped.
@@ -387,7 +395,7 @@ pub struct Cutters {
 struct Visible {
     source: IpAddr,
     cutters: Cutters,
-    busy: Rc<Cell<bool>>,
+    lookout: Rc<Lookout>,
     /// It speaks HTTP/2.
     streams: Option<Control>,
 }
@@ -397,14 +405,18 @@ pub struct OpenConnection {
     shard: Rc<Shard>,
     number: u64,
     source: IpAddr,
-    busy: Rc<Cell<bool>>,
+    lookout: Rc<Lookout>,
 }
 
 impl OpenConnection {
-    /// Says whether an exchange is under way: a drain leaves it alone then.
-    #[inline]
+    /// How it is seen from outside.
+    pub fn lookout(&self) -> Rc<Lookout> {
+        self.lookout.clone()
+    }
+
+    /// Says whether something is under way on it: a drain leaves it alone then.
     pub fn set_busy(&self, busy: bool) {
-        self.busy.set(busy);
+        self.lookout.set_busy(busy);
     }
 
     /// Says that it carries streams, and how they are ended.

@@ -53,7 +53,7 @@ pub(super) async fn serve(
     };
     let ending = server.run(&mut connection).await;
     if let Some(reason) = ending.reason {
-        shard.refused(reason);
+        shard.refused_source(reason, connection.origin.source.ip());
     }
     if ending.abuse {
         connection.penalize();
@@ -77,7 +77,7 @@ impl Connection {
         let local = self.shard.local();
         let source = self.origin.source.ip();
         let limiter = &local.snapshot.source_limiter;
-        limiter.penalize(&self.shard.table, source, Behaviour::Malformed, clock::now_ns());
+        let _ = limiter.penalize(&self.shard.table, source, Behaviour::MalformedHttp2, clock::now_ns());
     }
 }
 
@@ -115,7 +115,7 @@ impl Application for Connection {
     }
 
     fn malformed(&mut self, reason: Reason) {
-        self.shard.refused(reason);
+        self.shard.refused_source(reason, self.origin.source.ip());
         self.penalize();
     }
 }
@@ -134,7 +134,9 @@ async fn serve_stream(
     if let Some(refusal) = refusal {
         refuse::malformed(&shard, &local, &mut Client::Http2(&mut client), &mut down, refusal).await;
     } else {
-        client.body.gather().await;
+        if client.protocol.is_none() {
+            client.body.gather().await;
+        }
         exchange(&shard, &local, &mut Client::Http2(&mut client), &mut down).await;
     }
     // The stream is over for the client before its place is free.

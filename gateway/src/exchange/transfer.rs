@@ -64,6 +64,12 @@ pub enum Sink<'a> {
         body: &'a mut SendBody,
         halt: &'a Cell<bool>,
     },
+    /// It is gathered, up to `room` bytes in all; one that is `over` is refused for that reason.
+    Memory {
+        out: &'a mut Vec<u8>,
+        room: u64,
+        over: Reason,
+    },
 }
 
 /// A part of a body.
@@ -338,12 +344,17 @@ impl Sink<'_> {
     /// Sends octets, and the end of the body behind them if they are the last.
     async fn put(&mut self, data: Bytes, last: bool, leg: Leg) -> Result<(), RelayError> {
         match self {
-            Self::Http2 { body, halt } => {
-                match unless(halt, body.data(data, last, leg.send.pause)).await {
-                    Some(Ok(())) => Ok(()),
-                    Some(Err(BodyError::TimedOut)) => Err(RelayError::SinkTimedOut),
-                    _ => Err(RelayError::Sink),
+            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send.pause)).await {
+                Some(Ok(())) => Ok(()),
+                Some(Err(BodyError::TimedOut)) => Err(RelayError::Stalled),
+                _ => Err(RelayError::Sink),
+            },
+            Self::Memory { out, room, over } => {
+                if out.len() as u64 + data.len() as u64 > *room {
+                    return Err(RelayError::Refused(Refusal::new(*over)));
                 }
+                out.extend_from_slice(&data);
+                Ok(())
             }
             Self::Http1 { tx, out } => {
                 if tx.deadline().expired() {
@@ -363,6 +374,7 @@ impl Sink<'_> {
         match (self, trailers) {
             (Self::Http2 { body, .. }, Some(fields)) => body.trailers(fields).map_err(|_| RelayError::Sink),
             (Self::Http2 { body, .. }, None) => body.finish().map_err(|_| RelayError::Sink),
+            (Self::Memory { .. }, _) => Ok(()),
             (sink @ Self::Http1 { .. }, trailers) => {
                 if let Self::Http1 { out, .. } = sink
                     && leg.coding == Coding::Chunked

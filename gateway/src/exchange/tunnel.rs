@@ -25,8 +25,10 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::channel::Channel;
-use super::client::{Client, Http1};
+use super::client::Client;
+use super::cut::Cut;
 use super::downstream::Downstream;
+use super::duplex::{Halts, Inflow, Outflow, Side};
 use super::finish::Record;
 use super::shard::Shard;
 use super::{Next, refuse};
@@ -34,11 +36,9 @@ use crate::http::h1::{HopByHop, Persistence, write_response};
 use crate::http::websocket::{CLOSE_GOING_AWAY, Fault, Frames, Proof, VERSION, masked_close_going_away};
 use crate::http::{Head, Known, Method, RequestHead, ResponseHead, Version};
 use crate::metrics::Counter;
-use crate::net::deadline::Cutter;
 use crate::net::{self, clock};
 use crate::plugin::Response;
-use crate::tls::{BODY_ROOM, HEAD_ROOM, Intake, Tx};
-use crate::upstream::UpstreamConnection;
+use crate::tls::{BODY_ROOM, HEAD_ROOM};
 
 /// The one protocol that connections are upgraded to. Others (h2c above all) would carry requests past every phase.
 pub const WEBSOCKET: &[u8] = b"websocket";
@@ -76,15 +76,34 @@ pub fn is_granted(response: &ResponseHead, proof: &Proof) -> bool {
         && proof.is_given_by(&response.head)
 }
 
+/// Makes a stream's consent the 101 that it stands for (RFC 8441 section 5): who answers an extended CONNECT has read it.
+pub fn grant(response: &mut ResponseHead, proof: &Proof) {
+    response.head.set("Sec-WebSocket-Accept", proof.as_bytes());
+    response.set_status(101);
+}
+
+/// Adds what a request in HTTP/1 proves itself by, and one on a stream does not have (RFC 8441 section 5).
+pub fn add_key(head: &mut Head) {
+    let secret = crate::limit::random_secret();
+    let key = [secret.a.to_ne_bytes(), secret.b.to_ne_bytes()].concat();
+    head.set("Sec-WebSocket-Key", crate::http::grpc_web::encode(&key));
+}
+
 /// Puts the Upgrade field back that was removed as hop-by-hop.
 pub fn ask(head: &mut Head) {
     head.append_known(Known::Upgrade, WEBSOCKET);
 }
 
-/// Writes the head of a 101, whose own connection fields were removed; gives its length.
-pub fn write_head(response: &mut ResponseHead, out: &mut Vec<u8>) -> u64 {
+/// Makes the head of the answer out of a 101, whose own connection fields were removed; gives its length. On a stream the
+/// answer is a 200 (RFC 8441 section 5).
+pub fn write_head(response: &mut ResponseHead, version: Version, out: &mut Vec<u8>) -> u64 {
     // It has no body, whatever it says (RFC 9110 section 15.2).
     response.head.remove_known(Known::ContentLength);
+    if version == Version::Http2 {
+        response.head.remove("Sec-WebSocket-Accept");
+        response.set_status(200);
+        return refuse::octets(&response.head);
+    }
     ask(&mut response.head);
     write_response(response, Persistence::Upgrade, out);
     out.len() as u64
@@ -118,7 +137,7 @@ impl Notice {
     }
 }
 
-/// Runs a tunnel to its end. `down.out` holds the head of the 101.
+/// Runs a tunnel to its end. The head of the answer is in `down`: of a 101 in `out`, of a stream in `response`.
 pub async fn run(
     shard: &Rc<Shard>,
     client: &mut Client<'_>,
@@ -127,50 +146,30 @@ pub async fn run(
     channel: &mut Channel,
     idle: Duration,
 ) -> Next {
-    let (Client::Http1(Http1 { intake, tx }), Channel::Http1(connection)) = (client, channel) else {
-        record.reason = Some(Reason::InternalError);
-        return Next::Reset;
-    };
-    tx.deadline().arm(record.response_write);
-    if tx.send(&mut down.out).await.is_err() {
+    let (halts, upstream_halts) = (Halts::default(), Halts::default());
+    let told = tell(client, down, record).await;
+    let Some(client) = Side::of_client(client, &halts).filter(|_| told) else {
         record.reason = Some(Reason::ClientAborted);
         return Next::Reset;
-    }
-    record.tunnel_ns = Some(clock::now_ns());
-    let UpstreamConnection { intake: up_intake, tx: up_tx, .. } = connection;
-    for deadline in [intake.rx.deadline(), up_intake.rx.deadline(), up_tx.deadline()] {
-        deadline.disarm();
-    }
-    let open = shard.open_tunnel();
-    let tunnel = Tunnel {
-        notice: open.notice(),
-        idle,
-        last_ns: Cell::new(clock::now_ns()),
-        end_by_ns: Cell::new(u64::MAX),
-        reason: Cell::new(None),
-        ending: Cell::new(false),
-        failing: Cell::new(false),
-        told: Cell::new(false),
-        changed: Cell::new(false),
-        client_finished: Cell::new(false),
-        upstream_finished: Cell::new(false),
-        frames: Cell::new(Frames::default()),
-        client_frames: Cell::new(Frames::default()),
-        upstream_rx: up_intake.rx.deadline().cutter(),
-        all: [
-            intake.rx.deadline().cutter(),
-            tx.deadline().cutter(),
-            up_intake.rx.deadline().cutter(),
-            up_tx.deadline().cutter(),
-        ],
     };
+    let Some(upstream) = Side::of_upstream(channel, &upstream_halts) else {
+        record.reason = Some(Reason::UpstreamReset);
+        return Next::Reset;
+    };
+    record.tunnel_ns = Some(clock::now_ns());
+    let open = shard.open_tunnel();
+    let tunnel = Tunnel::new(
+        open.notice(),
+        idle,
+        [client.cut_inflow, client.cut_outflow, upstream.cut_inflow, upstream.cut_outflow],
+    );
     let (received, sent) = (
         Tally { bytes: Cell::new(0), counter: &shard.metrics.bytes_in },
         Tally { bytes: Cell::new(0), counter: &shard.metrics.bytes_out },
     );
     both(
-        tunnel.to_upstream(intake, up_tx, &received),
-        tunnel.to_client(up_intake, tx, &sent),
+        tunnel.to_upstream(client.inflow, upstream.outflow, &received),
+        tunnel.to_client(upstream.inflow, client.outflow, &sent),
         tunnel.watch(),
     )
     .await;
@@ -178,6 +177,17 @@ pub async fn run(
     record.response_bytes = sent.bytes.get();
     record.reason = tunnel.reason.get();
     Next::Close
+}
+
+/// Tells the client that it has its tunnel. False: it is gone.
+async fn tell(client: &mut Client<'_>, down: &mut Downstream, record: &Record) -> bool {
+    match client {
+        Client::Http1(client) => {
+            client.tx.deadline().arm(record.response_write);
+            client.tx.send(&mut down.out).await.is_ok()
+        }
+        Client::Http2(client) => client.reply.respond(&down.response, false).is_ok(),
+    }
 }
 
 /// Runs two directions to their ends, and `watch` beside them, which has none.
@@ -193,6 +203,15 @@ pub(super) async fn both(one: impl Future<Output = ()>, other: impl Future<Outpu
         // Last, so that it sees what the directions have just changed.
         let _ = watch.as_mut().poll(cx);
         Poll::Pending
+    })
+    .await;
+}
+
+/// Has the task polled once more: a stream that was cut looks at it only then.
+async fn again() {
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Ready(())
     })
     .await;
 }
@@ -226,8 +245,8 @@ struct Tunnel<'a> {
     frames: Cell<Frames>,
     /// Of what the client has sent.
     client_frames: Cell<Frames>,
-    upstream_rx: Cutter,
-    all: [Cutter; 4],
+    /// Of the client's two directions, then of the upstream's: receiving and sending.
+    all: [Cut<'a>; 4],
 }
 
 /// How a direction ended.
@@ -241,9 +260,32 @@ enum End {
     SinkFailed,
 }
 
-impl Tunnel<'_> {
-    async fn to_upstream(&self, source: &mut Intake, sink: &mut Tx, tally: &Tally<'_>) {
-        let end = self.move_bytes(source, sink, tally, |unread| self.sent_by_client(unread)).await;
+impl<'a> Tunnel<'a> {
+    fn new(notice: &'a Notice, idle: Duration, all: [Cut<'a>; 4]) -> Self {
+        Tunnel {
+            notice,
+            idle,
+            last_ns: Cell::new(clock::now_ns()),
+            end_by_ns: Cell::new(u64::MAX),
+            reason: Cell::new(None),
+            ending: Cell::new(false),
+            failing: Cell::new(false),
+            told: Cell::new(false),
+            changed: Cell::new(false),
+            client_finished: Cell::new(false),
+            upstream_finished: Cell::new(false),
+            frames: Cell::new(Frames::default()),
+            client_frames: Cell::new(Frames::default()),
+            all,
+        }
+    }
+
+    fn cut_upstream_rx(&self) {
+        self.all[2].cut();
+    }
+
+    async fn to_upstream(&self, mut source: Inflow<'_>, mut sink: Outflow<'_>, tally: &Tally<'_>) {
+        let end = self.move_bytes(&mut source, &mut sink, tally, |unread| self.sent_by_client(unread)).await;
         match end {
             End::Finished => self.client_finished.set(true),
             End::SourceFailed => self.failed(Reason::ClientAborted),
@@ -254,9 +296,9 @@ impl Tunnel<'_> {
         let frames = self.client_frames.get();
         if self.ending.get() && end != End::SinkFailed && frames.is_between() && !frames.is_closed() {
             let [key @ .., _, _, _, _] = crate::limit::random_secret().a.to_ne_bytes();
-            sink.deadline().arm(LINGER);
+            sink.limit(LINGER);
             // An upstream that is gone need not be told.
-            let _ = sink.send(&mut masked_close_going_away(key).to_vec()).await;
+            let _ = sink.say(&masked_close_going_away(key)).await;
         }
         sink.finish().await;
     }
@@ -269,8 +311,8 @@ impl Tunnel<'_> {
         unread.len()
     }
 
-    async fn to_client(&self, source: &mut Intake, sink: &mut Tx, tally: &Tally<'_>) {
-        let end = self.move_bytes(source, sink, tally, |unread| self.sendable(unread)).await;
+    async fn to_client(&self, mut source: Inflow<'_>, mut sink: Outflow<'_>, tally: &Tally<'_>) {
+        let end = self.move_bytes(&mut source, &mut sink, tally, |unread| self.sendable(unread)).await;
         match end {
             End::Finished => self.upstream_finished.set(true),
             End::SourceFailed => self.failed(Reason::UpstreamReset),
@@ -280,7 +322,7 @@ impl Tunnel<'_> {
         let frames = self.frames.get();
         if self.ending.get() && end != End::SinkFailed && frames.is_between() && !frames.is_closed() {
             // A client that is gone cannot be told; the end comes all the same.
-            let _ = sink.send(&mut CLOSE_GOING_AWAY.to_vec()).await;
+            let _ = sink.say(&CLOSE_GOING_AWAY).await;
         }
         sink.finish().await;
     }
@@ -289,22 +331,19 @@ impl Tunnel<'_> {
     /// no more are.
     async fn move_bytes(
         &self,
-        source: &mut Intake,
-        sink: &mut Tx,
+        source: &mut Inflow<'_>,
+        sink: &mut Outflow<'_>,
         tally: &Tally<'_>,
         sendable: impl Fn(&[u8]) -> usize,
     ) -> End {
         let mut room = HEAD_ROOM;
         loop {
-            if !source.is_empty() {
+            if !source.unread().is_empty() {
                 let unread = source.unread().len();
                 let send = sendable(source.unread());
-                let (buffer, start) = source.buffer_mut();
-                buffer.truncate(start + send);
-                if send > 0 && sink.send_from(buffer, start).await.is_err() {
+                if source.pass(send, sink).await.is_err() {
                     return End::SinkFailed;
                 }
-                source.consume(send);
                 tally.bytes.set(tally.bytes.get() + send as u64);
                 tally.counter.add(send as u64);
                 self.last_ns.set(clock::now_ns());
@@ -343,7 +382,7 @@ impl Tunnel<'_> {
         }
         self.frames.set(frames);
         if self.ending.get() && frames.is_between() {
-            self.upstream_rx.cut();
+            self.cut_upstream_rx();
         }
         send
     }
@@ -367,7 +406,7 @@ impl Tunnel<'_> {
         }
         self.end_by_ns.set(now_ns + LINGER.as_nanos() as u64);
         if self.frames.get().is_between() {
-            self.upstream_rx.cut();
+            self.cut_upstream_rx();
         }
     }
 
@@ -394,10 +433,12 @@ impl Tunnel<'_> {
             } else if self.ending.get() && !self.told.replace(true) {
                 // The two directions say their last words.
                 self.all[0].cut();
-                self.upstream_rx.cut();
+                self.cut_upstream_rx();
                 self.end_by_ns.set(now_ns + LINGER.as_nanos() as u64);
+                again().await;
             } else if self.ending.get() || self.failing.get() {
-                self.all.iter().for_each(Cutter::cut);
+                self.all.iter().for_each(Cut::cut);
+                again().await;
                 return pending().await;
             } else {
                 self.end(Reason::TunnelIdle, now_ns);

@@ -93,7 +93,7 @@ mod tests {
         let mut trailers = Head::new();
         trailers.append("Grpc-Status", "0");
         trailers.append("grpc-message", "ok");
-        assert_eq!(trailer_frame(&trailers), b"\x80\0\0\0\x24grpc-status: 0\r\ngrpc-message: ok\r\n");
+        assert_eq!(trailer_frame(&trailers), b"\x80\0\0\0\x22grpc-status: 0\r\ngrpc-message: ok\r\n");
         assert_eq!(trailer_frame(&Head::new()), b"\x80\0\0\0\0");
     }
 

@@ -74,7 +74,7 @@ pub const fn default_status(reason: Reason) -> u16 {
             429
         }
         Reason::HeaderTooLarge | Reason::TooManyHeaders | Reason::H2HeaderList => 431,
-        Reason::ClientAborted | Reason::SlowReader | Reason::H2StreamReset => 499,
+        Reason::ClientAborted | Reason::SlowReader | Reason::H2StalledWindow | Reason::H2StreamReset => 499,
         Reason::UnsupportedTransferCoding => 501,
         Reason::ConnectFailed
         | Reason::UpstreamReset

@@ -10,6 +10,7 @@ use portcullis_abi::{
     Config, Family, ListenerKey, PORTS_PER_PROTOCOL, PortTable, Protocol, flag, map, port_bit,
 };
 
+use super::rules::Rules;
 use super::{KernelError, load};
 
 /// One listening socket. `0.0.0.0` and `::` stand for any address of their version, also for packets that
@@ -32,6 +33,8 @@ pub(super) struct Ports {
     exact: HashMap<MapData, ListenerKey, u32>,
     written: BTreeSet<ListenerKey>,
     max: u32,
+    /// What was synced last, for when the limits by port change.
+    listeners: Vec<Listener>,
 }
 
 /// What a set of listeners comes to.
@@ -46,12 +49,18 @@ impl Ports {
         let tables = load::typed(ebpf, map::PORTS)?;
         let exact: HashMap<MapData, ListenerKey, u32> = load::typed(ebpf, map::LISTENERS)?;
         let written = exact.keys().collect::<Result<_, _>>().map_err(KernelError::map(map::LISTENERS))?;
-        Ok(Ports { tables, exact, written, max })
+        Ok(Ports { tables, exact, written, max, listeners: Vec::new() })
     }
 
     /// Exact addresses come before the port bits that lead to them, and go after.
-    pub(super) fn sync(&mut self, listeners: &[Listener], config: &Config) -> Result<(), KernelError> {
-        let wanted = Wanted::of(listeners);
+    pub(super) fn sync(
+        &mut self,
+        listeners: &[Listener],
+        rules: &Rules,
+        config: &Config,
+    ) -> Result<(), KernelError> {
+        self.listeners = listeners.to_vec();
+        let wanted = Wanted::of(listeners, rules, config)?;
         if wanted.exact.len() > self.max as usize {
             return Err(KernelError::TooMany {
                 what: "listeners on one address",
@@ -80,6 +89,12 @@ impl Ports {
         Ok(())
     }
 
+    /// Writes the classes of the ports anew.
+    pub(super) fn again(&mut self, rules: &Rules, config: &Config) -> Result<(), KernelError> {
+        let listeners = std::mem::take(&mut self.listeners);
+        self.sync(&listeners, rules, config)
+    }
+
     fn remove(&mut self, keys: &[ListenerKey]) -> Result<(), KernelError> {
         for key in keys {
             match self.exact.remove(key) {
@@ -93,13 +108,17 @@ impl Ports {
 }
 
 impl Wanted {
-    fn of(listeners: &[Listener]) -> Wanted {
+    fn of(listeners: &[Listener], rules: &Rules, config: &Config) -> Result<Wanted, KernelError> {
         let empty = || Box::new(PortTable { bits: [0; PORTS_PER_PROTOCOL] });
         let mut wanted = Wanted { tables: [empty(), empty()], exact: BTreeSet::new(), flags: 0 };
+        let classes = rules.write(listeners.iter().map(|listener| listener.port), config)?;
         for listener in listeners {
             wanted.add(listener);
+            let class = classes.get(&listener.port).copied().unwrap_or(0);
+            let bits = &mut wanted.tables[listener.protocol as usize].bits[usize::from(listener.port)];
+            *bits |= class << port_bit::CLASS_SHIFT;
         }
-        wanted
+        Ok(wanted)
     }
 
     fn add(&mut self, listener: &Listener) {

@@ -1,8 +1,4 @@
-//! The lists of prefixes: trusted, allowed, denied.
-//!
-//! The program asks one LPM trie once, and the longest prefix answers. So everything that is not "longest
-//! prefix wins" is resolved here: a prefix inside a trusted one is written as trusted, and of two equal
-//! prefixes the more permissive wins. Tries are edited, never rebuilt: freeing a large one stalls CPUs.
+//! The tries of prefixes, kept in step with the lists. Edited, never rebuilt: freeing a large trie stalls CPUs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,24 +7,10 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError};
 use ipnet::IpNet;
-use portcullis_abi::{Config, Rule, flag, map};
+use portcullis_abi::{Config, RuleWord, flag, map};
 
+use super::resolve::{Prefix, Resolved};
 use super::{KernelError, load, set_flag};
-
-/// What an operator configures, in any order and overlap. The longest prefix decides between allow and
-/// deny; nothing overrides trusted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
-    /// Never dropped: proxies in front, health checkers, upstream targets, administrators.
-    pub trusted: Vec<IpNet>,
-    /// Exempt from limits and bans.
-    pub allow: Vec<IpNet>,
-    /// Dropped.
-    pub deny: Vec<IpNet>,
-}
-
-/// Network address (IPv4 in the low 32 bits) and prefix length: sorts a prefix right before its parts.
-type Prefix = (u128, u8);
 
 /// Both tries and what they hold.
 pub(super) struct Tries {
@@ -41,7 +23,7 @@ struct Trie<A> {
     name: &'static str,
     flag: u64,
     map: LpmTrie<MapData, A, u32>,
-    written: BTreeMap<Prefix, Rule>,
+    written: BTreeMap<Prefix, RuleWord>,
 }
 
 impl Tries {
@@ -53,9 +35,14 @@ impl Tries {
         })
     }
 
-    pub(super) fn sync(&mut self, lists: &Lists, config: &Config) -> Result<(), KernelError> {
-        let (v4, v6) = resolve(lists);
-        for rules in [&v4, &v6] {
+    /// `alive` is called now and then: a million prefixes take a second.
+    pub(super) fn sync(
+        &mut self,
+        resolved: &Resolved,
+        config: &Config,
+        alive: &dyn Fn(),
+    ) -> Result<(), KernelError> {
+        for rules in [&resolved.v4, &resolved.v6] {
             if rules.len() > self.max as usize {
                 return Err(KernelError::TooMany {
                     what: "prefixes in the XDP lists",
@@ -65,8 +52,27 @@ impl Tries {
                 });
             }
         }
-        self.v4.sync(v4, self.max, config)?;
-        self.v6.sync(v6, self.max, config)
+        self.v4.sync(&resolved.v4, self.max, config, alive)?;
+        self.v6.sync(&resolved.v6, self.max, config, alive)
+    }
+
+    /// The longest prefix that holds an address, as it was written.
+    pub(super) fn lookup(&self, address: IpAddr) -> Option<(IpNet, RuleWord)> {
+        let (bits, width, written) = match address.to_canonical() {
+            IpAddr::V4(addr) => (u128::from(u32::from(addr)), 32, &self.v4.written),
+            IpAddr::V6(addr) => (u128::from(addr), 128, &self.v6.written),
+        };
+        (0..=width).rev().find_map(|length: u8| {
+            let host = u32::from(width - length);
+            let network = bits.checked_shr(host).unwrap_or(0).checked_shl(host).unwrap_or(0);
+            let word = written.get(&(network, length))?;
+            let network = if width == 32 {
+                IpAddr::from((network as u32).to_be_bytes())
+            } else {
+                IpAddr::from(network.to_be_bytes())
+            };
+            Some((IpNet::new(network, length).ok()?, *word))
+        })
     }
 }
 
@@ -102,28 +108,30 @@ impl<A: Address> Trie<A> {
         let mut written = BTreeMap::new();
         for entry in map.iter() {
             let (key, value) = entry.map_err(KernelError::map(name))?;
-            // A value this build does not know is overwritten by the next sync, whatever it is taken for.
-            let rule = [Rule::Deny, Rule::Allow, Rule::Trusted]
-                .into_iter()
-                .find(|rule| *rule as u32 == value)
-                .unwrap_or(Rule::Allow);
-            written.insert((key.data().to_bits(), key.prefix_len() as u8), rule);
+            // A value that this build does not know is overwritten or removed by the next sync.
+            written.insert((key.data().to_bits(), key.prefix_len() as u8), RuleWord(value));
         }
         Ok(Trie { name, flag, map, written })
     }
 
     /// Grants before refusals, additions before removals: at no moment is a source dropped that neither the
     /// old nor the new lists would drop.
-    fn sync(&mut self, wanted: BTreeMap<Prefix, Rule>, max: u32, config: &Config) -> Result<(), KernelError> {
+    fn sync(
+        &mut self,
+        wanted: &BTreeMap<Prefix, RuleWord>,
+        max: u32,
+        config: &Config,
+        alive: &dyn Fn(),
+    ) -> Result<(), KernelError> {
         if !wanted.is_empty() {
             set_flag(config, self.flag, true);
         }
         let mut changes: Vec<_> = wanted
             .iter()
-            .filter(|(prefix, rule)| self.written.get(prefix) != Some(rule))
-            .map(|(prefix, rule)| (*prefix, *rule))
+            .filter(|(prefix, word)| self.written.get(prefix) != Some(word))
+            .map(|(prefix, word)| (*prefix, *word))
             .collect();
-        changes.sort_by_key(|(_, rule)| std::cmp::Reverse(*rule));
+        changes.sort_by_key(|(_, word)| std::cmp::Reverse(word.kind()));
         let removals: Vec<_> =
             self.written.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
 
@@ -131,14 +139,17 @@ impl<A: Address> Trie<A> {
         let added = changes.iter().filter(|(prefix, _)| !self.written.contains_key(prefix)).count();
         let crowded = self.written.len() + added > max as usize;
         if crowded {
-            self.remove(&removals)?;
+            self.remove(&removals, alive)?;
         }
-        for (prefix, rule) in changes {
-            self.map.insert(&key(prefix), rule as u32, 0).map_err(KernelError::map(self.name))?;
-            self.written.insert(prefix, rule);
+        for (number, (prefix, word)) in changes.into_iter().enumerate() {
+            if number % ALIVE_EVERY == 0 {
+                alive();
+            }
+            self.map.insert(&key(prefix), word.0, 0).map_err(KernelError::map(self.name))?;
+            self.written.insert(prefix, word);
         }
         if !crowded {
-            self.remove(&removals)?;
+            self.remove(&removals, alive)?;
         }
         if self.written.is_empty() {
             set_flag(config, self.flag, false);
@@ -146,8 +157,11 @@ impl<A: Address> Trie<A> {
         Ok(())
     }
 
-    fn remove(&mut self, prefixes: &[Prefix]) -> Result<(), KernelError> {
-        for prefix in prefixes {
+    fn remove(&mut self, prefixes: &[Prefix], alive: &dyn Fn()) -> Result<(), KernelError> {
+        for (number, prefix) in prefixes.iter().enumerate() {
+            if number % ALIVE_EVERY == 0 {
+                alive();
+            }
             match self.map.remove(&key(*prefix)) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
@@ -160,114 +174,9 @@ impl<A: Address> Trie<A> {
     }
 }
 
+/// Changes between two signs of life: some milliseconds' worth.
+const ALIVE_EVERY: usize = 4096;
+
 fn key<A: Address>((bits, length): Prefix) -> Key<A> {
     Key::new(length.into(), A::from_bits(bits))
-}
-
-/// Both families' rules as they are written: see the module.
-fn resolve(lists: &Lists) -> (BTreeMap<Prefix, Rule>, BTreeMap<Prefix, Rule>) {
-    let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
-    // In ascending order of permission, so that the later one of equal prefixes wins.
-    for (rule, prefixes) in
-        [(Rule::Deny, &lists.deny), (Rule::Allow, &lists.allow), (Rule::Trusted, &lists.trusted)]
-    {
-        for net in prefixes {
-            match net.network() {
-                IpAddr::V4(addr) => v4.insert((u32::from(addr).into(), net.prefix_len()), rule),
-                IpAddr::V6(addr) => v6.insert((u128::from(addr), net.prefix_len()), rule),
-            };
-        }
-    }
-    spread_trust(&mut v4, 32);
-    spread_trust(&mut v6, 128);
-    (v4, v6)
-}
-
-/// Prefixes come sorted, a prefix before its parts, so the last trusted one seen is the only candidate to
-/// contain the next: trusted prefixes inside a trusted one need not be remembered.
-fn spread_trust(rules: &mut BTreeMap<Prefix, Rule>, width: u8) {
-    let mut trusted: Option<Prefix> = None;
-    for (&(bits, length), rule) in rules.iter_mut() {
-        let inside = trusted.is_some_and(|(network, outer)| {
-            outer == 0 || bits >> (width - outer) == network >> (width - outer)
-        });
-        if inside {
-            *rule = Rule::Trusted;
-        } else if *rule == Rule::Trusted {
-            trusted = Some((bits, length));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nets(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().expect("a prefix")).collect()
-    }
-
-    #[track_caller]
-    fn check(trusted: &[&str], allow: &[&str], deny: &[&str], expected: &[(&str, Rule)]) {
-        let lists = Lists { trusted: nets(trusted), allow: nets(allow), deny: nets(deny) };
-        let (v4, v6) = resolve(&lists);
-        let mut written: Vec<(IpNet, Rule)> = v4
-            .into_iter()
-            .map(|((bits, length), rule)| {
-                (IpNet::new(IpAddr::from((bits as u32).to_be_bytes()), length).expect("net"), rule)
-            })
-            .chain(v6.into_iter().map(|((bits, length), rule)| {
-                (IpNet::new(IpAddr::from(bits.to_be_bytes()), length).expect("net"), rule)
-            }))
-            .collect();
-        let mut expected: Vec<(IpNet, Rule)> =
-            expected.iter().map(|(text, rule)| (text.parse().expect("a prefix"), *rule)).collect();
-        written.sort();
-        expected.sort();
-        assert_eq!(written, expected);
-    }
-
-    #[test]
-    fn the_longest_prefix_decides_between_allow_and_deny() {
-        check(
-            &[],
-            &["10.1.0.0/16"],
-            &["10.0.0.0/8", "10.1.2.0/24"],
-            &[("10.0.0.0/8", Rule::Deny), ("10.1.0.0/16", Rule::Allow), ("10.1.2.0/24", Rule::Deny)],
-        );
-    }
-
-    #[test]
-    fn nothing_inside_a_trusted_prefix_is_denied() {
-        check(
-            &["10.1.0.0/16", "2001:db8::/32"],
-            &[],
-            &["10.0.0.0/8", "10.1.2.3/32", "10.2.0.0/16", "2001:db8:1::/48", "2001:db9::/32"],
-            &[
-                ("10.0.0.0/8", Rule::Deny),
-                ("10.1.0.0/16", Rule::Trusted),
-                ("10.1.2.3/32", Rule::Trusted),
-                ("10.2.0.0/16", Rule::Deny),
-                ("2001:db8::/32", Rule::Trusted),
-                ("2001:db8:1::/48", Rule::Trusted),
-                ("2001:db9::/32", Rule::Deny),
-            ],
-        );
-    }
-
-    #[test]
-    fn of_equal_prefixes_the_more_permissive_wins() {
-        check(&[], &["192.0.2.0/24"], &["192.0.2.0/24"], &[("192.0.2.0/24", Rule::Allow)]);
-        check(&["192.0.2.7/24"], &[], &["192.0.2.9/24"], &[("192.0.2.0/24", Rule::Trusted)]);
-    }
-
-    #[test]
-    fn trust_in_everything_covers_everything() {
-        check(
-            &["0.0.0.0/0"],
-            &[],
-            &["255.255.255.255/32"],
-            &[("0.0.0.0/0", Rule::Trusted), ("255.255.255.255/32", Rule::Trusted)],
-        );
-    }
 }

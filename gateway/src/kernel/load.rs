@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapData, MapError, MapInfo};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use portcullis_abi::{Config, LAYOUT_VERSION, ListenerKey, PortTable, Reason, Set, map};
+use portcullis_abi::{
+    Config, GOOD_HITS, GoodHit, GoodKey, LAYOUT_VERSION, ListenerKey, PortTable, Reason, Set, map,
+};
 
 use super::{KernelError, Settings, mmap, sys};
 
@@ -30,12 +32,13 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(settings: &Settings) -> [Shape; 7] {
+fn shapes(settings: &Settings) -> [Shape; 8] {
     let shape = |name, key, value, entries| Shape { name, key, value, entries };
     [
         shape(map::CONFIG, 4, size_of::<Config>(), 1),
         shape(map::BUCKETS, 4, size_of::<Set>(), sets(settings) as u32),
-        shape(map::COUNTERS, 4, 8, Reason::KERNEL_COUNT as u32),
+        shape(map::COUNTERS, 4, 8, Reason::KERNEL_COUNT as u32 + 1),
+        shape(map::KNOWN_GOOD, size_of::<GoodKey>(), size_of::<GoodHit>(), GOOD_HITS),
         shape(map::PORTS, 4, size_of::<PortTable>(), 2),
         shape(map::LISTENERS, size_of::<ListenerKey>(), 4, settings.listeners_max),
         shape(map::RULES_V4, 8, 4, settings.prefixes_max),
@@ -45,6 +48,13 @@ fn shapes(settings: &Settings) -> [Shape; 7] {
 
 pub(super) fn sets(settings: &Settings) -> usize {
     settings.sets.clamp(SETS_MIN, SETS_MAX).next_power_of_two()
+}
+
+/// Slots for SYNs of unknown sources: four for each source that the table can hold, 8 to 32 MiB. A flood overwrites them
+/// at random; with 32 MiB and a million SYNs a second, four of five are there when the first retransmission comes after
+/// a second.
+pub(super) fn retries(settings: &Settings) -> u32 {
+    ((sets(settings) * portcullis_abi::WAYS * 4) as u32).clamp(1 << 20, 1 << 22)
 }
 
 /// Where maps are pinned.
@@ -175,6 +185,7 @@ pub(super) fn load(settings: &Settings, pins: Option<&Pins>) -> Result<Loaded, K
             loader.map_pin_path(shape.name, pins.path(shape.name));
         }
     }
+    loader.map_max_entries(map::RETRIES, retries(settings));
     if settings.log_level == 0 {
         // Nobody reads it then; one page is the least the kernel takes.
         loader.map_max_entries(map::LOGS, 4096);

@@ -44,6 +44,13 @@ pub(super) fn write_identity(fd: BorrowedFd<'_>, identity: [u8; IDENTITY_SIZE]) 
 /// Bytes before `Config::flags`.
 pub(super) const IDENTITY_SIZE: usize = std::mem::offset_of!(Config, flags);
 
+/// A configuration in ordinary memory, all words zero; for tests of what writes one.
+#[cfg(test)]
+pub(super) fn empty_config() -> Box<Config> {
+    // SAFETY: `Config` is integers and atomics of integers; zero is a valid value of each.
+    Box::new(unsafe { std::mem::zeroed() })
+}
+
 fn share(fd: BorrowedFd<'_>, size: usize) -> io::Result<*mut libc::c_void> {
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
     let start = unsafe {

@@ -11,13 +11,19 @@
 //! [`Kernel::heartbeat`] with the whole state, then [`Kernel::attach`]; afterwards any of them again.
 
 mod attach;
+mod drops;
 mod error;
+mod facts;
+mod limits;
 mod listeners;
 mod lists;
 mod load;
 mod logs;
 #[allow(unsafe_code, reason = "map memory shared with the kernel")]
 mod mmap;
+mod resolve;
+mod routes;
+mod rules;
 #[allow(unsafe_code, reason = "system calls that std does not wrap")]
 mod sys;
 pub mod test_run;
@@ -27,12 +33,17 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
-use portcullis_abi::{Config, Rate, Reason, Secret, Set, flag, map};
+use portcullis_abi::{Config, Reason, Secret, Set, map};
 
 pub use attach::{Attachment, detach, forget};
+pub use drops::{Drop, Hit};
 pub use error::KernelError;
+pub use facts::{Facts, Match};
+pub use limits::{Limits, Promotion};
 pub use listeners::Listener;
-pub use lists::Lists;
+pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
+pub use routes::default_gateways;
+pub use sys::interface_name;
 
 /// The default place for pins.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/portcullis";
@@ -84,19 +95,6 @@ impl Default for Settings {
     }
 }
 
-/// Per-source limits and safety switches; may change at any time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Packets to our listeners.
-    pub packets: Rate,
-    /// New connections; requests pay from the same word.
-    pub connections: Rate,
-    /// Count what would be dropped and pass it.
-    pub shadow: bool,
-    /// Pass everything when [`Kernel::heartbeat`] was last called longer ago than this; 0 is never.
-    pub dead_after_ns: u64,
-}
-
 /// The loaded program and its maps.
 pub struct Kernel {
     ebpf: Ebpf,
@@ -105,7 +103,14 @@ pub struct Kernel {
     table: &'static [Set],
     counters: PerCpuArray<MapData, u64>,
     lists: lists::Tries,
+    rules: rules::Rules,
+    /// Names of the lists, by number.
+    names: Vec<String>,
     listeners: listeners::Ports,
+    reports: drops::Reports,
+    /// The limits in force, and the reasons that were switched to shadow since.
+    limits: Limits,
+    tripped: u64,
     links: attach::Links,
     logs: Option<logs::Logs>,
     adopted: bool,
@@ -127,7 +132,14 @@ impl Kernel {
     /// Loads the program and its maps, taking over pinned maps of an earlier run. Attaches nothing.
     pub fn load(settings: &Settings) -> Result<Kernel, KernelError> {
         let pins = load::Pins::prepare(settings)?;
-        let loaded = undisturbed(|| load::load(settings, Some(&pins)))?;
+        let loaded = undisturbed(|| {
+            let mut loaded = load::load(settings, Some(&pins))?;
+            // The verifier takes a while, some seconds on a busy machine. An earlier run's program goes on meanwhile, and
+            // must not take the silence for a death.
+            loaded.config.heartbeat_ns.store(sys::monotonic_ns(), Relaxed);
+            load::program(&mut loaded.ebpf, portcullis_abi::PROGRAM)?;
+            Ok(loaded)
+        })?;
         let links = attach::Links::under(&settings.pin_root);
         Kernel::new(settings, loaded, links)
     }
@@ -136,6 +148,8 @@ impl Kernel {
         let load::Loaded { mut ebpf, config, table, adopted } = loaded;
         let lists = lists::Tries::open(&mut ebpf, settings.prefixes_max)?;
         let listeners = listeners::Ports::open(&mut ebpf, settings.listeners_max)?;
+        let reports = drops::Reports::open(&mut ebpf)?;
+        config.retries_mask.store(u64::from(load::retries(settings)) - 1, Relaxed);
         let counters = load::typed(&mut ebpf, map::COUNTERS)?;
         let logs = if settings.log_level > 0 { Some(logs::Logs::open(&mut ebpf)?) } else { None };
         Ok(Kernel {
@@ -145,7 +159,12 @@ impl Kernel {
             table,
             counters,
             lists,
+            rules: rules::Rules::default(),
+            names: Vec::new(),
             listeners,
+            reports,
+            limits: Limits::default(),
+            tripped: 0,
             links,
             logs,
             adopted,
@@ -155,7 +174,10 @@ impl Kernel {
     /// Attaches to every configured interface, or switches the pinned link there to this program. Each
     /// interface gets its own answer; with [`Mode::Native`] and [`Mode::Generic`] any failure is an error.
     pub fn attach(&mut self) -> Result<Vec<Attachment>, KernelError> {
-        self.links.attach(&mut self.ebpf, self.settings.mode, &self.settings.interfaces)
+        let attachments = self.links.attach(&mut self.ebpf, self.settings.mode, &self.settings.interfaces);
+        // It may have verified another program on the way.
+        self.heartbeat(sys::monotonic_ns());
+        attachments
     }
 
     /// The bucket table, shared with the program. Lives as long as the process.
@@ -173,30 +195,23 @@ impl Kernel {
         self.adopted
     }
 
-    /// Replaces limits and switches.
-    pub fn set_limits(&mut self, limits: &Limits) {
-        let Config {
-            packet_interval_ns, packet_burst_ns, connection_interval_ns, connection_burst_ns, ..
-        } = self.config;
-        packet_interval_ns.store(limits.packets.interval_ns, Relaxed);
-        packet_burst_ns.store(limits.packets.burst_ns, Relaxed);
-        connection_interval_ns.store(limits.connections.interval_ns, Relaxed);
-        connection_burst_ns.store(limits.connections.burst_ns, Relaxed);
-        self.config.dead_after_ns.store(limits.dead_after_ns, Relaxed);
-        self.set_flag(flag::SHADOW, limits.shadow);
-        let tick_ns = sys::coarse_tick_ns();
-        let coarse = bears_tick(limits.packets, tick_ns) && bears_tick(limits.connections, tick_ns);
-        self.set_flag(flag::COARSE_CLOCK, coarse);
-    }
-
-    /// Makes the lists in the kernel equal to these, touching only what differs.
-    pub fn sync_lists(&mut self, lists: &Lists) -> Result<(), KernelError> {
-        self.lists.sync(lists, self.config)
+    /// Makes the lists in the kernel equal to these, touching only what differs, and puts their limits in force. Gives
+    /// the refusals that were left out because they name a trusted source.
+    pub fn sync_lists(&mut self, lists: &Lists) -> Result<Vec<Overruled>, KernelError> {
+        let resolved = resolve::resolve(lists)?;
+        let config = self.config;
+        // A million prefixes take longer than a gateway may be silent.
+        let alive = || config.heartbeat_ns.store(sys::monotonic_ns(), Relaxed);
+        self.lists.sync(&resolved, config, &alive)?;
+        self.rules.replace(&lists.limits, resolved.classes);
+        self.names = lists.named.iter().map(|list| list.name.clone()).collect();
+        self.listeners.again(&self.rules, config)?;
+        Ok(resolved.overruled)
     }
 
     /// Makes the listeners that the program acts on equal to these, touching only what differs.
     pub fn sync_listeners(&mut self, listeners: &[Listener]) -> Result<(), KernelError> {
-        self.listeners.sync(listeners, self.config)
+        self.listeners.sync(listeners, &self.rules, self.config)
     }
 
     /// The clock of the table and of [`Kernel::heartbeat`]; for those who have no clock of their own at hand.
@@ -225,10 +240,6 @@ impl Kernel {
             logs.flush();
         }
     }
-
-    fn set_flag(&self, bit: u64, on: bool) {
-        set_flag(self.config, bit, on);
-    }
 }
 
 /// One process writes the flags, but its tests may share a map: so a read-modify-write, not a store.
@@ -237,26 +248,5 @@ fn set_flag(config: &Config, bit: u64, on: bool) {
         config.flags.fetch_or(bit, Relaxed);
     } else {
         config.flags.fetch_and(!bit, Relaxed);
-    }
-}
-
-/// Whether a limit stays exact on a clock that stands still for a tick: what a source may save up beyond
-/// the token at hand must cover the tokens of the ticks it cannot see. Four, as ticks come late under load.
-fn bears_tick(rate: Rate, tick_ns: u64) -> bool {
-    rate.is_unlimited() || rate.burst_ns.saturating_sub(rate.interval_ns) >= tick_ns.saturating_mul(4)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn coarse_clock_needs_a_burst_of_four_ticks() {
-        let tick = 4_000_000;
-        assert!(bears_tick(Rate::UNLIMITED, tick));
-        assert!(bears_tick(Rate::per_second(1_000, 17), tick));
-        assert!(!bears_tick(Rate::per_second(1_000, 16), tick));
-        assert!(!bears_tick(Rate::per_second(10, 1), tick), "one token saves nothing up");
-        assert!(bears_tick(Rate::per_second(10, 2), tick));
     }
 }

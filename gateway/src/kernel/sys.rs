@@ -48,6 +48,15 @@ pub(super) fn interface_index(name: &str) -> Option<u32> {
     }
 }
 
+/// The name of the interface with an index in this thread's network namespace.
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the call writes at most IF_NAMESIZE bytes, its NUL among them.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    let text = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    (!found.is_null()).then(|| text.to_string_lossy().into_owned())
+}
+
 /// How long the kernel's coarse clock stands still. 10 ms, the longest tick Linux offers, if it won't say.
 pub(super) fn coarse_tick_ns() -> u64 {
     let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };

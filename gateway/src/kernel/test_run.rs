@@ -52,18 +52,36 @@ pub struct TestRun {
 }
 
 impl TestRun {
-    /// Loads every program. `settings.mode`, `interfaces` and `pin_root` do not matter.
+    /// Loads the product alone. `settings.mode`, `interfaces` and `pin_root` do not matter.
     pub fn load(settings: &Settings) -> Result<TestRun, KernelError> {
         let mut loaded = load::load(settings, None)?;
-        for entry in [Entry::Product, Entry::Frags, Entry::RandomSources, Entry::ScrambleOnly] {
-            load::program(&mut loaded.ebpf, entry.name())?;
-        }
+        load::program(&mut loaded.ebpf, PROGRAM)?;
         Kernel::new(settings, loaded, attach::Links::unpinned()).map(|kernel| TestRun { kernel })
+    }
+
+    /// Loads one more program, as [`TestRun::run`] asks for any but the product. The verifier takes its time for each.
+    pub fn also(&mut self, entry: Entry) -> Result<(), KernelError> {
+        load::program(&mut self.kernel.ebpf, entry.name()).map(drop)
     }
 
     /// Runs one packet `repeat` times.
     pub fn run(&self, entry: Entry, packet: &[u8], repeat: u32) -> Result<Outcome, KernelError> {
         run(&self.kernel.ebpf, entry.name(), packet, repeat)
+    }
+
+    /// Runs one packet, and gives the action with the frame as the program left it.
+    pub fn answer(&self, packet: &[u8]) -> Result<(u32, Vec<u8>), KernelError> {
+        let program = program(&self.kernel.ebpf, PROGRAM)?;
+        let mut out = vec![0; packet.len().max(64)];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..Default::default()
+        };
+        let result = program.test_run(options).map_err(KernelError::program(PROGRAM))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 
     /// Instructions that the verifier walked through to accept a program, of the million it allows; `None`
@@ -75,7 +93,10 @@ impl TestRun {
     }
 
     /// Lets the scrambler give packets one of `mask + 1` sources (`mask` a row of ones), starting from `seed`.
+    /// Loads the programs that do.
     pub fn random_sources(&mut self, mask: u32, seed: u64) -> Result<(), KernelError> {
+        self.also(Entry::RandomSources)?;
+        self.also(Entry::ScrambleOnly)?;
         let map =
             self.kernel.ebpf.map_mut(map::SCRAMBLER).ok_or(KernelError::Missing { name: map::SCRAMBLER })?;
         let mut scrambler: PerCpuArray<&mut MapData, [u64; 2]> =

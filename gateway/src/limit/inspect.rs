@@ -3,9 +3,10 @@
 //! Owns the reading of whole ways and of the whole table. Never a change, and never on the path of a request: a scan
 //! reads every way once.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::Relaxed;
 
+use ipnet::IpNet;
 use portcullis_abi::{Block, key_v4};
 
 use super::table::Table;
@@ -68,6 +69,15 @@ pub fn source_text(key: u64) -> String {
 }
 
 const _: () = assert!(key_v4(0) >> 48 == 1);
+
+/// The prefix that holds the addresses of a source's key, and no other; `None` for the key of anything else.
+pub fn source_prefix(key: u64) -> Option<IpNet> {
+    match key >> 48 {
+        1 => Some(IpNet::from(IpAddr::from(Ipv4Addr::from_bits(key as u32)))),
+        2 | 0x1000.. => source_text(key).parse().ok(),
+        _ => None,
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,11 @@
 //! The bucket of a source as the proxy uses it.
 //!
-//! Owns the compiled per-source limit: the rate, what each kind of behaviour costs, who is never charged,
-//! and whether refusals are carried out or only reported. The words are those of the table that the XDP
-//! program also charges, one token for each new connection: bad behaviour seen here closes the door there.
-//! It never bans by itself and never decides about packets.
+//! Owns the compiled per-source limit: the rate, who is never charged, what marks of the proxy a source gets, and
+//! whether refusals are carried out or only reported. The words are those of the table that the XDP program also
+//! charges, one token for each new connection: bad behaviour seen here closes the door there (`offence` has the
+//! prices). It never decides about packets.
 //!
-//! Invariant: a trusted source is neither charged nor refused, whatever its words say.
+//! Invariant: a trusted source is neither charged, nor banned, nor refused, whatever its words say.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,68 +15,8 @@ use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
 
 use super::cidr::CidrSet;
 use super::key::source_key;
+use super::offence::{Ban, BanSettings, Behaviour, Costs, Offences};
 use super::table::Table;
-
-/// What a request or a piece of bad behaviour costs, in tokens. A cost of 0 switches that charge off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Costs {
-    /// Each request, charged before it is served.
-    pub request: u32,
-    /// An answer of 401.
-    pub unauthorized: u32,
-    /// An answer of 403.
-    pub forbidden: u32,
-    /// An answer of 429.
-    pub too_many_requests: u32,
-    /// A request that is not valid HTTP.
-    pub malformed: u32,
-    /// A TLS handshake that failed or was given up.
-    pub tls_handshake_failed: u32,
-}
-
-impl Default for Costs {
-    /// Requests cost 1, and what no decent client sends costs 10. Refused credentials and 429 cost nothing
-    /// until switched on: behind one address translator, one wrong password would be paid for by all.
-    fn default() -> Costs {
-        Costs {
-            request: 1,
-            unauthorized: 0,
-            forbidden: 0,
-            too_many_requests: 0,
-            malformed: 10,
-            tls_handshake_failed: 10,
-        }
-    }
-}
-
-/// Behaviour that costs extra, after the fact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behaviour {
-    /// Was answered 401.
-    Unauthorized,
-    /// Was answered 403.
-    Forbidden,
-    /// Was answered 429.
-    TooManyRequests,
-    /// Sent what is not valid HTTP.
-    Malformed,
-    /// Failed a TLS handshake or gave it up.
-    TlsHandshakeFailed,
-}
-
-impl Behaviour {
-    const COUNT: usize = 5;
-
-    /// The behaviour that an answer of `status` shows, if it costs at all.
-    pub const fn of_status(status: u16) -> Option<Behaviour> {
-        match status {
-            401 => Some(Behaviour::Unauthorized),
-            403 => Some(Behaviour::Forbidden),
-            429 => Some(Behaviour::TooManyRequests),
-            _ => None,
-        }
-    }
-}
 
 /// What becomes of a request over the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +28,16 @@ pub enum Enforcement {
     Enforce,
 }
 
+/// For how long a source counts as known to be good after its last valid credential.
+pub const KNOWN_GOOD_NS: u64 = 3_600_000_000_000;
+
+/// Why an address cannot be banned.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{0} is trusted (loopback, a trusted proxy, an upstream target, a gateway of this host, or in `xdp.trusted` or `xdp.allow`) and is never banned"
+)]
+pub struct Trusted(pub IpAddr);
+
 /// The limit as configured.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
@@ -98,8 +48,20 @@ pub struct SourceSettings {
     /// For how long penalties alone can keep a source limited, in nanoseconds: they push its bucket at most
     /// this far past empty.
     pub penalty_cap_ns: u64,
-    /// Whether to refuse.
+    /// Most tokens that penalties take from a source in a second.
+    pub penalties_per_second: u32,
+    /// Bans for behaviour.
+    pub bans: BanSettings,
+    /// What a valid credential is worth: its source pays this part of what others pay. 1 promotes nobody.
+    pub promotion_factor: u32,
+    /// For how long after the last valid credential, in nanoseconds, at most [`KNOWN_GOOD_NS`].
+    pub promotion_ns: u64,
+    /// Whether to refuse requests over the limit.
     pub enforcement: Enforcement,
+    /// Whether to refuse requests of banned sources. An operator's ban is carried out in any case.
+    pub ban_enforcement: Enforcement,
+    /// Whether a source in debt is refused also where requests cost nothing: the kernel leaves it to the proxy then.
+    pub debt_refuses: bool,
     /// Sources that are never charged: proxies in front, health checkers, upstreams, administrators.
     pub trusted: Vec<IpNet>,
     /// Whether loopback addresses are trusted too.
@@ -114,7 +76,13 @@ impl Default for SourceSettings {
             rate: Rate::UNLIMITED,
             costs: Costs::default(),
             penalty_cap_ns: 60_000_000_000,
+            penalties_per_second: 1_000,
+            bans: BanSettings::default(),
+            promotion_factor: 1,
+            promotion_ns: 600_000_000_000,
             enforcement: Enforcement::default(),
+            ban_enforcement: Enforcement::default(),
+            debt_refuses: false,
             trusted: Vec::new(),
             trust_loopback: true,
             established_ns: 600_000_000_000,
@@ -156,9 +124,13 @@ pub enum Admission {
 pub struct SourceLimiter {
     rate: Rate,
     request_tokens: u32,
-    penalties_ns: [u64; Behaviour::COUNT],
-    cap_ns: u64,
+    promoted_ns: u64,
+    promoted_above_ns: u64,
+    promotion_ns: u64,
+    offences: Offences,
     enforcement: Enforcement,
+    ban_enforcement: Enforcement,
+    debt_refuses: bool,
     trusted: CidrSet,
     trust_loopback: bool,
     established_ns: u64,
@@ -169,22 +141,18 @@ impl SourceLimiter {
     pub fn new(settings: &SourceSettings) -> SourceLimiter {
         let rate = settings.rate;
         let costs = settings.costs;
-        let mut penalties_ns = [0; Behaviour::COUNT];
-        for (behaviour, tokens) in [
-            (Behaviour::Unauthorized, costs.unauthorized),
-            (Behaviour::Forbidden, costs.forbidden),
-            (Behaviour::TooManyRequests, costs.too_many_requests),
-            (Behaviour::Malformed, costs.malformed),
-            (Behaviour::TlsHandshakeFailed, costs.tls_handshake_failed),
-        ] {
-            penalties_ns[behaviour as usize] = rate.interval_ns.saturating_mul(tokens.into());
-        }
+        let cap_ns = rate.burst_ns.saturating_add(settings.penalty_cap_ns);
+        let promotion_ns = settings.promotion_ns.min(KNOWN_GOOD_NS);
         SourceLimiter {
             rate,
             request_tokens: costs.request,
-            penalties_ns,
-            cap_ns: rate.burst_ns.saturating_add(settings.penalty_cap_ns),
+            promoted_ns: rate.interval_ns / u64::from(settings.promotion_factor.max(1)),
+            promoted_above_ns: KNOWN_GOOD_NS - promotion_ns,
+            promotion_ns,
+            offences: Offences::new(&costs, rate, cap_ns, settings.penalties_per_second, settings.bans),
             enforcement: settings.enforcement,
+            ban_enforcement: settings.ban_enforcement,
+            debt_refuses: settings.debt_refuses,
             trusted: settings.trusted.iter().copied().collect(),
             trust_loopback: settings.trust_loopback,
             established_ns: settings.established_ns,
@@ -206,19 +174,25 @@ impl SourceLimiter {
         let key = source_key(source);
         // One way, one cache line: the ban and the bucket are neighbours.
         let way = table.way(key, now);
-        if let Block::Banned { until, reason, .. } = way.block_at(now) {
+        let block = way.block.load(Relaxed);
+        if let Block::Banned { until, reason, .. } = Block::from_word(block, now) {
             let retry_after_ns = until - now;
-            return match self.enforcement {
-                Enforcement::Enforce => Admission::Banned { retry_after_ns, reason },
-                Enforcement::Shadow => Admission::Watched { retry_after_ns },
+            return match self.ban_enforcement {
+                Enforcement::Shadow if reason != Reason::SourceBanned => {
+                    Admission::Watched { retry_after_ns }
+                }
+                _ => Admission::Banned { retry_after_ns, reason },
             };
         }
         let tokens = tokens.unwrap_or(self.request_tokens);
-        if tokens == 0 {
+        if tokens == 0 && !self.debt_refuses {
             // Requests are free: debt closes the door to new connections, in the kernel, and to nothing else.
             return Admission::Conforming { debt_ns: way.request_tat.load(Relaxed).saturating_sub(now) };
         }
-        match abi::charge(&way.request_tat, now, self.rate, tokens.into()) {
+        let promoted = abi::is_promoted(block, now, self.promoted_above_ns);
+        let each_ns = if promoted { self.promoted_ns } else { self.rate.interval_ns };
+        let cost_ns = each_ns.saturating_mul(tokens.into());
+        match abi::charge_ns(&way.request_tat, now, self.rate, cost_ns) {
             Charge::Conforming { debt_ns } => Admission::Conforming { debt_ns },
             Charge::Limited { retry_after_ns } => match self.enforcement {
                 Enforcement::Enforce => Admission::Limited { retry_after_ns },
@@ -227,14 +201,53 @@ impl SourceLimiter {
         }
     }
 
-    /// Charges `source` for bad behaviour, whether or not its bucket has room.
+    /// Charges `source` for bad behaviour, whether or not its bucket has room. Gives the ban that comes of it.
     #[inline]
-    pub fn penalize(&self, table: &Table, source: IpAddr, behaviour: Behaviour, now: u64) {
-        let cost_ns = self.penalties_ns[behaviour as usize];
-        if cost_ns > 0 && !self.is_trusted(source) {
-            let way = table.way(source_key(source), now);
-            abi::penalize(&way.request_tat, now, cost_ns, self.cap_ns);
+    pub fn penalize(&self, table: &Table, source: IpAddr, behaviour: Behaviour, now: u64) -> Option<Ban> {
+        self.penalize_by(table, source, behaviour, 1, now)
+    }
+
+    /// As [`SourceLimiter::penalize`], for `points` of it at once.
+    pub fn penalize_by(
+        &self,
+        table: &Table,
+        source: IpAddr,
+        behaviour: Behaviour,
+        points: u32,
+        now: u64,
+    ) -> Option<Ban> {
+        if self.is_trusted(source) {
+            return None;
         }
+        self.offences.charge(table, source_key(source), behaviour, points, now)
+    }
+
+    /// Bans `source`, for `for_ns`, or for as long as its history asks for. A source that is banned already gets the new
+    /// ban in place of the old.
+    ///
+    /// # Errors
+    /// The source is trusted.
+    pub fn ban(
+        &self,
+        table: &Table,
+        source: IpAddr,
+        now: u64,
+        reason: Reason,
+        for_ns: Option<u64>,
+    ) -> Result<Ban, Trusted> {
+        if self.is_trusted(source) {
+            return Err(Trusted(source));
+        }
+        let key = source_key(source);
+        let Some(for_ns) = for_ns else { return Ok(self.offences.ban_anew(table, key, now, reason)) };
+        let until = now.saturating_add(for_ns);
+        table.block(key, now, until, 0, reason);
+        Ok(Ban { key, until, level: 0, reason })
+    }
+
+    /// Ends the ban of `source`; whether there was one.
+    pub fn unban(&self, table: &Table, source: IpAddr, now: u64) -> bool {
+        table.unblock_ban(source_key(source), now)
     }
 
     /// Marks `source` as established, after a completed handshake or request. Cheap to call often: a mark
@@ -247,8 +260,23 @@ impl SourceLimiter {
         let key = source_key(source);
         match table.block_at(key, now) {
             Block::Established { until } if until - now > self.established_ns / 2 => {}
-            Block::Banned { .. } => {}
+            Block::Banned { .. } | Block::Authenticated { .. } => {}
             _ => table.mark_established(key, now, now.saturating_add(self.established_ns)),
+        }
+    }
+
+    /// Marks `source` as authenticated, after a request with a valid credential: it is known to be good for an hour, and
+    /// promoted for a part of it. As cheap to call often.
+    #[inline]
+    pub fn mark_authenticated(&self, table: &Table, source: IpAddr, now: u64) {
+        if self.is_trusted(source) {
+            return;
+        }
+        let key = source_key(source);
+        match table.block_at(key, now) {
+            Block::Authenticated { until } if until - now > KNOWN_GOOD_NS - self.promotion_ns / 2 => {}
+            Block::Banned { .. } => {}
+            _ => table.mark_authenticated(key, now, now.saturating_add(KNOWN_GOOD_NS)),
         }
     }
 }
@@ -285,6 +313,7 @@ mod tests {
         let mut settings = SourceSettings {
             rate: Rate::per_second(1_000, 5),
             enforcement: Enforcement::Enforce,
+            ban_enforcement: Enforcement::Enforce,
             ..Default::default()
         };
         change(&mut settings);
@@ -351,7 +380,10 @@ mod tests {
 
     #[test]
     fn shadow_decides_the_same_and_refuses_nothing() {
-        let limiter = limiter(|settings| settings.enforcement = Enforcement::Shadow);
+        let limiter = limiter(|settings| {
+            settings.enforcement = Enforcement::Shadow;
+            settings.ban_enforcement = Enforcement::Shadow;
+        });
         let source = "192.0.2.1";
         assert_eq!(limiter.admitted(source, NOW), 5);
         assert_eq!(limiter.admit(source, NOW), Admission::Watched { retry_after_ns: MS });

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use portcullis_abi::{self as abi, Block, Charge, Rate, Reason, Secret, Set, WAYS, Way};
 use thiserror::Error;
 
+use super::recent::RecentBans;
+
 /// More sets than this would not be addressed by the 32 bits that the hash is good for.
 const MAX_ENTRIES: usize = 1 << 28;
 
@@ -41,6 +43,7 @@ pub enum TableError {
 pub struct Table {
     sets: Sets,
     secret: Secret,
+    recent: RecentBans,
 }
 
 enum Sets {
@@ -59,7 +62,8 @@ impl Table {
             return Err(TableError::TooLarge(entries));
         }
         let sets = entries.div_ceil(WAYS).next_power_of_two();
-        Ok(Table { sets: Sets::Owned((0..sets).map(|_| Set::default()).collect()), secret })
+        let sets = Sets::Owned((0..sets).map(|_| Set::default()).collect());
+        Ok(Table { sets, secret, recent: RecentBans::default() })
     }
 
     /// The table that lives in `sets`, which others may write at the same time, with the secret that they
@@ -71,7 +75,7 @@ impl Table {
         if !sets.len().is_power_of_two() {
             return Err(TableError::NotAPowerOfTwo(sets.len()));
         }
-        Ok(Table { sets: Sets::Mapped(sets), secret })
+        Ok(Table { sets: Sets::Mapped(sets), secret, recent: RecentBans::default() })
     }
 
     /// How many keys fit.
@@ -117,14 +121,46 @@ impl Table {
         abi::mark_established(self.set(key), key, now, until);
     }
 
+    /// Marks `key` as authenticated until `until`. A banned key stays banned.
+    pub fn mark_authenticated(&self, key: u64, now: u64, until: u64) {
+        abi::mark_authenticated(self.set(key), key, now, until);
+    }
+
     /// Bans `key` until `until`; `level` (0 to 3) says how often the ban escalated.
     pub fn block(&self, key: u64, now: u64, until: u64, level: u8, reason: Reason) {
         abi::ban(self.set(key), key, now, until, level, reason);
+        self.recent.add(key);
+    }
+
+    /// Takes the keys that were banned since the last call: their connections are to be closed. Keeps the last 256.
+    pub fn take_new_bans(&self, out: &mut Vec<u64>) {
+        self.recent.take(out);
     }
 
     /// Ends a ban or mark.
     pub fn unblock(&self, key: u64) {
         abi::unblock(self.set(key), key);
+    }
+
+    /// Ends the ban of `key`, and leaves a mark alone; whether there was a ban.
+    pub fn unblock_ban(&self, key: u64, now: u64) -> bool {
+        let banned = matches!(self.block_at(key, now), Block::Banned { .. });
+        if banned {
+            self.unblock(key);
+        }
+        banned
+    }
+
+    /// The block word of `key` as it is, 0 without a way: for the history in it.
+    pub(super) fn block_word(&self, key: u64) -> u64 {
+        self.find(key).map_or(0, |way| way.block.load(Relaxed))
+    }
+
+    /// How many sources are known to be good at `now`: authenticated lately, also if banned since. Looks at the whole
+    /// table, some milliseconds for a million entries.
+    pub fn known_good(&self, now: u64) -> usize {
+        let ways = self.sets().iter().flat_map(|set| &set.ways);
+        ways.filter(|way| abi::is_known_good(way.block.load(Relaxed), now)).count()
     }
 
     /// The ban or mark of `key` at `now`.
@@ -266,7 +302,7 @@ mod tests {
         table.block(key, NOW, NOW + 200 * MS, 1, Reason::RateLimited);
         table.mark_established(key, NOW, NOW + 900 * MS);
         match table.block_at(key, NOW) {
-            Block::Banned { until, level, reason } => {
+            Block::Banned { until, level, reason, .. } => {
                 assert!((NOW + 199 * MS..=NOW + 200 * MS).contains(&until));
                 assert_eq!((level, reason), (1, Reason::RateLimited));
             }

@@ -79,7 +79,7 @@ const LINE_ROOM: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Durations;
+    use super::super::record::{Durations, Hop};
     use super::super::{Inbox, channel};
     use super::*;
 
@@ -106,6 +106,7 @@ mod tests {
             user_agent: None,
             headers: &[],
             tls: None,
+            hop: Hop::default(),
             http: "1.1",
             generation: 1,
             shard: 0,

@@ -20,5 +20,5 @@ pub mod redact;
 pub use block::{BLOCK_BYTES, FLUSH_AFTER_NS, ShardLog};
 pub use number::date_time;
 pub use queue::{Inbox, Lost, Outbox, channel};
-pub use record::{Durations, Format, Record};
+pub use record::{Durations, Format, Hop, Record};
 pub use redact::Redaction;

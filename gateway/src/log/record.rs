@@ -14,6 +14,8 @@
 //! | `total_us`, `gateway_us` | head received to last byte sent; the part not spent waiting on the target, nor in a tunnel | never |
 //! | `connect_us`, `first_byte_us` | last attempt: connect, and until the response's head | no attempt, pooled |
 //! | `user_agent`, `tls`, `http` | header; TLS and HTTP versions | not sent, not TLS |
+//! | `sni`, `client_cert` | server name asked for; subject of the client's certificate | not TLS, none sent |
+//! | `proxy_id`, `proxy_authority`, `proxy_alpn` | what a trusted balancer's PROXY header says beside addresses | it says none |
 //! | `headers` | request headers that the configuration asks for, masked where it says so | none asked for |
 //! | `generation`, `shard` | of the configuration; which thread | never |
 //!
@@ -54,10 +56,26 @@ pub struct Record<'a> {
     /// Request headers to add, lower-case names; a name that comes twice has two fields of one name.
     pub headers: &'a [(&'a str, &'a [u8])],
     pub tls: Option<&'static str>,
+    pub hop: Hop<'a>,
     /// Empty for a stream that is no HTTP to us.
     pub http: &'static str,
     pub generation: u64,
     pub shard: u32,
+}
+
+/// What is known of the client's connection beside addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop<'a> {
+    /// Server name that the client asked for.
+    pub sni: Option<&'a str>,
+    /// Subject of its certificate.
+    pub certificate: Option<&'a str>,
+    /// The balancer's name for the connection.
+    pub proxy_id: Option<&'a [u8]>,
+    /// Server name that the client asked the balancer for.
+    pub proxy_authority: Option<&'a str>,
+    /// Protocol that the balancer agreed on.
+    pub proxy_alpn: Option<&'a str>,
 }
 
 /// Where the time of an exchange went, in microseconds.
@@ -116,6 +134,7 @@ impl Format {
         append_durations(&record.durations, out);
         text(b",\"user_agent\":", record.user_agent, out);
         text(b",\"tls\":", record.tls.map(str::as_bytes), out);
+        append_hop(&record.hop, out);
         text(b",\"http\":", Some(record.http.as_bytes()).filter(|version| !version.is_empty()), out);
         self.append_headers(record.headers, out);
         integer(b",\"generation\":", record.generation, out);
@@ -145,6 +164,14 @@ impl Format {
             out.push(b'}');
         }
     }
+}
+
+fn append_hop(hop: &Hop<'_>, out: &mut Vec<u8>) {
+    text(b",\"sni\":", hop.sni.map(str::as_bytes), out);
+    text(b",\"client_cert\":", hop.certificate.map(str::as_bytes), out);
+    text(b",\"proxy_id\":", hop.proxy_id, out);
+    text(b",\"proxy_authority\":", hop.proxy_authority.map(str::as_bytes), out);
+    text(b",\"proxy_alpn\":", hop.proxy_alpn.map(str::as_bytes), out);
 }
 
 fn append_durations(durations: &Durations, out: &mut Vec<u8>) {
@@ -230,6 +257,7 @@ mod tests {
             user_agent: None,
             headers: &[],
             tls: None,
+            hop: Hop::default(),
             http: "1.1",
             generation: 1,
             shard: 0,
@@ -279,6 +307,13 @@ mod tests {
             user_agent: Some(b"curl\\8"),
             headers: &[("x-a", b"1"), ("Authorization", b"Bearer x")],
             tls: Some("TLSv1.3"),
+            hop: Hop {
+                sni: Some("a.example"),
+                certificate: Some("CN=\"ann\""),
+                proxy_id: Some(b"id"),
+                proxy_authority: Some("b.example"),
+                proxy_alpn: Some("h2"),
+            },
             shard: 3,
             ..least()
         };
@@ -289,6 +324,8 @@ mod tests {
             "upstream": "198.51.100.7:8080", "attempts": 2, "request_bytes": 1, "response_bytes": u64::MAX,
             "total_us": 9, "gateway_us": 4, "connect_us": 0, "first_byte_us": 5, "user_agent": "curl\\8",
             "headers": {"x-a": "1", "Authorization": "***"}, "tls": "TLSv1.3", "http": "1.1", "generation": 1, "shard": 3,
+            "sni": "a.example", "client_cert": "CN=\"ann\"", "proxy_id": "id", "proxy_authority": "b.example",
+            "proxy_alpn": "h2",
         });
         assert_eq!(parsed(&record), expected);
     }

@@ -92,8 +92,11 @@ metrics! {
 
     BANS: Gauge "bans" "Bans in force, by who gave them: operator or behaviour.";
     OPERATOR_BANS: Counter "operator_bans_total" "Bans that operators gave.";
-    DROP_SAMPLES: Counter "xdp_drop_samples_total" "Samples of dropped packets, by result: taken or lost on their way.";
+    DROP_SAMPLES: Counter "xdp_drop_samples_total" "Samples of dropped packets that were taken out of the program's ring.";
     XDP_PACKETS: Counter "xdp_packets_total" "Packets seen by the XDP program, by reason of the verdict.";
+    XDP_RESETS: Counter "xdp_resets_total" "TCP resets that the XDP program has sent in answer to refused packets.";
+    XDP_TRIPPED: Gauge "xdp_tripped" "1 for a reason to drop that was switched to shadow to spare known-good sources.";
+    XDP_KNOWN_GOOD: Gauge "xdp_known_good_sources" "Sources that authenticated in the last hour and were dropped, or in shadow mode would have been, by reason.";
     XDP_MODE: Gauge "xdp_mode_info" "Always 1; the labels are the interface and the mode that it got: native, generic or off.";
 }
 
@@ -108,7 +111,8 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         for metric in ALL {
             let name = metric.name;
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(name.bytes().all(fits), "{name}");
             assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(
                 !name.ends_with("_sum") && !name.ends_with("_count") && !name.ends_with("_bucket"),

@@ -172,6 +172,21 @@ pub fn write_kernel_packets(out: &mut Exposition, packets: &[u64]) {
     }
 }
 
+/// Writes resets, the reasons that were switched to shadow ([`Reason::drop_bit`]s), and by reason how many known-good
+/// sources were dropped and how many would have been.
+pub fn write_kernel_facts(out: &mut Exposition, resets: u64, tripped: u64, hits: &[(Reason, u64, u64)]) {
+    out.family(&names::XDP_RESETS).sample(&[], resets);
+    let mut family = out.family(&names::XDP_TRIPPED);
+    for reason in Reason::ALL.iter().filter(|reason| reason.drops_packet()) {
+        family.sample(&[("reason", reason.as_str())], u64::from(tripped & reason.drop_bit() != 0));
+    }
+    let mut family = out.family(&names::XDP_KNOWN_GOOD);
+    for (reason, dropped, shadow) in hits {
+        family.sample(&[("reason", reason.as_str()), ("outcome", "dropped")], *dropped);
+        family.sample(&[("reason", reason.as_str()), ("outcome", "shadow")], *shadow);
+    }
+}
+
 /// Writes when each certificate that is served ends to be valid, in seconds since 1970.
 pub fn write_certificates<'a>(out: &mut Exposition, expiries: impl Iterator<Item = (&'a str, u64)>) {
     let mut family = out.family(&names::CERTIFICATE_EXPIRY);
@@ -207,8 +222,6 @@ pub struct LedgerCounts {
     pub operator_bans: u64,
     /// Samples of dropped packets that came.
     pub samples_taken: u64,
-    /// Samples that were lost on their way from the kernel.
-    pub samples_lost: u64,
 }
 
 /// Writes what the ledger counts.
@@ -217,9 +230,7 @@ pub fn write_ledger(out: &mut Exposition, counts: &LedgerCounts) {
         .sample(&[("by", "operator")], counts.banned_by_operator)
         .sample(&[("by", "behaviour")], counts.banned_by_behaviour);
     out.family(&names::OPERATOR_BANS).sample(&[], counts.operator_bans);
-    out.family(&names::DROP_SAMPLES)
-        .sample(&[("result", "taken")], counts.samples_taken)
-        .sample(&[("result", "lost")], counts.samples_lost);
+    out.family(&names::DROP_SAMPLES).sample(&[], counts.samples_taken);
 }
 
 /// A route's answers over all shards by the value of the `code` label, in its order.

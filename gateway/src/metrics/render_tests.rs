@@ -119,6 +119,7 @@ fn every_name_is_written_and_nothing_else_is() {
     registry.render(&mut out);
     write_kernel_packets(&mut out, &[1; Reason::COUNT]);
     write_kernel_mode(&mut out, [("eth0", "native")]);
+    write_kernel_facts(&mut out, 7, Reason::DropBanned.drop_bit(), &[(Reason::DropBanned, 2, 1)]);
     write_certificates(&mut out, [("shop", 1)].into_iter());
     // The health of targets is the control thread's to add.
     write_ledger(&mut out, &LedgerCounts::default());

@@ -15,9 +15,11 @@
 //! acknowledges at the least rate that is asked of it; that is looked up when half of the time has gone, and never before.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::clock::now_ns;
 use super::driver;
@@ -143,6 +145,16 @@ impl Deadline {
     }
 }
 
+/// What the other side has done to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HangUp {
+    No,
+    /// It sends no more, and may receive still.
+    Finished,
+    /// It neither sends nor receives.
+    Gone,
+}
+
 /// Shuts a direction down from elsewhere, while its owner is lent to a future.
 #[derive(Clone)]
 pub struct Cutter(Rc<Entry>);
@@ -156,9 +168,44 @@ impl Cutter {
         }
     }
 
+    /// As [`Cutter::cut`], and what is closed then is reset (SO_LINGER 0). For another side whose acknowledgements no longer
+    /// come in, as those of a banned source: an orderly end would wait behind what is unacknowledged.
+    pub fn reset(&self) {
+        let fd = self.0.fd.get();
+        if fd >= 0 {
+            // SAFETY: `fd` is open, see `shut_down`, and is borrowed for this call only.
+            let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+            // Without it the end is an orderly one, which comes later.
+            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
+        self.cut();
+    }
+
     /// As [`Deadline::disarm`].
     pub fn disarm(&self) {
         self.0.at.set(NEVER);
+    }
+
+    /// Whether the direction was shut down by us, for whatever reason.
+    pub fn is_cut(&self) -> bool {
+        self.0.end.get() != End::NotYet
+    }
+
+    /// Whether the connection has ended, or the other side's half of it. What we have shut down looks ended too.
+    pub fn hang_up(&self) -> HangUp {
+        let fd = self.0.fd.get();
+        if fd < 0 {
+            return HangUp::Gone;
+        }
+        let mut asked = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: `fd` is open, see `shut_down`; the call writes to the one structure that it is given, and does not wait.
+        let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        match asked.revents {
+            _ if ready < 1 => HangUp::No,
+            told if told & (libc::POLLHUP | libc::POLLERR) != 0 => HangUp::Gone,
+            told if told & libc::POLLRDHUP != 0 => HangUp::Finished,
+            _ => HangUp::No,
+        }
     }
 
     /// As [`Deadline::arm`]: shuts down unless the owner sets another limit within that time.
@@ -207,6 +254,10 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         // The descriptor is about to be closed and may be reused by another socket.
         self.0.fd.set(-1);
+        if self.0.filed.get() != NEVER {
+            // Not while the thread ends, when the wheel may be gone.
+            let _ = WHEEL.try_with(Wheel::note_dead);
+        }
     }
 }
 
@@ -227,12 +278,21 @@ fn shut_down(entry: &Entry) {
 struct Wheel {
     tick: Cell<u64>,
     slots: RefCell<Vec<Vec<Rc<Entry>>>>,
+    /// Entries in slots, those filed twice counted twice.
+    filed: Cell<usize>,
+    /// Among them those whose socket is gone; about.
+    dead: Cell<usize>,
 }
+
+/// Dead entries that are not worth a walk over the wheel.
+const DEAD_MIN: usize = 4096;
 
 thread_local! {
     static WHEEL: Wheel = Wheel {
         tick: Cell::new(now_ns() / TICK_NS),
         slots: RefCell::new((0..SLOTS).map(|_| Vec::new()).collect()),
+        filed: Cell::new(0),
+        dead: Cell::new(0),
     };
 }
 
@@ -240,6 +300,7 @@ impl Wheel {
     fn file(&self, entry: &Rc<Entry>) {
         let slot = entry.at.get().min(self.tick.get() + SLOTS as u64 - 1);
         entry.filed.set(slot);
+        self.filed.set(self.filed.get() + 1);
         self.slots.borrow_mut()[slot as usize % SLOTS].push(entry.clone());
     }
 
@@ -248,6 +309,7 @@ impl Wheel {
             let tick = self.tick.get() + 1;
             self.tick.set(tick);
             let mut due = std::mem::take(&mut self.slots.borrow_mut()[tick as usize % SLOTS]);
+            self.filed.set(self.filed.get() - due.len());
             for entry in due.drain(..) {
                 self.look_at(entry, tick);
             }
@@ -260,11 +322,32 @@ impl Wheel {
         }
     }
 
+    /// A socket is gone whose entry waits for its slot, which may be a minute from now. When more than half of the wheel is
+    /// such, they are all taken out: a flood of short connections would fill it otherwise. Each entry pays for its own.
+    fn note_dead(&self) {
+        self.dead.set(self.dead.get() + 1);
+        if self.dead.get() < DEAD_MIN || self.dead.get() * 2 < self.filed.get() {
+            return;
+        }
+        let Ok(mut slots) = self.slots.try_borrow_mut() else { return };
+        let mut filed = 0;
+        for slot in slots.iter_mut() {
+            slot.retain(|entry| entry.fd.get() >= 0);
+            slot.shrink_to(64);
+            filed += slot.len();
+        }
+        self.filed.set(filed);
+        self.dead.set(0);
+    }
+
     fn look_at(&self, entry: Rc<Entry>, tick: u64) {
         if entry.filed.get() != tick {
             return; // filed a second time, for an earlier tick: that copy counts
         }
         entry.filed.set(NEVER);
+        if entry.fd.get() < 0 {
+            self.dead.set(self.dead.get().saturating_sub(1));
+        }
         if entry.fd.get() < 0 || entry.at.get() == NEVER {
             return;
         }
@@ -394,6 +477,22 @@ mod tests {
         assert!(!limit.expired());
         ticks(8);
         assert!(limit.passed());
+    }
+
+    #[test]
+    fn limits_of_closed_sockets_do_not_pile_up() {
+        let (a, _b) = pair();
+        let kept = Deadline::new(a.as_raw_fd(), Cut::Both);
+        kept.arm(TICK * 100);
+        for _ in 0..10 * DEAD_MIN {
+            Deadline::new(a.as_raw_fd(), Cut::Both).arm(TICK * 1200);
+        }
+        assert!(queued() <= DEAD_MIN + 1, "{}", queued());
+        assert_eq!(WHEEL.with(|wheel| wheel.filed.get()), queued());
+        ticks(102);
+        assert!(kept.expired(), "the one that is open is in its place still");
+        ticks(1200);
+        assert_eq!((queued(), WHEEL.with(|wheel| wheel.filed.get())), (0, 0));
     }
 
     #[test]

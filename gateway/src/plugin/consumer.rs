@@ -50,6 +50,36 @@ struct ApiKey {
     expires: Duration,
 }
 
+/// An API key as the configuration writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyText<'a> {
+    Plain(&'a [u8]),
+    /// Its SHA-256, so that who reads the configuration does not know it.
+    Hashed([u8; 32]),
+}
+
+impl<'a> KeyText<'a> {
+    /// Reads a key, or `sha256:` and 64 hexadecimal digits. `None` where the digits are none.
+    pub fn read(text: &'a str) -> Option<Self> {
+        let Some(digits) = text.strip_prefix("sha256:") else { return Some(Self::Plain(text.as_bytes())) };
+        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (at, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self::Hashed(hash))
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
 /// What a user name is worth.
 struct Password {
     secret: Secret,
@@ -77,6 +107,8 @@ pub struct Consumers {
     credentials: Vec<Credential>,
     /// Hashed with a key of this process, so that nobody can choose keys that collide.
     keys: HashMap<Vec<u8>, ApiKey>,
+    /// By the SHA-256 of the key: those that the configuration holds hashed.
+    hashed_keys: HashMap<[u8; 32], ApiKey>,
     /// By user name.
     passwords: HashMap<String, Password>,
     jwt: Vec<JwtSecret>,
@@ -100,7 +132,14 @@ impl Consumers {
                 let identifier =
                     key.id.clone().unwrap_or_else(|| format!("{}/key/{number}", consumer.name()));
                 let expires = key.ttl.map_or(Duration::MAX, |ttl| wall.saturating_add(ttl));
-                if !consumers.push_key(id, identifier, key.key.expose().as_bytes(), expires) {
+                let Some(written) = KeyText::read(key.key.expose()) else {
+                    let fault = Fault::new("`sha256:` is not followed by a hash").hide_line();
+                    let fault =
+                        fault.hint("64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them");
+                    found.error(key.origin.span, &key.origin.path, fault);
+                    continue;
+                };
+                if !consumers.push_key(id, identifier, written, expires) {
                     found.error(
                         key.origin.span,
                         &key.origin.path,
@@ -141,11 +180,15 @@ impl Consumers {
         &mut self,
         consumer: ConsumerId,
         identifier: String,
-        key: &[u8],
+        key: KeyText<'_>,
         expires: Duration,
     ) -> bool {
         let credential = self.push_credential(consumer, identifier);
-        self.keys.insert(key.to_vec(), ApiKey { credential, expires }).is_none()
+        let known = ApiKey { credential, expires };
+        match key {
+            KeyText::Plain(key) => self.keys.insert(key.to_vec(), known).is_none(),
+            KeyText::Hashed(hash) => self.hashed_keys.insert(hash, known).is_none(),
+        }
     }
 
     /// Adds a user name with its password; the configuration holds no user name twice. A password that looks like a
@@ -192,7 +235,13 @@ impl Consumers {
 
     /// The credential that an API key is, unless its life has ended at `wall`.
     pub fn by_key(&self, key: &[u8], wall: Duration) -> Option<CredentialRef> {
-        self.keys.get(key).filter(|known| wall < known.expires).map(|known| known.credential)
+        let hashed = || match self.hashed_keys.is_empty() {
+            true => None,
+            // Keys are long and random, so that a fast hash keeps them as well as a slow one.
+            false => self.hashed_keys.get(&sha256(key)),
+        };
+        let known = self.keys.get(key).or_else(hashed);
+        known.filter(|known| wall < known.expires).map(|known| known.credential)
     }
 
     /// The keys of all JWT credentials. The first call reports those that cannot be used.
@@ -242,14 +291,35 @@ mod tests {
         let mut consumers = Consumers::default();
         let ann = consumers.push(Consumer { id: "1".into(), ..Consumer::default() });
         let second = Duration::from_secs(1);
-        assert!(consumers.push_key(ann, "short".into(), b"k1", 100 * second));
-        assert!(consumers.push_key(ann, "long".into(), b"k2", Duration::MAX));
+        assert!(consumers.push_key(ann, "short".into(), KeyText::Plain(b"k1"), 100 * second));
+        assert!(consumers.push_key(ann, "long".into(), KeyText::Plain(b"k2"), Duration::MAX));
         let found =
             |key: &[u8], wall| consumers.by_key(key, wall).map(|c| &*consumers.credential(c).identifier);
         assert_eq!(found(b"k1", 99 * second), Some("short"));
         assert_eq!(found(b"k1", 100 * second), None);
         assert_eq!(found(b"k2", 1000 * second), Some("long"));
         assert_eq!(found(b"k", second), None);
+    }
+
+    #[test]
+    fn a_hashed_key_is_known_by_itself_and_not_by_its_hash() {
+        // printf %s secret-key | sha256sum
+        let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa";
+        for digits in [digest.to_owned(), digest.to_uppercase()] {
+            let text = format!("sha256:{digits}");
+            let mut consumers = Consumers::default();
+            let ann = consumers.push(Consumer::default());
+            let key = KeyText::read(&text).expect("a hash");
+            assert!(consumers.push_key(ann, "a".into(), key, Duration::MAX));
+            assert!(consumers.by_key(b"secret-key", Duration::ZERO).is_some());
+            for other in [&b"secret-kez"[..], text.as_bytes(), digits.as_bytes(), b""] {
+                assert!(consumers.by_key(other, Duration::ZERO).is_none());
+            }
+        }
+        assert_eq!(KeyText::read("sha256"), Some(KeyText::Plain(b"sha256")));
+        for wrong in ["sha256:", "sha256:xyz", &format!("sha256:{}", "g".repeat(64))] {
+            assert_eq!(KeyText::read(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
@@ -270,7 +340,7 @@ mod tests {
     fn a_key_belongs_to_one_credential() {
         let mut consumers = Consumers::default();
         let ann = consumers.push(Consumer::default());
-        assert!(consumers.push_key(ann, "a".into(), b"k", Duration::MAX));
-        assert!(!consumers.push_key(ann, "b".into(), b"k", Duration::MAX));
+        assert!(consumers.push_key(ann, "a".into(), KeyText::Plain(b"k"), Duration::MAX));
+        assert!(!consumers.push_key(ann, "b".into(), KeyText::Plain(b"k"), Duration::MAX));
     }
 }

@@ -48,6 +48,15 @@ impl Access {
         Self { anonymous, run_on_preflight: fields.bool("run_on_preflight") }
     }
 
+    /// Whether a request gets past without a credential: a preflight that need none, or one that another plugin has
+    /// identified where one success is enough.
+    #[inline]
+    pub fn passes(&self, cx: &Cx<'_>, request: &RequestHead) -> bool {
+        let preflight = !self.run_on_preflight && request.method() == Method::Options;
+        let known = cx.identity.authenticated || cx.identity.consumer.is_some();
+        preflight || (self.anonymous.is_some() && known && !cx.identity.anonymous)
+    }
+
     /// Kong's order of things: preflight requests and those that another plugin has identified may pass, then
     /// `authenticate` decides, then the stand-in takes who failed. `refuse` makes the answer for those it does not.
     #[inline]
@@ -71,10 +80,7 @@ impl Access {
         identify: impl FnOnce(&mut Cx<'_>, &mut Head, T),
         refuse: impl FnOnce(E) -> Box<Response>,
     ) -> Flow {
-        if !self.run_on_preflight && request.method() == Method::Options {
-            return Flow::Continue;
-        }
-        if self.anonymous.is_some() && cx.identity.consumer.is_some() && !cx.identity.anonymous {
+        if self.passes(cx, request) {
             return Flow::Continue;
         }
         match (authenticate(cx, request), self.anonymous) {
@@ -115,7 +121,12 @@ const FIELDS: KnownSet = KnownSet::of(&[
 #[inline]
 pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
     let known = cx.consumers.credential(credential);
-    cx.identity = Identity { consumer: Some(known.consumer), credential: Some(credential), anonymous: false };
+    cx.identity = Identity {
+        consumer: Some(known.consumer),
+        credential: Some(credential),
+        authenticated: true,
+        anonymous: false,
+    };
     head.remove_set(FIELDS);
     head.append_head(cx.consumers.fields(known.consumer));
     head.append_known(Known::XCredentialIdentifier, &known.identifier);
@@ -123,15 +134,26 @@ pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
 
 /// The request is from `consumer`, known by something that is no credential of the configuration.
 pub fn identify_consumer(cx: &mut Cx<'_>, head: &mut Head, consumer: ConsumerId, identifier: &str) {
-    cx.identity = Identity { consumer: Some(consumer), credential: None, anonymous: false };
+    cx.identity =
+        Identity { consumer: Some(consumer), credential: None, authenticated: true, anonymous: false };
     head.remove_set(FIELDS);
     head.append_head(cx.consumers.fields(consumer));
     head.append_known(Known::XCredentialIdentifier, identifier);
 }
 
+/// The request is from somebody who proved who he is, and is no consumer.
+pub fn identify_nobody(cx: &mut Cx<'_>, head: &mut Head, identifier: &str) {
+    cx.identity = Identity { authenticated: true, ..Identity::default() };
+    head.remove_set(FIELDS);
+    if !identifier.is_empty() {
+        head.append_known(Known::XCredentialIdentifier, identifier);
+    }
+}
+
 /// The request is from nobody known; `stand_in` takes his place.
 pub fn identify_anonymous(cx: &mut Cx<'_>, head: &mut Head, stand_in: ConsumerId) {
-    cx.identity = Identity { consumer: Some(stand_in), credential: None, anonymous: true };
+    cx.identity =
+        Identity { consumer: Some(stand_in), credential: None, authenticated: false, anonymous: true };
     head.remove_set(FIELDS);
     head.append_head(cx.consumers.fields(stand_in));
     head.append_known(Known::XAnonymousConsumer, "true");

@@ -14,14 +14,18 @@ mod acl;
 mod basic_auth;
 mod body;
 mod bot_detection;
+mod call;
 pub mod chain;
 pub mod consumer;
 mod correlation_id;
 mod cors;
 #[cfg(test)]
 pub mod fixture;
+mod forward_auth;
+mod grpc_web;
 pub mod identity;
 mod in_flight_limit;
+mod introspection;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
@@ -34,6 +38,7 @@ pub mod registry;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod request_validator;
 mod response_transformer;
 mod security_headers;
 mod token_bucket;
@@ -140,6 +145,8 @@ impl Response {
 pub struct Identity {
     pub consumer: Option<ConsumerId>,
     pub credential: Option<CredentialRef>,
+    /// Somebody proved who he is, be it a consumer or not.
+    pub authenticated: bool,
     /// The consumer is the stand-in of `config.anonymous`.
     pub anonymous: bool,
 }

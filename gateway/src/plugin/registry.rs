@@ -3,9 +3,10 @@
 use portcullis_config::{PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, correlation_id, cors, in_flight_limit, ip_restriction, jwt,
-    key_auth, mtls_auth, path_rewrite, prometheus, rate_limiting, redirect, request_size_limiting,
-    request_termination, request_transformer, response_transformer, security_headers, token_bucket,
+    Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web,
+    in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus,
+    rate_limiting, redirect, request_size_limiting, request_termination, request_transformer,
+    request_validator, response_transformer, security_headers, token_bucket,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
@@ -15,7 +16,10 @@ pub static REGISTRY: &[&Registration] = &[
     &bot_detection::REGISTRATION,
     &correlation_id::REGISTRATION,
     &cors::REGISTRATION,
+    &forward_auth::REGISTRATION,
+    &grpc_web::REGISTRATION,
     &in_flight_limit::REGISTRATION,
+    &introspection::REGISTRATION,
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
@@ -27,6 +31,7 @@ pub static REGISTRY: &[&Registration] = &[
     &request_size_limiting::REGISTRATION,
     &request_termination::REGISTRATION,
     &request_transformer::REGISTRATION,
+    &request_validator::REGISTRATION,
     &response_transformer::REGISTRATION,
     &security_headers::REGISTRATION,
     &token_bucket::REGISTRATION,

@@ -31,12 +31,17 @@ use crate::snapshot::Snapshot;
 const ORDERS_MAX: usize = 64;
 /// How often the access log block is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How often clients that wait for an answer are looked at, in ticks: a client that has left is noticed within two looks.
+const LOOK_TICKS: u32 = 20;
 /// How often idle upstream connections are looked at, in ticks.
 const SWEEP_TICKS: u32 = 40;
 /// How often a draining shard looks whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// How long a draining shard leaves idle connections open: long enough for a request that is on its way.
 const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
+/// The same where a successor serves already: nobody waits for this process to end, so a client that connected a moment
+/// ago has the time to send its request.
+const LEAVE_IDLE_GRACE: Duration = Duration::from_secs(5);
 /// How long a listener that is about to close waits for handshakes under way: a long round trip.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(300);
 
@@ -310,6 +315,9 @@ async fn keep_house(shard: Rc<Shard>) {
         let now_ns = clock::now_ns();
         shard.tick(now_ns);
         ticks += 1;
+        if ticks % LOOK_TICKS == 0 {
+            shard.sweep_clients();
+        }
         if ticks % SWEEP_TICKS == 0 {
             shard.sweep_pools(now_ns);
         }
@@ -351,14 +359,15 @@ async fn obey(
                 shard.begin_drain();
                 listeners.values().flatten().for_each(|listener| listener.leave());
                 listeners.clear();
-                net::spawn(end_when_idle(shard.clone(), net::sleep(HANDSHAKE_GRACE), own.take()));
+                let closing = net::sleep(HANDSHAKE_GRACE);
+                net::spawn(end_when_idle(shard.clone(), closing, LEAVE_IDLE_GRACE, own.take()));
             }
             Order::Ban(prefixes) => shard.set_banned(prefixes),
             Order::Cut(sources) => shard.cut_sources(&sources),
             Order::Drain => {
                 shard.begin_drain();
                 let closing = close(shard.clone(), flat(listeners.drain()));
-                net::spawn(end_when_idle(shard.clone(), closing, own.take()));
+                net::spawn(end_when_idle(shard.clone(), closing, DRAIN_IDLE_GRACE, own.take()));
             }
             Order::Stop => break,
         }
@@ -409,12 +418,17 @@ fn admit(shard: &Rc<Shard>, stream: net::Stream, source: SocketAddr, listener: S
 
 /// Ends the thread of a draining shard once its last connection is gone. The control thread bounds the time that this
 /// takes with `Order::Stop`.
-async fn end_when_idle(shard: Rc<Shard>, closing: impl Future<Output = ()>, own: Option<MailSender<Order>>) {
+async fn end_when_idle(
+    shard: Rc<Shard>,
+    closing: impl Future<Output = ()>,
+    idle_grace: Duration,
+    own: Option<MailSender<Order>>,
+) {
     closing.await;
     let mut waited = Duration::ZERO;
     while !shard.is_idle() {
         // A client that has just sent a request must not be cut off: it is told `Connection: close` with its answer.
-        if waited >= DRAIN_IDLE_GRACE {
+        if waited >= idle_grace {
             shard.cut_idle();
             shard.end_tunnels();
         }

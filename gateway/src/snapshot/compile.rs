@@ -7,19 +7,17 @@ use std::sync::Arc;
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
 use super::{
-    Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, upstreams,
+    Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, sources, upstreams,
 };
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
-use crate::limit::{Costs, Enforcement, SourceLimiter, SourceSettings};
 use crate::metrics::Registry;
 use crate::net::clock;
 use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
 use crate::route::{self, Router};
 use crate::tls::Ticketer;
-use portcullis_abi::Rate;
 
 /// What a compilation needs beside the configuration.
 pub struct CompileContext<'a> {
@@ -74,12 +72,12 @@ pub fn compile(
             series: cx.registry.route(&route.name),
         })
         .collect();
-    let limiter = source_limiter(&config, &upstream_list);
+    let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
     let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
     let limits = &config.limits;
-    let head_limits = HeadLimits {
+    let head_limits_of = |head: u32| HeadLimits {
         request_line: limits.request_line as usize,
-        head: limits.head as usize,
+        head: head as usize,
         fields: limits.header_count as usize,
         allow_underscores: false,
         path: path_policy(&config.http),
@@ -93,16 +91,13 @@ pub fn compile(
         consumers,
         plugins,
         listeners,
-        head_limits,
+        head_limits: head_limits_of(limits.head),
         // A target may use names with an underscore: what it says is not a claim about the client.
-        response_head_limits: HeadLimits {
-            head: limits.response_head as usize,
-            allow_underscores: true,
-            ..head_limits
-        },
+        response_head_limits: HeadLimits { allow_underscores: true, ..head_limits_of(limits.response_head) },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
-        source_limiter: limiter,
+        source_limiter,
+        kernel_lists,
         tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
         streams,
         ticket_keys,
@@ -256,33 +251,4 @@ fn header(condition: &config::HeaderMatch) -> route::HeaderMatch {
         config::HeaderValue::Regex(regex) => vec![route::HeaderValue::Regex(regex.as_str().into())],
     };
     route::HeaderMatch { name: condition.name.clone(), values }
-}
-
-fn source_limiter(config: &Config, upstream_list: &[Arc<crate::upstream::UpstreamSpec>]) -> SourceLimiter {
-    let xdp = &config.xdp;
-    let rate = xdp.connections.map_or(Rate::UNLIMITED, |limit| Rate {
-        interval_ns: limit.rate.interval_ns(),
-        burst_ns: limit.burst_ns(),
-    });
-    let costs = xdp.costs;
-    let targets = upstream_list.iter().flat_map(|upstream| &upstream.targets).filter_map(|t| t.address);
-    let trusted = config.trusted_proxies.iter().chain(&xdp.trusted).chain(&xdp.allow).copied();
-    SourceLimiter::new(&SourceSettings {
-        rate,
-        costs: Costs {
-            request: costs.request,
-            unauthorized: costs.unauthorized,
-            forbidden: costs.forbidden,
-            too_many_requests: costs.too_many_requests,
-            malformed: costs.malformed,
-            tls_handshake_failed: costs.tls_handshake_failed,
-        },
-        penalty_cap_ns: u64::try_from(xdp.penalty_cap.as_nanos()).unwrap_or(u64::MAX),
-        enforcement: match xdp.enforcement {
-            config::Enforcement::Shadow => Enforcement::Shadow,
-            config::Enforcement::Enforce => Enforcement::Enforce,
-        },
-        trusted: trusted.chain(targets.map(|address| address.ip().into())).collect(),
-        ..SourceSettings::default()
-    })
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Snapshot;
-use crate::http::h2;
+use crate::http::h2::Settings;
 use crate::id::{RouteId, ServiceId, ShardId};
 use crate::metrics::RouteMetrics;
 use crate::plugin::Plugin;
@@ -49,7 +49,7 @@ impl Local {
             idle_time: snapshot.config.timeouts.upstream_keep_alive,
             requests_max: super::UPSTREAM_REQUESTS_MAX,
             multiplexed_max: snapshot.config.http2.upstream_connections as usize,
-            h2: h2::Settings { streams_max: super::UPSTREAM_REQUESTS_MAX, ..snapshot.h2.clone() },
+            h2: Settings { streams_max: super::UPSTREAM_REQUESTS_MAX, ..snapshot.h2.clone() },
         };
         let mut used = PoolTable::default();
         let services = snapshot

@@ -16,6 +16,7 @@ mod local;
 mod names;
 mod plugins;
 mod probes;
+mod sources;
 mod streams;
 mod times;
 mod upstreams;
@@ -28,8 +29,9 @@ use std::time::Duration;
 use portcullis_config as config;
 
 use crate::http::h1::HeadLimits;
-use crate::http::h2;
+use crate::http::h2::Settings;
 use crate::id::{Generation, ServiceId, UpstreamId};
+use crate::kernel::Lists;
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
 use crate::metrics::RouteSeries;
@@ -45,6 +47,7 @@ pub use compile::{CompileContext, compile};
 pub use edges::files;
 pub use local::{Local, LocalService, PoolTable};
 pub use names::{Endpoint, Names, is_service};
+pub use sources::rate;
 pub use streams::StreamRoutes;
 pub use times::Times;
 pub use upstreams::stable_hash;
@@ -67,9 +70,11 @@ pub struct Snapshot {
     pub head_limits: HeadLimits,
     pub response_head_limits: HeadLimits,
     /// What an HTTP/2 connection from a client is allowed.
-    pub h2: h2::Settings,
+    pub h2: Settings,
     pub trusted_proxies: CidrSet,
     pub source_limiter: SourceLimiter,
+    /// What the kernel part is to know of sources.
+    pub kernel_lists: Lists,
     /// Some target is told where the client connected to.
     pub tells_destination: bool,
     /// Routes for TLS streams that are passed on.

@@ -4,7 +4,7 @@
 //! gateway ([`super::peer`], and the `mtls-auth` plugin). Invariant: a certificate that does not verify ends the
 //! handshake, also where none is required.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -42,7 +42,7 @@ impl Revoked {
     ///
     /// # Errors
     /// There is none.
-    pub fn read(path: &PathBuf) -> Result<Vec<Self>, TlsError> {
+    pub fn read(path: &Path) -> Result<Vec<Self>, TlsError> {
         let content = super::read_file(path)?;
         let origin = || path.display().to_string();
         let lists: Vec<_> = if content.starts_with(&[super::der::SEQUENCE]) {

@@ -73,6 +73,11 @@ impl Intake {
         }
     }
 
+    /// Makes these bytes the next unread ones.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.received.splice(self.start..self.start, bytes.iter().copied());
+    }
+
     /// Receives more, with room for at least one byte and at most `room` unread bytes in all. Zero bytes: the other
     /// side has closed or the receive limit passed.
     ///

@@ -37,6 +37,7 @@ pub struct Session {
 }
 
 /// The rustls connection in its three ages.
+#[expect(clippy::large_enum_variant, reason = "it is open for nearly all of its life")]
 enum Link {
     /// A ClientHello is awaited, whose name chooses the configuration.
     Accepting(Box<Acceptor>),

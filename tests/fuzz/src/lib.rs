@@ -7,6 +7,7 @@
 
 #[path = "../../../gateway/src/http/mod.rs"]
 pub mod http;
+pub mod h2;
 #[path = "../../../ebpf/src/parse.rs"]
 pub mod packet;
 

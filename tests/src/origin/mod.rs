@@ -8,6 +8,7 @@
 
 mod bad;
 mod behaved;
+pub mod secure;
 mod timed;
 
 use std::io::{self, Read, Write};

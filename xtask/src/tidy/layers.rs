@@ -20,7 +20,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["httparse", "h2"], &["gateway/src/http/"]),
     (&["aya", "aya_log"], &["gateway/src/kernel/", "ebpf/abi/"]),
     (&["aya_ebpf", "aya_log_ebpf"], &["ebpf/src/"]),
-    (&["jsonwebtoken"], &["gateway/src/plugin/"]),
+    (&["jsonschema", "jsonwebtoken"], &["gateway/src/plugin/"]),
     (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
     (&["tokio_uring", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
     (&["hickory_resolver"], &["gateway/src/control/"]),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use portcullis_abi::{Block, Reason};
+use portcullis_config::Enforcement;
 use serde::{Deserialize, Serialize};
 
 use super::View;
@@ -184,7 +185,7 @@ impl BanBook {
         let is_word =
             is_one_source(prefix) && matches!(view.table.block_at(key, view.now_ns), Block::Banned { .. });
         if is_word {
-            view.table.unblock(key);
+            view.table.unblock_ban(key, view.now_ns);
         } else if was_given {
             self.tell_shards(view);
         }
@@ -283,11 +284,13 @@ impl BanBook {
     }
 
     fn of_word(&self, key: u64, word: Block, view: &View<'_>) -> Option<Ban> {
-        let Block::Banned { until, level, reason } = word else { return None };
+        let Block::Banned { until, level, reason, .. } = word else { return None };
         let source = source_text(key);
         if reason != Reason::SourceBanned {
             let told = ban(source, reason.as_str().to_owned(), until, level, false, view);
-            return Some(Ban { by: "behaviour".into(), ..told });
+            let watched = view.config.xdp.enforcement == Enforcement::Shadow;
+            let enforced_by = if watched { "nobody (shadow mode)".into() } else { told.enforced_by.clone() };
+            return Some(Ban { by: "behaviour".into(), enforced_by, ..told });
         }
         let prefix = source.parse::<IpNet>().or_else(|_| source.parse::<IpAddr>().map(IpNet::from));
         let given = prefix.ok().and_then(|prefix| self.given.get(&prefix));
@@ -307,19 +310,19 @@ fn ban(source: String, reason: String, until_ns: u64, level: u8, wide: bool, vie
         until: view.unix(until_ns),
         seconds_left: until_ns.saturating_sub(view.now_ns).div_ceil(1_000_000_000),
         level,
-        enforced_by: enforced_by(view),
+        enforced_by: enforced_by(wide, view),
         wide,
     }
 }
 
-fn enforced_by(view: &View<'_>) -> String {
-    if view.kernel_drops() {
-        return "kernel and proxy".into();
-    }
+fn enforced_by(wide: bool, view: &View<'_>) -> String {
     match (view.kernel.mode.as_str(), &view.kernel.why) {
         ("off", Some(why)) => format!("proxy (kernel part off: {why})"),
         ("off", None) => "proxy (kernel part off)".into(),
-        _ => "proxy (kernel part in shadow mode)".into(),
+        _ if view.kernel.dead => "proxy (kernel part passes everything: no sign of life)".into(),
+        _ if wide && view.kernel.enforcement != "enforce" => "proxy (kernel part in shadow mode)".into(),
+        // The ban of one source is dropped in shadow mode too: an order is no guess.
+        _ => "kernel and proxy".into(),
     }
 }
 

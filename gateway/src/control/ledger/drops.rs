@@ -13,7 +13,6 @@ use super::View;
 use crate::limit::source_key;
 
 /// Samples kept. Not more than 200 bytes each.
-#[allow(dead_code, reason = "nothing samples yet")]
 const KEPT: usize = 4096;
 
 /// A sample as the kernel part hands it over.
@@ -50,7 +49,7 @@ pub struct Sample {
 pub struct Drops {
     /// What to ask for next.
     pub next: u64,
-    /// Samples that were forgotten before they were asked for, or lost on their way from the kernel.
+    /// Samples that were forgotten before they were asked for.
     pub lost: u64,
     /// Why there are none and will be none, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,15 +63,11 @@ pub struct DropLog {
     kept: VecDeque<Raw>,
     /// Of the first kept one.
     first: u64,
-    /// On their way from the kernel.
-    lost: u64,
 }
 
 impl DropLog {
     /// Takes in what the kernel part has.
-    #[allow(dead_code, reason = "nothing samples yet")]
-    pub fn add(&mut self, samples: impl IntoIterator<Item = Raw>, lost: u64) {
-        self.lost += lost;
+    pub fn add(&mut self, samples: impl IntoIterator<Item = Raw>) {
         for sample in samples {
             if self.kept.len() == KEPT {
                 self.kept.pop_front();
@@ -87,11 +82,6 @@ impl DropLog {
         self.first + self.kept.len() as u64
     }
 
-    /// Samples that were lost on their way from the kernel.
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-
     /// Samples from number `from` on, at most `max`.
     pub fn after(&self, from: u64, max: usize, view: &View<'_>) -> Drops {
         let skipped = from.saturating_sub(self.first).min(self.kept.len() as u64);
@@ -103,7 +93,7 @@ impl DropLog {
             None => "the kernel part is off".into(),
         });
         let forgotten = if from > 0 { begin.saturating_sub(from) } else { 0 };
-        Drops { next: begin + samples.len() as u64, lost: self.lost + forgotten, none_because, samples }
+        Drops { next: begin + samples.len() as u64, lost: forgotten, none_because, samples }
     }
 
     /// The latest samples of a source, the latest first.

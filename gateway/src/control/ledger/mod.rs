@@ -18,12 +18,13 @@ use portcullis_config::Config;
 use tokio::sync::oneshot;
 
 pub use bans::{Ban, BanBook, BanOrder, Bans, Given, Refusal};
-pub use drops::{DropLog, Drops, Sample};
+pub use drops::{DropLog, Drops, Raw, Sample};
 pub use top::{RouteTop, ShardTop, SourceTop, Spread, TargetTop, Top};
 pub use why::Why;
 
 use super::status::KernelStatus;
 use super::trusted::Trusted;
+use crate::kernel::Kernel;
 use crate::limit::Table;
 use crate::metrics::{LedgerCounts, Registry};
 use crate::shard::Shards;
@@ -49,6 +50,8 @@ pub struct View<'a> {
     pub shards: &'a Shards,
     pub cores: &'a [usize],
     pub kernel: KernelStatus,
+    /// The loaded program, for questions.
+    pub program: Option<&'a Kernel>,
     /// Packets by reason; empty without the kernel part.
     pub packets: Vec<u64>,
     pub trusted: Vec<Trusted>,
@@ -67,9 +70,9 @@ impl View<'_> {
         }
     }
 
-    /// Whether the kernel part drops what is banned.
+    /// Whether the kernel part drops anything but what an operator has banned.
     pub fn kernel_drops(&self) -> bool {
-        self.kernel.mode != "off" && self.kernel.enforcement == "enforce"
+        self.kernel.mode != "off" && self.kernel.enforcement == "enforce" && !self.kernel.dead
     }
 }
 
@@ -115,7 +118,6 @@ impl Ledger {
             banned_by_behaviour: (words.len() - singles) as u64,
             operator_bans: self.book.ordered(),
             samples_taken: self.drops.taken(),
-            samples_lost: self.drops.lost(),
         }
     }
 

@@ -5,13 +5,16 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portcullis_abi::Block;
+use portcullis_abi::{self as abi, Block, Reason, is_v4};
+use portcullis_config::{RateLimit, Refusal};
 use serde::Serialize;
 
 use super::bans::Ban;
 use super::{Ledger, Sample, View};
-use crate::limit::{source_key, source_text};
-use crate::metrics::Refusal;
+use crate::control::facts;
+use crate::kernel::Match;
+use crate::limit::{KNOWN_GOOD_NS, Words, aggregate_key, source_key, source_text};
+use crate::metrics;
 
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +27,8 @@ pub struct Why {
     pub trusted: Option<TrustedBecause>,
     pub buckets: Vec<Bucket>,
     pub marks: Vec<Mark>,
+    /// Where it authenticated in the last hour and met a refusal all the same.
+    pub innocent: Vec<Innocent>,
     pub ban: Option<Ban>,
     pub rules: Vec<Rule>,
     pub limits: Vec<Limit>,
@@ -61,6 +66,17 @@ pub struct Mark {
     pub mark: &'static str,
     /// Seconds since 1970.
     pub until: u64,
+}
+
+/// A refusal that a known-good source met.
+#[derive(Clone, Debug, Serialize)]
+pub struct Innocent {
+    pub reason: &'static str,
+    /// The name of the list or limit, if it has one.
+    pub of: Option<String>,
+    pub packets: u64,
+    /// Whether they were dropped, or only would have been.
+    pub dropped: bool,
 }
 
 /// An entry of a list that it is on.
@@ -111,11 +127,12 @@ pub fn why(address: IpAddr, ledger: &Ledger, view: &View<'_>) -> Why {
         verdict: String::new(),
         trusted: trusted
             .map(|one| TrustedBecause { prefix: one.prefix.to_string(), because: one.because.to_string() }),
-        buckets: buckets(&source_text(key), words, view),
+        buckets: [buckets(&source_text(key), words, view), shared_buckets(key, view)].concat(),
         marks: words.map(|words| marks(words.block, view)).unwrap_or_default(),
+        innocent: innocent(key, view),
         ban,
         rules,
-        limits: limits(view),
+        limits: limits(address, view),
         connections: view.shards.connections_of(address),
         refusals: refusals(key, view),
         dropped: ledger.drops.of(key, REFUSALS_MAX, view),
@@ -149,41 +166,89 @@ fn verdict(why: &Why, view: &View<'_>) -> String {
     }
 }
 
-fn buckets(scope: &str, words: Option<crate::limit::Words>, view: &View<'_>) -> Vec<Bucket> {
+fn buckets(scope: &str, words: Option<Words>, view: &View<'_>) -> Vec<Bucket> {
     let xdp = &view.config.xdp;
-    let bucket = |bucket, limit: &Option<portcullis_config::RateLimit>, tat: u64| {
-        let ahead_ns = tat.saturating_sub(view.now_ns);
-        let Some(limit) = limit else {
-            return Bucket {
-                bucket,
-                scope: scope.to_owned(),
-                limit: "none".into(),
-                tokens_left: None,
-                tokens_max: None,
-                debt_ms: 0,
-            };
-        };
-        let interval_ns = limit.rate.interval_ns();
-        // A token is there while taking it keeps the debt within the burst.
-        let left = limit.burst_ns().saturating_sub(ahead_ns) / interval_ns;
-        let lacking = (ahead_ns + interval_ns).saturating_sub(limit.burst_ns());
-        let per = limit.rate.per.as_secs_f64();
-        Bucket {
-            bucket,
-            scope: scope.to_owned(),
-            limit: format!("{} in {per} s, burst {}", limit.rate.tokens, limit.burst),
-            tokens_left: Some(left),
-            tokens_max: Some(limit.burst.into()),
-            debt_ms: if left > 0 { 0 } else { lacking.div_ceil(1_000_000) },
-        }
-    };
     let (request, packet) = words.map_or((0, 0), |words| (words.request_tat, words.packet_tat));
-    vec![bucket("connections", &xdp.connections, request), bucket("packets", &xdp.packets, packet)]
+    vec![
+        bucket("connections", scope, &xdp.connections, request, view),
+        bucket("packets", scope, &xdp.packets, packet, view),
+    ]
+}
+
+fn bucket(bucket: &'static str, scope: &str, limit: &Option<RateLimit>, tat: u64, view: &View<'_>) -> Bucket {
+    let none = Bucket {
+        bucket,
+        scope: scope.to_owned(),
+        limit: "none".into(),
+        tokens_left: None,
+        tokens_max: None,
+        debt_ms: 0,
+    };
+    let Some(limit) = limit else { return none };
+    let ahead_ns = tat.saturating_sub(view.now_ns);
+    let interval_ns = limit.rate.interval_ns();
+    // A token is there while taking it keeps the debt within the burst.
+    let left = limit.burst_ns().saturating_sub(ahead_ns) / interval_ns;
+    let lacking = (ahead_ns + interval_ns).saturating_sub(limit.burst_ns());
+    Bucket {
+        limit: rate_text(limit),
+        tokens_left: Some(left),
+        tokens_max: Some(limit.burst.into()),
+        debt_ms: if left > 0 { 0 } else { lacking.div_ceil(1_000_000) },
+        ..none
+    }
+}
+
+fn rate_text(limit: &RateLimit) -> String {
+    format!("{} in {} s, burst {}", limit.rate.tokens, limit.rate.per.as_secs_f64(), limit.burst)
+}
+
+/// The buckets that it shares with others while it is unknown: of its network, and of all unknown sources.
+fn shared_buckets(key: u64, view: &View<'_>) -> Vec<Bucket> {
+    let aggregates = &view.config.xdp.aggregates;
+    let network = aggregate_key(key);
+    let limit = if is_v4(key) { &aggregates.v4_24 } else { &aggregates.v6_48 };
+    let tat = view.table.words(network, view.now_ns).map_or(0, |words| words.request_tat);
+    let mut shared = Vec::new();
+    if limit.is_some() {
+        shared.push(bucket("network", &source_text(network), limit, tat, view));
+    }
+    if let Some(program) = view.program.filter(|_| aggregates.unknown.is_some()) {
+        let tat = view.now_ns + program.facts(view.now_ns).unknown_debt_ns;
+        shared.push(bucket("unknown", "all unknown sources", &aggregates.unknown, tat, view));
+    }
+    shared
+}
+
+fn innocent(key: u64, view: &View<'_>) -> Vec<Innocent> {
+    let Some(program) = view.program else { return Vec::new() };
+    let hits = program.known_good_hits().unwrap_or_default();
+    let own = hits.into_iter().filter(|hit| hit.key == key);
+    let told = own.map(|hit| Innocent {
+        reason: hit.reason.as_str(),
+        of: match hit.reason {
+            Reason::DropDenied => program.list_name(hit.number).map(ToOwned::to_owned),
+            Reason::DropRuleRate => program.limit_name(hit.number).map(ToOwned::to_owned),
+            _ => None,
+        },
+        packets: hit.packets,
+        dropped: hit.dropped,
+    });
+    told.collect()
 }
 
 fn marks(block: Block, view: &View<'_>) -> Vec<Mark> {
     match block {
         Block::Established { until } => vec![Mark { mark: "established", until: view.unix(until) }],
+        Block::Authenticated { until } => {
+            // Promoted while more of the hour is left than the promotion leaves over.
+            let lasts_ns = u64::try_from(view.config.xdp.promotion.lasts.as_nanos()).unwrap_or(u64::MAX);
+            let promoted_ns = until.saturating_sub(KNOWN_GOOD_NS.saturating_sub(lasts_ns));
+            let promoted = (promoted_ns > view.now_ns && view.config.xdp.promotion.factor > 1)
+                .then(|| Mark { mark: "promoted", until: view.unix(promoted_ns) });
+            let known = Mark { mark: "authenticated", until: view.unix(until) };
+            std::iter::once(known).chain(promoted).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -201,6 +266,10 @@ fn rules(address: IpAddr, view: &View<'_>) -> Vec<Rule> {
     found.extend(of("trusted", &view.config.trusted_proxies, "trusted_proxies"));
     found.extend(of("allow", &xdp.allow, "xdp.allow"));
     found.extend(of("deny", &xdp.deny, "xdp.deny"));
+    for list in &xdp.lists {
+        let kind = if list.allows { "allow" } else { "deny" };
+        found.extend(of(kind, &list.sources, &format!("xdp.lists {}", list.name)));
+    }
     // Stable: of equal prefixes the more permissive, which stands first, decides.
     let deciding = found
         .iter()
@@ -215,25 +284,59 @@ fn rules(address: IpAddr, view: &View<'_>) -> Vec<Rule> {
         from,
         decides: Some(at) == deciding,
     };
-    found.into_iter().enumerate().map(rule).collect()
+    let mut rules: Vec<_> = found.into_iter().enumerate().map(rule).collect();
+    if let Some(answer) = view.program.and_then(|program| program.rule_of(address)) {
+        decided_by_program(&mut rules, &answer, view);
+    }
+    rules
 }
 
-fn limits(view: &View<'_>) -> Vec<Limit> {
-    let config = view.config;
-    let mode = match config.xdp.enforcement {
-        portcullis_config::Enforcement::Shadow => "shadow",
-        portcullis_config::Enforcement::Enforce => "enforce",
+/// What the program's tables say goes before what the configuration lets expect: they hold the files of lists, too.
+fn decided_by_program(rules: &mut Vec<Rule>, answer: &Match, view: &View<'_>) {
+    let list = match answer.rule {
+        abi::Rule::Trusted => "trusted",
+        abi::Rule::Allow => "allow",
+        abi::Rule::Deny => "deny",
+        abi::Rule::Banned => "ban",
+        _ => return,
     };
+    let prefix = answer.net.to_string();
+    rules.iter_mut().for_each(|rule| rule.decides = rule.list == list && rule.prefix == prefix);
+    if rules.iter().any(|rule| rule.decides) {
+        return;
+    }
+    let of_list = answer.list.as_ref().map(|name| {
+        let file =
+            view.config.xdp.lists.iter().find(|list| list.name == *name).and_then(|list| list.file.as_ref());
+        match file {
+            Some(file) => format!("xdp.lists {name}, {}", file.display()),
+            None => format!("xdp.lists {name}"),
+        }
+    });
+    let from = of_list.unwrap_or_else(|| "the kernel's tables".into());
+    rules.push(Rule { list, prefix, from, decides: true });
+}
+
+fn limits(address: IpAddr, view: &View<'_>) -> Vec<Limit> {
+    let config = view.config;
+    let xdp = &config.xdp;
     let mut limits = Vec::new();
-    let xdp =
-        [("xdp.limits.connections", &config.xdp.connections), ("xdp.limits.packets", &config.xdp.packets)];
-    for (name, limit) in xdp {
+    let mut say = |name: &str, limit: &Option<RateLimit>, refusal: Refusal| {
         if let Some(limit) = limit {
-            let (tokens, per, burst) = (limit.rate.tokens, limit.rate.per.as_secs_f64(), limit.burst);
-            let limit = format!("{name}: {tokens} in {per} s, burst {burst}");
-            limits.push(Limit { limit, mode: mode.into() });
+            let limit = format!("{name}: {}", rate_text(limit));
+            limits.push(Limit { limit, mode: facts::mode(xdp, refusal).into() });
+        }
+    };
+    for rule in &xdp.rules {
+        if rule.sources.is_empty() || rule.sources.iter().any(|prefix| prefix.contains(&address)) {
+            let ports = rule.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let ports = if ports.is_empty() { String::new() } else { format!(" (port {ports})") };
+            say(&format!("xdp.rules {}{ports}, connections", rule.name), &rule.connections, rule.refusal);
+            say(&format!("xdp.rules {}{ports}, packets", rule.name), &rule.packets, rule.refusal);
         }
     }
+    say("xdp.limits.connections", &xdp.connections, xdp.refusals.connections);
+    say("xdp.limits.packets", &xdp.packets, xdp.refusals.packets);
     let per_source = config.limits.connections_per_source;
     if per_source > 0 {
         let limit = format!("limits.connections_per_source: {per_source}");
@@ -247,13 +350,13 @@ fn refusals(key: u64, view: &View<'_>) -> Vec<Refused> {
     let name = |number: u32| {
         series.iter().find(|series| series.number() == number).map(|series| series.name().to_owned())
     };
-    let mut found: Vec<(usize, Refusal)> = Vec::new();
+    let mut found: Vec<(usize, metrics::Refusal)> = Vec::new();
     for (shard, metrics) in view.registry.shards().iter().enumerate() {
         let of_source = metrics.refusals.latest().filter(|refusal| source_key(refusal.client) == key);
         found.extend(of_source.take(REFUSALS_MAX).map(|refusal| (shard, refusal)));
     }
     found.sort_by_key(|(_, refusal)| std::cmp::Reverse(refusal.at_ns));
-    let refused = |(shard, refusal): (usize, Refusal)| {
+    let refused = |(shard, refusal): (usize, metrics::Refusal)| {
         let ago_ns = view.now_ns.saturating_sub(refusal.at_ns);
         Refused {
             at_ms: (view.now_unix * 1000).saturating_sub(ago_ns / 1_000_000),

@@ -24,10 +24,13 @@ pub mod flag {
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
     pub const PADDED: u8 = 8;
+    pub const PRIORITY: u8 = 32;
 }
 
 /// Octets of a frame header.
 pub const HEADER_LEN: usize = 9;
+/// Octets of a payload that are looked at: padding, priority, and the beginning of a first field.
+const PAYLOAD_LEN: usize = 14;
 
 /// A frame, as far as its header and the first octets of its payload tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Frame {
     pub word: u32,
     /// Octets of padding and of the field that tells of them (DATA only).
     pub padding: u32,
+    /// The first field of the block is a pseudo-field, as far as that can be told without decoding (HEADERS only).
+    pub pseudo: bool,
 }
 
 impl Frame {
@@ -54,8 +59,8 @@ impl Frame {
 /// Finds frames in bytes that arrive in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Scanner {
-    /// The header, and up to four octets of payload.
-    held: [u8; HEADER_LEN + 4],
+    /// The header, and what is looked at of the payload.
+    held: [u8; HEADER_LEN + PAYLOAD_LEN],
     have: u8,
     /// Octets to pass over before the next header.
     skip: u32,
@@ -99,6 +104,7 @@ impl Scanner {
         let payload = match self.held[3] {
             kind::RST_STREAM | kind::WINDOW_UPDATE => 4,
             kind::DATA if self.held[4] & flag::PADDED != 0 => 1,
+            kind::HEADERS => PAYLOAD_LEN,
             _ => 0,
         };
         HEADER_LEN + payload.min(self.length() as usize)
@@ -117,6 +123,7 @@ impl Scanner {
             length,
             word,
             padding: if padded { payload.first().map_or(0, |pad| u32::from(*pad) + 1) } else { 0 },
+            pseudo: self.held[3] == kind::HEADERS && begins_with_pseudo(self.held[4], payload),
         };
         self.skip = length - payload.len() as u32;
         self.have = 0;
@@ -124,9 +131,54 @@ impl Scanner {
     }
 }
 
+/// Whether the first field of a header block has a name that begins with a colon: by the static table (RFC 7541 appendix
+/// A), or as a literal, plain or in Huffman code. A name in the dynamic table is not known here, and passes.
+fn begins_with_pseudo(flags: u8, payload: &[u8]) -> bool {
+    let before = usize::from(flags & flag::PADDED != 0) + if flags & flag::PRIORITY != 0 { 5 } else { 0 };
+    let mut block = payload.get(before..).unwrap_or_default();
+    // Updates of the size of the table come first.
+    while let [first @ 0x20..=0x3f, rest @ ..] = block {
+        let last = rest.iter().position(|octet| octet & 0x80 == 0).map_or(rest.len(), |at| at + 1);
+        block = if *first == 0x3f { &rest[last..] } else { rest };
+    }
+    const PSEUDO: std::ops::RangeInclusive<u8> = 1..=14;
+    match block {
+        [field @ 0x80..=0xff, ..] => PSEUDO.contains(&(field & 0x7f)),
+        [0x00 | 0x10 | 0x40, length, first, ..] if length & 0x80 != 0 => first >> 1 == 0b101_1100,
+        [0x00 | 0x10 | 0x40, _, first, ..] => *first == b':',
+        [field @ 0x40..=0x7f, ..] => PSEUDO.contains(&(field & 0x3f)),
+        [field, ..] => PSEUDO.contains(&(field & 0x0f)),
+        [] => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pseudo_field_is_told_by_its_first_octets() {
+        let check = |flags, payload: &[u8], expected| {
+            assert_eq!(begins_with_pseudo(flags, payload), expected, "{payload:x?}");
+        };
+        check(0, &[0x82], true);
+        check(0, &[0x8f], false);
+        check(0, &[0xbe], false);
+        check(0, &[0x20, 0x3f, 0xe1, 0x1f, 0x83], true);
+        check(0, &[0x44, 1, b'/'], true);
+        check(0, &[0x04, 1, b'/'], true);
+        check(0, &[0x14, 1, b'/'], true);
+        check(0, &[0x0f, 0x01, 1, b'a'], false);
+        check(0, &[0x5f, 1, b'a'], false);
+        check(0, &[0x40, 7, b':', b'm'], true);
+        check(0, &[0x00, 1, b'x'], false);
+        // `:a` and `ab` in Huffman code.
+        check(0, &[0x00, 0x82, 0xb8, 0xff], true);
+        check(0, &[0x00, 0x82, 0x1c, 0x7f], false);
+        check(flag::PADDED | flag::PRIORITY, &[0, 0, 0, 0, 0, 0, 0x82], true);
+        check(flag::PADDED, &[], false);
+        check(0, &[], false);
+    }
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();

@@ -268,8 +268,8 @@ impl Guard {
         }
     }
 
-    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec has another error code for them: DATA on a stream
-    /// that the client itself has ended.
+    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec does not or under another error code: no DATA on a
+    /// stream that the client itself has ended, and no pseudo-field in trailers.
     fn follow(&mut self, frame: &Frame) -> Result<(), Violation> {
         match frame.kind {
             kind::HEADERS if frame.stream > self.highest => {
@@ -278,6 +278,8 @@ impl Guard {
                     self.unfinished.push(frame.stream);
                 }
             }
+            // Trailers (RFC 9113 section 8.1): the codec would pass over it.
+            kind::HEADERS if frame.pseudo => return Err(Violation::Forbidden(PROTOCOL_ERROR)),
             kind::DATA if frame.stream <= self.highest && self.unfinished.len() < UNFINISHED_MAX => {
                 let Some(at) = self.unfinished.iter().position(|stream| *stream == frame.stream) else {
                     // On stream 0 it is another error, and the codec's.

@@ -1,3 +1,5 @@
+//! Tests of the guard, frame by frame.
+
 use super::super::frames::HEADER_LEN;
 use super::*;
 
@@ -216,7 +218,10 @@ fn data_after_the_end_of_a_stream_rfc9113_5_1() {
     check(&[head(flag::END_STREAM, 1), data(0, 1)], closed);
     check(&[head(0, 1), data(0, 1), data(flag::END_STREAM, 1)], Ok(()));
     check(&[head(0, 1), data(flag::END_STREAM, 1), data(0, 1)], closed);
-    check(&[head(0, 1), head(flag::END_STREAM, 1), data(0, 1)], closed);
+    let trailers = |block: &[u8]| frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, block);
+    check(&[head(0, 1), trailers(&[0, 1, b'x', 0]), data(0, 1)], closed);
+    // RFC 9113 section 8.1: `:method` in trailers.
+    check(&[head(0, 1), trailers(&[0x82])], Err(Violation::Forbidden(PROTOCOL_ERROR)));
     check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
     check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
     // Never opened: the codec's to say.

@@ -1,3 +1,5 @@
+//! Tests of the way between heads of the codec and ours.
+
 use http::header::{HeaderName, HeaderValue};
 
 use super::*;

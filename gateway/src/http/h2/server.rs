@@ -155,7 +155,7 @@ impl Server {
         };
         let kept = received.is_empty() || connection.received(&received) == Keep::Yes;
         let transport = Transport::with_received(if kept { received } else { Vec::new() });
-        connection.state = State::Preface(builder(&settings).handshake(transport.clone()));
+        connection.state = State::Preface(Box::new(builder(&settings).handshake(transport.clone())));
         let connection = RefCell::new(connection);
         drive(stream, transport, &connection).await;
         let Connection { mut ending, said, .. } = connection.into_inner();
@@ -188,7 +188,7 @@ type H2Connection = h2::server::Connection<Transport, Bytes>;
 
 enum State {
     /// The client's preface is not there yet.
-    Preface(H2Handshake),
+    Preface(Box<H2Handshake>),
     /// Taken out while it is polled.
     Open(Option<Box<H2Connection>>),
     Over,
@@ -298,10 +298,10 @@ impl<A: Application> Connection<'_, A> {
     fn poll_open(&mut self, connection: &mut H2Connection, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(code) = self.verdict() {
             connection.abrupt_shutdown(code);
-        } else if self.control.0.drain.get() || self.streams_left == 0 {
-            if !std::mem::replace(&mut self.draining, true) {
-                connection.graceful_shutdown();
-            }
+        } else if (self.control.0.drain.get() || self.streams_left == 0)
+            && !std::mem::replace(&mut self.draining, true)
+        {
+            connection.graceful_shutdown();
         }
         loop {
             match connection.poll_accept(cx) {

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
+use crate::id::ConsumerId;
 use crate::plugin::consumer::CredentialRef;
 
 /// Most tokens of one plugin instance on one shard.
@@ -21,10 +22,18 @@ const BYTES_MAX: usize = 2 << 20;
 /// How much of a token is hashed. Its end is the signature, in which no two good tokens agree.
 const HASHED: usize = 64;
 
+/// Whose a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Credential(CredentialRef),
+    /// Signed with a published key; of this consumer, if it names one.
+    Published(Option<ConsumerId>),
+}
+
 /// What the verification of a token gave. Times are whole seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    pub credential: CredentialRef,
+    pub owner: Owner,
     /// First second at which it is good.
     pub not_before: u64,
     /// First second at which it is not any more.
@@ -151,11 +160,14 @@ mod tests {
     use super::*;
 
     fn verified(number: u32, expires: u64) -> Verified {
-        Verified { credential: CredentialRef(number), not_before: 0, expires }
+        Verified { owner: Owner::Credential(CredentialRef(number)), not_before: 0, expires }
     }
 
     fn of(cache: &mut Cache, token: &str) -> Option<u32> {
-        cache.get(token.as_bytes()).map(|verified| verified.credential.0)
+        cache.get(token.as_bytes()).map(|verified| match verified.owner {
+            Owner::Credential(credential) => credential.0,
+            Owner::Published(_) => panic!("no credential"),
+        })
     }
 
     fn is_sound(cache: &Cache) {

@@ -17,7 +17,7 @@ use super::token::{Alphabet, base64};
 use crate::plugin::consumer::{CredentialRef, JwtSecret};
 
 /// Sizes of RSA keys that signatures are checked with, in bits: those of `aws-lc`'s parameters.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Two hashes with keys of this process make a digest that nobody can collide.
 static DIGEST: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
@@ -183,7 +183,8 @@ fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     if *found == tag { rest.split_at_checked(len) } else { None }
 }
 
-fn library_name(algorithm: JwtAlgorithm) -> Option<Algorithm> {
+/// The library's name for an algorithm; `None` where it has none.
+pub(super) fn library_name(algorithm: JwtAlgorithm) -> Option<Algorithm> {
     Some(match algorithm {
         JwtAlgorithm::Hs256 => Algorithm::HS256,
         JwtAlgorithm::Hs384 => Algorithm::HS384,

@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `places` | where in a request a token may be |
 //! | `token` | the compact serialisation: three parts, header, claims |
+//! | `jwk` | keys in JSON |
 //! | `keys` | the keys, each with the one algorithm it is for; signatures |
+//! | `claims` | what else a token must say, and what the upstream is told |
+//! | `remote` | keys that others publish |
 //! | `cache` | tokens whose signature was found good |
 //!
 //! Owns the order of the checks and what is said about each. Never takes a key, or where to find one, from a token.
@@ -13,8 +16,11 @@
 //! its times hold at this very request, whether or not it is in the cache.
 
 mod cache;
+mod claims;
+mod jwk;
 mod keys;
 mod places;
+mod remote;
 mod token;
 
 use std::any::Any;
@@ -26,15 +32,19 @@ use portcullis_abi::Reason;
 use portcullis_config::schema::text;
 use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Section};
 
-use self::cache::{Cache, Verified};
+use self::cache::{Cache, Owner, Verified};
+pub(super) use self::claims::{Demands, Told};
+pub use self::jwk::{Verdict, judge};
 pub use self::keys::KeySet;
 use self::places::{Found, Places};
+use self::remote::{Remote, RemoteSpec};
 pub(super) use self::token::{Alphabet, base64};
 use self::token::{Compact, Value};
-use super::consumer::CredentialRef;
+use super::consumer::Consumers;
 use super::identity::{self, Access, challenge};
-use super::{CompileCx, CredentialPlaces, Cx, Flow, Plugin, PluginSpec, Registration, Response};
-use crate::http::RequestHead;
+use super::{CompileCx, CredentialPlaces, Cx, Flow, Plugin, PluginSpec, Registration, Response, Resume};
+use crate::http::{Head, RequestHead};
+use crate::id::ConsumerId;
 
 /// The plugin's line of the registry.
 pub static REGISTRATION: Registration =
@@ -76,6 +86,69 @@ static SECTION: Section = Section::new(
             "How far ahead `exp` may be, bare seconds; 0: any time. Needs `exp` in `claims_to_verify`.",
         )
         .default("0"),
+        Key::new(
+            "clock_skew",
+            Kind::seconds(0, 300),
+            "How far clocks may be apart: `exp` and `nbf` hold by so much longer, bare seconds.",
+        )
+        .default("0"),
+        Key::new("issuers", Kind::STRINGS, "Accepted values of `iss`; empty: any.").default("[]"),
+        Key::new("audiences", Kind::STRINGS, "Accepted values of `aud`, one of which a token must have; empty: any.")
+            .default("[]"),
+        Key::new("scopes_required", Kind::STRINGS, "Scopes that a token must have all of, in `scope` or `scp`; else 403.")
+            .default("[]"),
+        Key::new(
+            "typ_allowed",
+            Kind::STRINGS,
+            "Accepted values of the header parameter `typ`, which must be there then; empty: `JWT`, `at+jwt`, or none.",
+        )
+        .default("[]"),
+        Key::new(
+            "claims_to_headers",
+            Kind::Map { keys: &text::NAME, of: &Kind::NAME },
+            "Fields in which the upstream gets claims: `{sub: X-User, realm.roles: X-Roles}`. A client's own are removed.",
+        ),
+        Key::new(
+            "jwks_uris",
+            Kind::STRINGS,
+            "URLs of sets of public keys (RFC 7517). Tokens signed with one of them are accepted without a `jwt_secrets` \
+             entry; set `issuers` and `audiences` too.",
+        )
+        .default("[]"),
+        Key::new(
+            "issuer",
+            Kind::NAME,
+            "The issuer whose keys OpenID Connect discovery finds: its `/.well-known/openid-configuration` says where they \
+             are. Tokens must be of this issuer, or of `issuers`.",
+        ),
+        Key::new(
+            "algorithms",
+            Kind::STRINGS,
+            "Algorithms of tokens that are checked with published keys. A key's own `alg` holds too.",
+        )
+        .default("[RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA]"),
+        Key::new(
+            "consumer_claim",
+            Kind::NAME,
+            "The claim of such tokens that names a consumer, by username, custom id or id; one that names none is refused. \
+             Left out: they are nobody's, and the upstream gets `sub` as `X-Credential-Identifier`.",
+        ),
+        Key::new("jwks_ttl", Kind::seconds(1, 604_800), "How long a set counts before it is fetched again, bare seconds.")
+            .default("300"),
+        Key::new(
+            "jwks_stale_ttl",
+            Kind::seconds(1, 2_592_000),
+            "How long a set counts while it cannot be fetched again, bare seconds.",
+        )
+        .default("86400"),
+        Key::new(
+            "jwks_refetch_pause",
+            Kind::seconds(1, 86_400),
+            "Between two fetches for the sake of tokens that name an unknown key, bare seconds.",
+        )
+        .default("30"),
+        Key::new("jwks_timeout", Kind::TIMEOUT, "Time limit of a fetch.").default("5s"),
+        Key::new("jwks_tls_verify", Kind::Bool, "Whether the certificates of those URLs must verify.").default("true"),
     ],
 )
 .with(identity::KEYS);
@@ -101,6 +174,11 @@ struct Rules {
     nbf: Check,
     /// Seconds; 0 for no bound.
     maximum_expiration: u64,
+    /// Seconds.
+    skew: u64,
+    demands: Demands,
+    /// Of tokens signed with published keys.
+    consumer_claim: Option<String>,
 }
 
 /// Compiled settings.
@@ -108,6 +186,8 @@ struct Jwt {
     places: Places,
     rules: Rules,
     keys: Arc<KeySet>,
+    remote: Option<Arc<RemoteSpec>>,
+    told: Vec<Told>,
     access: Access,
     challenge: String,
     challenge_with_error: String,
@@ -115,7 +195,7 @@ struct Jwt {
 
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
+pub(super) enum Refused {
     Missing,
     Several,
     Bad(&'static str),
@@ -125,6 +205,12 @@ enum Refused {
     Algorithm,
     Signature,
     Expired,
+    /// The published keys cannot be had.
+    NoKeys,
+    /// None of the published keys is the one that signed, as far as the token says.
+    NoSuchKey,
+    NoConsumer,
+    Scope,
     Claim(&'static str, &'static str),
 }
 
@@ -148,6 +234,8 @@ impl Jwt {
             places,
             rules: Rules::read(fields),
             keys: cx.consumers.jwt_keys(fields.bool("secret_is_base64"), fields.diagnostics()),
+            remote: RemoteSpec::read(fields),
+            told: Told::read(fields),
             access: Access::read(fields, cx.consumers),
             challenge_with_error: format!("{base}{comma} error=\"invalid_token\""),
             challenge: base,
@@ -176,12 +264,32 @@ impl Jwt {
             ),
             Refused::Algorithm => (Reason::UnauthorizedInvalid, "message", "Invalid algorithm".into()),
             Refused::Signature => (Reason::UnauthorizedInvalid, "message", "Invalid signature".into()),
+            Refused::NoKeys => {
+                return Response::new(503, Reason::KeysUnavailable, "The keys of tokens are not available");
+            }
+            Refused::Scope => {
+                let response = Response::new(403, Reason::Forbidden, "Insufficient scope");
+                return response.with_field("WWW-Authenticate", self.challenge_with_scope());
+            }
+            Refused::NoSuchKey => {
+                (Reason::UnauthorizedInvalid, "message", "No key found for the token".into())
+            }
+            Refused::NoConsumer => {
+                (Reason::UnauthorizedInvalid, "message", "No consumer found for the token".into())
+            }
             Refused::Expired => (Reason::UnauthorizedExpired, "exp", "token expired".into()),
             Refused::Claim(claim, message) => (Reason::UnauthorizedInvalid, claim, message.into()),
         };
         Response::new(401, reason, message)
             .with_member(member)
             .with_field("WWW-Authenticate", self.challenge_with_error.clone())
+    }
+}
+
+impl Jwt {
+    /// RFC 6750 section 3.1.
+    fn challenge_with_scope(&self) -> String {
+        self.challenge_with_error.replace("invalid_token", "insufficient_scope")
     }
 }
 
@@ -194,6 +302,9 @@ impl Rules {
             exp: listed("exp"),
             nbf: listed("nbf"),
             maximum_expiration: fields.duration("maximum_expiration").as_secs(),
+            skew: fields.duration("clock_skew").as_secs(),
+            demands: Demands::read_signed(fields),
+            consumer_claim: fields.optional_string("consumer_claim"),
         };
         if !fields.is_set("claims_to_verify") && rules.nbf == Check::Required {
             // Few issuers write an nbf, so our default must not ask for one.
@@ -225,7 +336,7 @@ impl Rules {
         if self.maximum_expiration > 0 && expires.saturating_sub(now) > self.maximum_expiration {
             return Err(Refused::Claim("exp", "exceeds maximum allowed expiration"));
         }
-        Ok((not_before, expires))
+        Ok((not_before.saturating_sub(self.skew), expires.saturating_add(self.skew)))
     }
 }
 
@@ -233,25 +344,36 @@ impl Rules {
 struct Memory {
     rules: Rules,
     keys: Arc<KeySet>,
+    remote: Option<Rc<Remote>>,
     cache: RefCell<Cache>,
+    /// The generation of the published keys that the cache is of.
+    generation: Cell<u64>,
     /// Signatures that were checked.
     checks: Cell<u64>,
 }
 
 impl Memory {
-    fn new(rules: Rules, keys: Arc<KeySet>) -> Self {
-        Self { rules, keys, cache: RefCell::new(Cache::new()), checks: Cell::new(0) }
+    fn new(rules: Rules, keys: Arc<KeySet>, remote: Option<Rc<Remote>>) -> Self {
+        let (cache, generation, checks) = (RefCell::new(Cache::new()), Cell::new(0), Cell::new(0));
+        Self { rules, keys, remote, cache, generation, checks }
     }
 
     #[inline]
-    fn verify(&self, token: &[u8], now: u64) -> Result<CredentialRef, Refused> {
+    fn verify(&self, token: &[u8], consumers: &Consumers, now: u64) -> Result<Owner, Refused> {
         if token.len() > TOKEN_MAX {
             return Err(Refused::Bad("too long"));
+        }
+        if let Some(remote) = &self.remote
+            && remote.generation.get() != self.generation.get()
+        {
+            // A key that was withdrawn must not live on in what it signed.
+            self.generation.set(remote.generation.get());
+            *self.cache.borrow_mut() = Cache::new();
         }
         let known = self.cache.borrow_mut().get(token);
         let verified = match known {
             Some(verified) => verified,
-            None => self.verify_anew(token, now)?,
+            None => self.verify_anew(token, consumers, now)?,
         };
         if now >= verified.expires {
             return Err(Refused::Expired);
@@ -259,45 +381,93 @@ impl Memory {
         if now < verified.not_before {
             return Err(Refused::Claim("nbf", "token not valid yet"));
         }
-        Ok(verified.credential)
+        Ok(verified.owner)
     }
 
     /// A token that is not in the cache. One with a good signature is kept even when it has expired: whoever goes on
     /// sending it shall not have the signature checked each time.
     #[cold]
-    fn verify_anew(&self, token: &[u8], now: u64) -> Result<Verified, Refused> {
+    fn verify_anew(&self, token: &[u8], consumers: &Consumers, now: u64) -> Result<Verified, Refused> {
         let token = Compact::split(token).map_err(Refused::Bad)?;
         let header = token.header().map_err(Refused::Bad)?;
         let algorithm = token::algorithm(&header).map_err(Refused::Bad)?;
+        self.rules.demands.check_kind(&header).map_err(Refused::Bad)?;
         let claims = token.claims().map_err(Refused::Bad)?;
-        let name = &self.rules.key_claim;
-        let name = match claims.get(name).or_else(|| header.get(name)) {
-            None => return Err(Refused::NoKeyName),
-            Some(Value::Text(name)) if !name.is_empty() => name,
-            Some(_) => return Err(Refused::BadKeyName),
+        let name = match claims.get(&self.rules.key_claim).or_else(|| header.get(&self.rules.key_claim)) {
+            None => Err(Refused::NoKeyName),
+            Some(Value::Text(name)) if !name.is_empty() => Ok(name),
+            Some(_) => Err(Refused::BadKeyName),
         };
-        let key = self.keys.get(name).ok_or(Refused::UnknownKey)?;
-        if key.algorithm() != algorithm {
-            return Err(Refused::Algorithm);
-        }
-        self.checks.set(self.checks.get() + 1);
-        if !key.verify(token.signed, token.signature) {
-            return Err(Refused::Signature);
+        let key = name.and_then(|name| self.keys.get(name).ok_or(Refused::UnknownKey));
+        let owner = match (key, &self.remote) {
+            (Ok(key), _) => {
+                if key.algorithm() != algorithm {
+                    return Err(Refused::Algorithm);
+                }
+                self.checks.set(self.checks.get() + 1);
+                if !key.verify(token.signed, token.signature) {
+                    return Err(Refused::Signature);
+                }
+                Owner::Credential(key.credential())
+            }
+            (Err(refused), None) => return Err(refused),
+            (Err(_), Some(remote)) => {
+                let kid = match header.get("kid") {
+                    None => None,
+                    Some(Value::Text(kid)) => Some(&**kid),
+                    Some(_) => return Err(Refused::Bad("invalid kid")),
+                };
+                match remote.check(algorithm, kid, token.signed, token.signature) {
+                    remote::Found::Good => {}
+                    remote::Found::BadSignature => return Err(Refused::Signature),
+                    remote::Found::NoKey => return Err(Refused::NoSuchKey),
+                    remote::Found::NoSet => return Err(Refused::NoKeys),
+                }
+                Owner::Published(self.consumer(&claims, consumers)?)
+            }
+        };
+        if !self.rules.demands.ask_nothing() {
+            self.rules.demands.check(&token.all_claims().ok_or(Refused::Bad("invalid JSON"))?)?;
         }
         let (not_before, expires) = self.rules.times(&claims, now)?;
-        let verified = Verified { credential: key.credential(), not_before, expires };
+        let verified = Verified { owner, not_before, expires };
         self.cache.borrow_mut().insert(token.text, verified, now);
         Ok(verified)
+    }
+
+    /// The consumer that a token signed with a published key is of.
+    fn consumer(
+        &self,
+        claims: &token::Members<'_>,
+        consumers: &Consumers,
+    ) -> Result<Option<ConsumerId>, Refused> {
+        let Some(claim) = &self.rules.consumer_claim else { return Ok(None) };
+        let Some(Value::Text(name)) = claims.get(claim) else { return Err(Refused::NoConsumer) };
+        let custom = |consumer: &super::consumer::Consumer| consumer.custom_id.as_deref() == Some(&**name);
+        let by_custom_id = || consumers.all().find(|(_, consumer)| custom(consumer)).map(|(id, _)| id);
+        consumers.by_name(name).or_else(by_custom_id).map(Some).ok_or(Refused::NoConsumer)
     }
 }
 
 impl PluginSpec for Jwt {
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
-        // A credential that was removed, or belongs to somebody else now, must not live on in a cache.
+        let previous = previous.and_then(|state| state.downcast::<Memory>().ok());
+        // Keys that were fetched go on, and so does a fetch under way.
+        let remote = self.remote.as_ref().map(|spec| {
+            let known = previous.as_ref().and_then(|memory| memory.remote.clone());
+            let same = known.filter(|known| known.spec.fingerprint == spec.fingerprint);
+            same.unwrap_or_else(|| Remote::begin(spec.clone()))
+        });
+        // A credential that was removed, or belongs to somebody else now, must not live on in a cache; nor may the
+        // number of a consumer, which another one may have now.
         let memory = previous
-            .and_then(|state| state.downcast::<Memory>().ok())
             .filter(|memory| memory.rules == self.rules && memory.keys.is_same(&self.keys))
-            .unwrap_or_else(|| Rc::new(Memory::new(self.rules.clone(), self.keys.clone())));
+            .filter(|memory| match (&memory.remote, &remote) {
+                (None, None) => true,
+                (Some(one), Some(other)) => Rc::ptr_eq(one, other) && self.rules.consumer_claim.is_none(),
+                _ => false,
+            })
+            .unwrap_or_else(|| Rc::new(Memory::new(self.rules.clone(), self.keys.clone(), remote)));
         Rc::new(OnShard { spec: self, memory })
     }
 
@@ -306,19 +476,85 @@ impl PluginSpec for Jwt {
     }
 }
 
+#[derive(Clone)]
 struct OnShard {
     spec: Arc<Jwt>,
     memory: Rc<Memory>,
 }
 
+impl OnShard {
+    /// Whose the request's token is.
+    fn verify(&self, cx: &Cx<'_>, request: &RequestHead) -> Result<(Owner, Option<Vec<u8>>), Refused> {
+        let token = match self.spec.places.find(request) {
+            Found::None => return Err(Refused::Missing),
+            Found::Several => return Err(Refused::Several),
+            Found::One(token) => token,
+        };
+        let owner = self.memory.verify(&token, cx.consumers, cx.wall.as_secs())?;
+        let needed = !self.spec.told.is_empty() || matches!(owner, Owner::Published(_));
+        Ok((owner, needed.then(|| token.to_vec())))
+    }
+
+    fn decide(
+        &self,
+        cx: &mut Cx<'_>,
+        request: &mut RequestHead,
+        outcome: Result<(Owner, Option<Vec<u8>>), Refused>,
+    ) -> Flow {
+        let spec = &self.spec;
+        for told in &spec.told {
+            told.tell(None, &mut request.head);
+        }
+        let identify = |cx: &mut Cx<'_>, head: &mut Head, (owner, token): (Owner, Option<Vec<u8>>)| {
+            let token = token.as_deref().and_then(|token| Compact::split(token).ok());
+            let claims = token.and_then(|token| token.all_claims());
+            for told in &spec.told {
+                told.tell(claims.as_ref(), head);
+            }
+            let subject = || {
+                let subject = claims.as_ref().and_then(|claims| claims.get("sub")?.as_str());
+                subject.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic())).unwrap_or_default()
+            };
+            match owner {
+                Owner::Credential(credential) => identity::identify(cx, head, credential),
+                Owner::Published(Some(consumer)) => {
+                    identity::identify_consumer(cx, head, consumer, subject())
+                }
+                Owner::Published(None) => identity::identify_nobody(cx, head, subject()),
+            }
+        };
+        spec.access.decide_by(cx, request, |_, _| outcome, identify, |refused| spec.refuse(refused))
+    }
+
+    /// Whether new keys could make another thing of what was found.
+    fn awaits(&self, outcome: &Result<(Owner, Option<Vec<u8>>), Refused>) -> Option<Rc<Remote>> {
+        let remote = self.memory.remote.as_ref()?;
+        let awaits = match outcome {
+            Err(Refused::NoKeys) => remote.may_change(remote::Found::NoSet),
+            Err(Refused::NoSuchKey) => remote.may_change(remote::Found::NoKey),
+            Ok((Owner::Published(_), _)) => remote.is_old(),
+            _ => false,
+        };
+        awaits.then(|| remote.clone())
+    }
+}
+
 impl Plugin for OnShard {
     fn on_request(&self, cx: &mut Cx<'_>, request: &mut RequestHead) -> Flow {
-        let authenticate = |cx: &Cx<'_>, request: &mut RequestHead| match self.spec.places.find(request) {
-            Found::None => Err(Refused::Missing),
-            Found::Several => Err(Refused::Several),
-            Found::One(token) => self.memory.verify(&token, cx.wall.as_secs()),
-        };
-        self.spec.access.decide(cx, request, authenticate, |refused| self.spec.refuse(refused))
+        if self.spec.access.passes(cx, request) {
+            return Flow::Continue;
+        }
+        let outcome = self.verify(cx, request);
+        let Some(remote) = self.awaits(&outcome) else { return self.decide(cx, request, outcome) };
+        let this = self.clone();
+        Flow::Wait(Box::pin(async move {
+            remote.settle().await;
+            let resume: Resume = Box::new(move |cx, request| {
+                let outcome = this.verify(cx, request);
+                this.decide(cx, request, outcome)
+            });
+            resume
+        }))
     }
 
     fn state(&self) -> Option<Rc<dyn Any>> {

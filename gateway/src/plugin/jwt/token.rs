@@ -63,11 +63,26 @@ impl<'a> Compact<'a> {
     pub fn claims(&self) -> Result<Members<'_>, &'static str> {
         Members::parse(&self.claims).ok_or("invalid JSON")
     }
+
+    /// The claims with all that is in them. `None` too where they are nested deeper than the parser's bound.
+    pub fn all_claims(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        serde_json::from_slice(&self.claims).ok()
+    }
 }
 
 /// The algorithm that a header asks for, if it asks for nothing that we do not do. Keys in the header (`jwk`, `jku`,
 /// `x5c`, `x5u`) are never looked at: whoever makes a token must not choose what it is checked with.
 pub fn algorithm(header: &Members<'_>) -> Result<JwtAlgorithm, &'static str> {
+    check_extensions(header)?;
+    match header.get("alg") {
+        // `none` is no word of ours, in whatever case.
+        Some(Value::Text(word)) => JwtAlgorithm::from_word(word).ok_or("invalid alg"),
+        _ => Err("invalid alg"),
+    }
+}
+
+/// Refuses what a header asks for beside an algorithm that we do not do.
+pub fn check_extensions(header: &Members<'_>) -> Result<(), &'static str> {
     // RFC 7515 section 4.1.11: who does not understand a critical extension must refuse, and we have none.
     if header.get("crit").is_some() {
         return Err("unknown critical header parameter");
@@ -76,21 +91,22 @@ pub fn algorithm(header: &Members<'_>) -> Result<JwtAlgorithm, &'static str> {
     if !matches!(header.get("b64"), None | Some(Value::Bool(true))) {
         return Err("unencoded payload");
     }
+    Ok(())
+}
+
+/// Refuses a token of a kind that is not among `kinds`, lower-case media types without `application/`. Without a kind it
+/// is refused where `needed`.
+pub fn check_kind(header: &Members<'_>, kinds: &[impl AsRef<str>], needed: bool) -> Result<(), &'static str> {
     // RFC 8725 section 3.11: a token of another kind that was signed with the same key is none of ours.
     match header.get("typ") {
-        None => {}
+        None if needed => Err("invalid typ"),
+        None => Ok(()),
         Some(Value::Text(kind)) => {
             let kind = kind.strip_prefix("application/").unwrap_or(kind);
-            if !kind.eq_ignore_ascii_case("JWT") && !kind.eq_ignore_ascii_case("at+jwt") {
-                return Err("invalid typ");
-            }
+            let fits = kinds.iter().any(|known| kind.eq_ignore_ascii_case(known.as_ref()));
+            if fits { Ok(()) } else { Err("invalid typ") }
         }
-        Some(_) => return Err("invalid typ"),
-    }
-    match header.get("alg") {
-        // `none` is no word of ours, in whatever case.
-        Some(Value::Text(word)) => JwtAlgorithm::from_word(word).ok_or("invalid alg"),
-        _ => Err("invalid alg"),
+        Some(_) => Err("invalid typ"),
     }
 }
 
