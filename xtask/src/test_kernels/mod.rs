@@ -123,9 +123,9 @@ fn newest(series: &str) -> Result<String> {
     let listed = process::output("apt-cache", ["search", "--names-only", &pattern], Path::new("/"))?;
     let names = listed.lines().filter_map(|line| line.split_whitespace().next());
     let newest = names.max_by_key(|name| numbers(name));
-    newest.map(ToOwned::to_owned).with_context(|| {
-        format!("apt offers no kernel of the series {series}: `apt-get update` may help")
-    })
+    newest
+        .map(ToOwned::to_owned)
+        .with_context(|| format!("apt offers no kernel of the series {series}: `apt-get update` may help"))
 }
 
 /// The numbers in a name, by which versions compare.
