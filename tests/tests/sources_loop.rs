@@ -4,7 +4,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use portcullis_tests::client::{Connection, Request};
@@ -34,6 +34,7 @@ fn stuffing_is_cut_at_the_nic_while_a_neighbour_is_served() {
     let gateway = Gateway::start(&site.setup("enforcement: enforce, costs: {unauthorized: 3}"));
     let stop = AtomicBool::new(false);
     let attack = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
     let (guesses, cut, [before, during]) = std::thread::scope(|scope| {
         let neighbour = scope.spawn(|| {
             let mut connection = site.connect(GOOD).expect("the neighbour's connection");
@@ -42,13 +43,16 @@ fn stuffing_is_cut_at_the_nic_while_a_neighbour_is_served() {
                 let (asked, phase) = (Instant::now(), usize::from(attack.load(Relaxed)));
                 Request::get("/").keep().send_on(&mut connection).expect(200);
                 took[phase].push(asked.elapsed());
+                served.fetch_add(1, Relaxed);
                 std::thread::park_timeout(Duration::from_millis(5));
             }
             took
         });
-        // Quiet first, for as long as the attack then goes on.
-        std::thread::park_timeout(Duration::from_secs(2));
+        // Quiet first.
+        let more = |so_far: usize| holds(served.load(Relaxed) >= so_far, "no progress");
+        eventually("the neighbour's first requests", || more(200));
         attack.store(true, Relaxed);
+        let quiet = served.load(Relaxed);
         let begun = Instant::now();
         let mut guesses = 0;
         while guesses < 200 && guess(&site, guesses) {
@@ -57,9 +61,10 @@ fn stuffing_is_cut_at_the_nic_while_a_neighbour_is_served() {
         }
         let cut = begun.elapsed();
         // It does not give up, and each try is dropped before the stack.
-        while begun.elapsed() < Duration::from_secs(3) {
+        eventually("the neighbour's requests meanwhile", || {
             let _ = site.connect(BAD);
-        }
+            more(quiet + 200)
+        });
         stop.store(true, Relaxed);
         (guesses, cut, neighbour.join().expect("the neighbour was served to the end"))
     });
@@ -69,7 +74,6 @@ fn stuffing_is_cut_at_the_nic_while_a_neighbour_is_served() {
         took[took.len() * 99 / 100]
     };
     let served = during.len();
-    assert!(!before.is_empty() && served > 0, "the neighbour was served");
     println!(
         "{guesses} guesses got in, cut after {cut:?}; the neighbour was served {served} times meanwhile"
     );
@@ -249,15 +253,17 @@ fn a_spoofed_flood_closes_no_door_to_the_known() {
         }
         let begun = Instant::now();
         let stranger = site.lab.in_client(|| connect_patiently(STRANGER));
-        println!("the stranger got in after {:?}", begun.elapsed());
+        let waited = begun.elapsed();
+        println!("the stranger got in after {waited:?}");
         stop.store(true, Relaxed);
-        (tries, admitted, stranger)
+        (tries, admitted, stranger.map(|()| waited))
     });
     let dropped = packets(&gateway, "drop_unknown_rate");
     println!("{admitted} of {tries} connections of a known client, {dropped} made-up ones dropped");
     assert!(admitted >= 99, "{admitted} of {tries}");
-    stranger.expect("an unknown client gets in within its retries");
-    assert!(packets(&gateway, "pass_retried") >= 1.0);
+    let waited = stranger.expect("an unknown client gets in within its retries");
+    // A flood of a slow sender leaves a token now and then: who comes at that moment need not come again.
+    assert!(packets(&gateway, "pass_retried") >= 1.0 || waited < Duration::from_millis(900), "{waited:?}");
 }
 
 /// SYNs from sources all over, as fast as it goes.
