@@ -33,8 +33,18 @@ static SECTION: Section = Section::new(
         .default("[]"),
         Key::new("deny", Kind::STRINGS, "Regular expressions for a part of `User-Agent` that is refused.")
             .default("[]"),
+        Key::new(
+            "points",
+            Kind::integer(0, POINTS_MAX),
+            "Points that a refused bot loses beside the request: `xdp.costs.plugin` says what one costs its address in the \
+             kernel, `xdp.bans.triggers.plugin` how many ban it.",
+        )
+        .default("0"),
     ],
 );
+
+/// More than any bucket holds.
+const POINTS_MAX: i64 = 1_000_000;
 
 /// Crawlers, previewers and monitors by the names that they give themselves in public.
 const KNOWN_BOTS: &[&str] = &[
@@ -52,7 +62,7 @@ fn compile(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> O
     let bots = fields.strings("deny").into_iter().chain(KNOWN_BOTS.iter().map(|text| (*text).to_owned()));
     let allow = expressions(&fields, "allow", fields.strings("allow"));
     let deny = expressions(&fields, "deny", bots.collect());
-    Some(Arc::new(BotDetection { allow: allow?, deny: deny? }))
+    Some(Arc::new(BotDetection { allow: allow?, deny: deny?, points: fields.integer("points") }))
 }
 
 fn expressions(fields: &Fields<'_>, key: &str, all: Vec<String>) -> Option<RegexSet> {
@@ -64,6 +74,7 @@ fn expressions(fields: &Fields<'_>, key: &str, all: Vec<String>) -> Option<Regex
 struct BotDetection {
     allow: RegexSet,
     deny: RegexSet,
+    points: u32,
 }
 
 impl PluginSpec for BotDetection {
@@ -75,7 +86,7 @@ impl PluginSpec for BotDetection {
 struct OnShard(Arc<BotDetection>);
 
 impl Plugin for OnShard {
-    fn on_request(&self, _: &mut Cx<'_>, request: &mut RequestHead) -> Flow {
+    fn on_request(&self, cx: &mut Cx<'_>, request: &mut RequestHead) -> Flow {
         let mut agents = request.head.all_known(Known::UserAgent);
         let Some(agent) = agents.next() else { return Flow::Continue };
         if agents.next().is_some() {
@@ -85,6 +96,7 @@ impl Plugin for OnShard {
         if self.0.allow.is_match(agent) || !self.0.deny.is_match(agent) {
             return Flow::Continue;
         }
+        cx.points = self.0.points;
         Flow::Respond(Response::new(403, Reason::Forbidden, "Forbidden"))
     }
 }
@@ -126,6 +138,17 @@ mod tests {
             assert_eq!(sent, (!passes).then(|| (403, "Forbidden".to_owned())), "{config} {agent}");
         }
         assert_eq!(send("{deny: ['.*']}", &[]), None, "who says nothing passes");
+    }
+
+    #[test]
+    fn a_bot_may_lose_points_and_nobody_else_does() {
+        let bed = Fixture::default();
+        let plugin = bed.accepted("bot-detection", "{points: 7}");
+        for (agent, points) in [("sqlmap/1.9", 7), ("curl/8.5.0", 0)] {
+            let mut cx = bed.cx_from("192.0.2.7");
+            plugin.on_request(&mut cx, &mut request("/", &[&format!("User-Agent: {agent}")]));
+            assert_eq!(cx.points, points, "{agent}");
+        }
     }
 
     #[test]

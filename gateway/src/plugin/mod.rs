@@ -199,6 +199,9 @@ pub struct Cx<'a> {
     pub response_fields: Head,
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
+    /// Points that the plugin at hand takes from the source for what it did: `xdp.costs.plugin` says what one costs, and
+    /// `xdp.bans.triggers.plugin` how many are one too many.
+    pub points: u32,
     pub rewritten: Rewritten,
     /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
     pub grpc_web: bool,
@@ -260,6 +263,7 @@ impl<'a> Cx<'a> {
             claims: None,
             response_fields: Head::new(),
             limiter: None,
+            points: 0,
             rewritten: Rewritten::default(),
             grpc_web: false,
             held: Vec::new(),
