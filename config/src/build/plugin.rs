@@ -47,6 +47,10 @@ impl<'a> Builder<'a> {
                 "jwt" if ["jwks_uris", "issuer"].iter().any(|key| plugin.config.get(key).is_some()) => {
                     continue;
                 }
+                // Users of its own need none either.
+                "basic-auth" if ["users", "users_file"].iter().any(|key| plugin.config.get(key).is_some()) => {
+                    continue;
+                }
                 "jwt" => ("jwt_secrets", self.consumers.iter().any(|one| !one.jwt_secrets.is_empty())),
                 "key-auth" => ("keyauth_credentials", self.consumers.iter().any(|one| !one.keys.is_empty())),
                 "basic-auth" => {

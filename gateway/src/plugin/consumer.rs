@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use portcullis_config::{BasicCredential, Config, Diagnostics, Fault, JwtCredential, Secret};
+use portcullis_config::{BasicCredential, Config, Diagnostics, Fault, HmacCredential, JwtCredential, Secret};
 
 use super::jwt::KeySet;
+use super::password::{Found, Password, Users};
 use crate::http::{Head, Known};
 use crate::id::ConsumerId;
 
@@ -25,6 +26,8 @@ pub struct Consumer {
     pub custom_id: Option<String>,
     /// ACL groups.
     pub groups: Vec<String>,
+    /// Kong's consumer groups, which count for `acl` where it says so.
+    pub consumer_groups: Vec<String>,
 }
 
 /// A credential as it is known to the authentication plugins.
@@ -80,22 +83,6 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-/// What a user name is worth.
-struct Password {
-    secret: Secret,
-    credential: CredentialRef,
-}
-
-/// Whether two passwords are the same, in a time that depends on `given` alone.
-fn same(known: &[u8], given: &[u8]) -> bool {
-    let mut differences = known.len() ^ given.len();
-    for (at, byte) in given.iter().enumerate() {
-        let expected = known.get(at % known.len().max(1)).copied().unwrap_or(0);
-        differences |= usize::from(std::hint::black_box(byte ^ expected));
-    }
-    differences == 0
-}
-
 /// All consumers of a generation.
 #[derive(Default)]
 pub struct Consumers {
@@ -109,8 +96,9 @@ pub struct Consumers {
     keys: HashMap<Vec<u8>, ApiKey>,
     /// By the SHA-256 of the key: those that the configuration holds hashed.
     hashed_keys: HashMap<[u8; 32], ApiKey>,
-    /// By user name.
-    passwords: HashMap<String, Password>,
+    passwords: Users<CredentialRef>,
+    /// Signing secrets by user name.
+    hmac: HashMap<String, (Secret, CredentialRef)>,
     jwt: Vec<JwtSecret>,
     /// The keys in `jwt`, with plain secrets and with base64 ones: converted once, however many plugins ask.
     jwt_keys: [OnceLock<Arc<KeySet>>; 2],
@@ -127,6 +115,7 @@ impl Consumers {
                 username: consumer.username.clone(),
                 custom_id: consumer.custom_id.clone(),
                 groups: consumer.groups.clone(),
+                consumer_groups: consumer.consumer_groups.clone(),
             });
             for (number, key) in consumer.keys.iter().enumerate() {
                 let identifier =
@@ -150,6 +139,10 @@ impl Consumers {
             for (number, basic) in consumer.basic.iter().enumerate() {
                 let identifier = || format!("{}/basic/{number}", consumer.name());
                 consumers.push_password(id, basic.id.clone().unwrap_or_else(identifier), basic, found);
+            }
+            for (number, hmac) in consumer.hmac.iter().enumerate() {
+                let identifier = || format!("{}/hmac/{number}", consumer.name());
+                consumers.push_hmac(id, hmac.id.clone().unwrap_or_else(identifier), hmac);
             }
             for jwt in &consumer.jwt_secrets {
                 consumers.push_jwt(id, jwt.clone());
@@ -191,8 +184,8 @@ impl Consumers {
         }
     }
 
-    /// Adds a user name with its password; the configuration holds no user name twice. A password that looks like a
-    /// hash is reported.
+    /// Adds a user name with its password; the configuration holds no user name twice. A hash that cannot be used is
+    /// reported.
     pub fn push_password(
         &mut self,
         consumer: ConsumerId,
@@ -200,25 +193,38 @@ impl Consumers {
         basic: &BasicCredential,
         found: &Diagnostics,
     ) {
-        let secret = basic.password.clone();
-        if ["$2a$", "$2b$", "$2y$", "$argon2", "$apr1$", "{SHA}"]
-            .iter()
-            .any(|it| secret.expose().starts_with(it))
-        {
-            let fault = Fault::new("the password looks like a hash, but is compared as it is written");
-            let fault = fault.hint("write the password itself, as in `${env:PASSWORD}`");
-            found.warning(basic.origin.span, &basic.origin.path, fault);
-        }
         let credential = self.push_credential(consumer, identifier);
-        self.passwords.insert(basic.username.clone(), Password { secret, credential });
+        match Password::read(basic.password.expose()) {
+            Ok(password) => _ = self.passwords.insert(basic.username.clone(), password, credential),
+            Err(wrong) => {
+                let fault = Fault::new(format!("the password begins like a hash, but {wrong}")).hide_line();
+                found.error(basic.origin.span, &basic.origin.path, fault);
+            }
+        }
     }
 
-    /// The credential of a user with this password. Who is unknown takes as long as who is wrong.
-    pub fn by_password(&self, user: &[u8], password: &[u8]) -> Option<CredentialRef> {
-        let known = std::str::from_utf8(user).ok().and_then(|user| self.passwords.get(user));
-        let secret = known.map_or("", |known| known.secret.expose());
-        let right = same(secret.as_bytes(), password);
-        known.filter(|_| right).map(|known| known.credential)
+    /// The password of a user, and the credential that it is.
+    pub fn password(&self, user: &[u8]) -> Found<'_, CredentialRef> {
+        self.passwords.find(user)
+    }
+
+    /// Whether some password is hashed so that its comparison takes long.
+    pub fn has_slow_passwords(&self) -> bool {
+        self.passwords.has_slow()
+    }
+
+    /// Adds a signing secret; the configuration holds no user name twice.
+    pub fn push_hmac(&mut self, consumer: ConsumerId, identifier: String, hmac: &HmacCredential) {
+        let credential = self.push_credential(consumer, identifier);
+        self.hmac.insert(hmac.username.clone(), (hmac.secret.clone(), credential));
+    }
+
+    /// The signing secret of a user, and the credential that it is. An unknown user has some secret and no credential.
+    pub fn hmac_secret(&self, user: &str) -> (&[u8], Option<CredentialRef>) {
+        match self.hmac.get(user) {
+            Some((secret, credential)) => (secret.expose().as_bytes(), Some(*credential)),
+            None => (b"a secret that signs for nobody", None),
+        }
     }
 
     /// Adds a JWT credential. Its identifier is its key, as in Kong.
@@ -319,20 +325,6 @@ mod tests {
         assert_eq!(KeyText::read("sha256"), Some(KeyText::Plain(b"sha256")));
         for wrong in ["sha256:", "sha256:xyz", &format!("sha256:{}", "g".repeat(64))] {
             assert_eq!(KeyText::read(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn passwords_are_compared_whole() {
-        for (known, given, expected) in [
-            ("secret", "secret", true),
-            ("secret", "secre", false),
-            ("secret", "secretsecret", false),
-            ("secret", "", false),
-            ("", "", true),
-            ("", "\0", false),
-        ] {
-            assert_eq!(same(known.as_bytes(), given.as_bytes()), expected, "{known:?} {given:?}");
         }
     }
 

@@ -23,6 +23,7 @@ mod cors;
 pub mod fixture;
 mod forward_auth;
 mod grpc_web;
+mod hmac_auth;
 pub mod identity;
 mod in_flight_limit;
 mod introspection;
@@ -30,6 +31,8 @@ mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod mtls_auth;
+mod multi_auth;
+mod password;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
@@ -184,6 +187,8 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
+    /// Groups that an authentication plugin found, of nobody or of the consumer.
+    pub authenticated_groups: Vec<String>,
     /// Fields of the response, whoever makes it. They are added before response plugins see it, which edit the
     /// response itself.
     pub response_fields: Head,
@@ -245,6 +250,7 @@ impl<'a> Cx<'a> {
             table,
             limit_table,
             identity: Identity::default(),
+            authenticated_groups: Vec::new(),
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
@@ -309,6 +315,11 @@ pub trait PluginSpec: Send + Sync {
     /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
     /// generation before.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+
+    /// Whether a request may pass [`Plugin::on_request`] undecided, until its body is seen.
+    fn decides_by_body(&self) -> bool {
+        false
+    }
 
     /// Where in a request the plugin takes credentials from. The access log masks them, whatever its own settings.
     fn credential_places(&self) -> CredentialPlaces {

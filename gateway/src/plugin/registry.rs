@@ -4,7 +4,7 @@ use portcullis_config::{PluginCatalog, Section};
 
 use super::{
     Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web,
-    in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus,
+    hmac_auth, in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, multi_auth, path_rewrite, prometheus,
     rate_limiting, redirect, request_size_limiting, request_termination, request_transformer,
     request_validator, response_transformer, security_headers, token_bucket,
 };
@@ -18,12 +18,14 @@ pub static REGISTRY: &[&Registration] = &[
     &cors::REGISTRATION,
     &forward_auth::REGISTRATION,
     &grpc_web::REGISTRATION,
+    &hmac_auth::REGISTRATION,
     &in_flight_limit::REGISTRATION,
     &introspection::REGISTRATION,
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
     &mtls_auth::REGISTRATION,
+    &multi_auth::REGISTRATION,
     &path_rewrite::REGISTRATION,
     &prometheus::REGISTRATION,
     &rate_limiting::REGISTRATION,
