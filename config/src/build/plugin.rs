@@ -48,7 +48,9 @@ impl<'a> Builder<'a> {
                     continue;
                 }
                 // Users of its own need none either.
-                "basic-auth" if ["users", "users_file"].iter().any(|key| plugin.config.get(key).is_some()) => {
+                "basic-auth"
+                    if ["users", "users_file"].iter().any(|key| plugin.config.get(key).is_some()) =>
+                {
                     continue;
                 }
                 "jwt" => ("jwt_secrets", self.consumers.iter().any(|one| !one.jwt_secrets.is_empty())),

@@ -76,7 +76,8 @@ pub fn parse_date(text: &[u8]) -> Option<u64> {
     let month = MONTHS.iter().position(|name| name[..] == *month.as_bytes())? as u64 + 1;
     let mut clock = time.split(':').map(|part| if part.len() == 2 { number(part) } else { None });
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    let fits = (1970..=9999).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let fits =
+        (1970..=9999).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
     if !fits || clock.next().is_some() {
         return None;
     }

@@ -234,7 +234,11 @@ mod tests {
         let always = "allow: [staff], always_use_authenticated_groups: true";
         assert_eq!(send(always, Some("ann"), &["staff", "all"]), (None, Some("staff, all".into())));
         assert_eq!(send(always, Some("ann"), &["other"]), (Some(403), None));
-        assert_eq!(send("allow: [staff]", Some("ann"), &["staff"]), (Some(403), None), "ann's own groups count");
+        assert_eq!(
+            send("allow: [staff]", Some("ann"), &["staff"]),
+            (Some(403), None),
+            "ann's own groups count"
+        );
         assert_eq!(send("allow: [read]", Some("ann"), &["staff"]), (None, None));
         assert_eq!(send("allow: [staff]", None, &["staff"]), (None, Some("staff".into())), "nobody's groups");
         assert_eq!(send("allow: [staff], hide_groups_header: true", None, &["staff"]), (None, None));

@@ -14,8 +14,11 @@ use crate::http::{Head, Known, KnownSet, Method, RequestHead};
 use crate::id::ConsumerId;
 
 /// Kong's keys that every authentication plugin has.
-pub const KEYS: &[Key] =
-    &[ANONYMOUS, Key::new("realm", Kind::NAME, "The `realm` of the `WWW-Authenticate` field."), RUN_ON_PREFLIGHT];
+pub const KEYS: &[Key] = &[
+    ANONYMOUS,
+    Key::new("realm", Kind::NAME, "The `realm` of the `WWW-Authenticate` field."),
+    RUN_ON_PREFLIGHT,
+];
 
 /// Who stands in.
 pub const ANONYMOUS: Key = Key::new(
@@ -27,7 +30,8 @@ pub const ANONYMOUS: Key = Key::new(
 
 /// Kong's exemption of preflight requests.
 pub const RUN_ON_PREFLIGHT: Key =
-    Key::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests must authenticate too.").default("true");
+    Key::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests must authenticate too.")
+        .default("true");
 
 /// Who gets in without a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -235,7 +235,8 @@ impl Plugin for OnShard {
     }
 
     fn wants_request_body(&self, cx: &Cx<'_>, _: &RequestHead) -> bool {
-        let due = |held: &Box<dyn Any>| held.downcast_ref::<BodyDue>().is_some_and(|due| due.0 == self.0.instance);
+        let due =
+            |held: &Box<dyn Any>| held.downcast_ref::<BodyDue>().is_some_and(|due| due.0 == self.0.instance);
         self.0.in_body && cx.held.iter().any(due)
     }
 

@@ -158,7 +158,12 @@ impl BasicAuth {
         }
     }
 
-    fn decide(&self, cx: &mut Cx<'_>, request: &mut RequestHead, outcome: Result<(Claim, Who), Reason>) -> Flow {
+    fn decide(
+        &self,
+        cx: &mut Cx<'_>,
+        request: &mut RequestHead,
+        outcome: Result<(Claim, Who), Reason>,
+    ) -> Flow {
         if let Some(name) = &self.header_field {
             request.head.remove_field(name);
         }
@@ -170,17 +175,27 @@ impl BasicAuth {
                 Who::Credential(credential) => identity::identify(cx, head, credential),
                 // Names are checked where they are read.
                 Who::Listed => {
-                    identity::identify_nobody(cx, head, std::str::from_utf8(claim.user()).unwrap_or_default());
+                    identity::identify_nobody(
+                        cx,
+                        head,
+                        std::str::from_utf8(claim.user()).unwrap_or_default(),
+                    );
                 }
             }
             if let Some(name) = &self.header_field {
                 head.append_field(name, claim.user());
             }
         };
-        self.access.decide_by(cx, request, |_, _| outcome, identify, |reason| {
-            let answer = Response::new(401, reason, "Unauthorized");
-            answer.with_field("WWW-Authenticate", self.challenge.clone())
-        })
+        self.access.decide_by(
+            cx,
+            request,
+            |_, _| outcome,
+            identify,
+            |reason| {
+                let answer = Response::new(401, reason, "Unauthorized");
+                answer.with_field("WWW-Authenticate", self.challenge.clone())
+            },
+        )
     }
 }
 

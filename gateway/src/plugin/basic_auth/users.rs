@@ -33,7 +33,8 @@ pub fn read(fields: &Fields<'_>) -> Option<Users<()>> {
                         continue;
                     }
                     if let Err(wrong) = add(&mut users, line) {
-                        fields.error("users_file", Fault::new(format!("{file}, line {}: {wrong}", number + 1)));
+                        fields
+                            .error("users_file", Fault::new(format!("{file}, line {}: {wrong}", number + 1)));
                     }
                 }
             }
@@ -53,7 +54,10 @@ fn read_file(path: &Path) -> Result<String, String> {
 fn add(users: &mut Users<()>, line: &str) -> Result<(), String> {
     let (name, hash) = line.split_once(':').ok_or("it is not `name:hash`")?;
     // Names are sent in fields.
-    if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b' '..=b'~' | 0x80..)) || name.trim() != name {
+    if name.is_empty()
+        || !name.bytes().all(|byte| matches!(byte, b' '..=b'~' | 0x80..))
+        || name.trim() != name
+    {
         return Err("the name is empty, or cannot stand in a header field".into());
     }
     let password = Password::read_hash(hash)?;

@@ -98,8 +98,13 @@ mod tests {
             (&multipart, "", Ok(vec![])),
         ] {
             let values = format.values(body.as_bytes(), "a");
-            let texts = values.map(|all| all.into_iter().map(|one| String::from_utf8(one).expect("text")).collect());
-            assert_eq!(texts, expected.map(|all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<_>>()), "{body}");
+            let texts =
+                values.map(|all| all.into_iter().map(|one| String::from_utf8(one).expect("text")).collect());
+            assert_eq!(
+                texts,
+                expected.map(|all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<_>>()),
+                "{body}"
+            );
         }
     }
 }

@@ -135,7 +135,11 @@ impl HmacAuth {
             skew,
             replay: (nanos > 0).then(|| Rate::new(1, nanos, 1)),
             validates_body: fields.bool("validate_request_body"),
-            enforced: fields.strings("enforce_headers").iter().map(|name| name.to_ascii_lowercase()).collect(),
+            enforced: fields
+                .strings("enforce_headers")
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
             algorithms,
             challenge: challenge("hmac", fields.optional_string("realm").as_deref()),
             access: Access::read(fields, cx.consumers),
@@ -152,7 +156,8 @@ impl HmacAuth {
             return Err(Refused::Date);
         }
         let signature = signature.ok_or(Refused::Invalid)?;
-        let algorithm = Algorithm::from_word(&signature.algorithm).filter(|one| self.algorithms.contains(one));
+        let algorithm =
+            Algorithm::from_word(&signature.algorithm).filter(|one| self.algorithms.contains(one));
         let algorithm = algorithm.ok_or(Refused::Invalid)?;
         let names = || signature.names();
         if !self.enforced.iter().all(|wanted| names().any(|name| name.eq_ignore_ascii_case(wanted))) {
@@ -200,7 +205,8 @@ fn is_digest_of(body: &[u8], field: Option<&[u8]>) -> bool {
     let Some(field) = field else { return body.is_empty() };
     let Some((name, value)) = field.split_at_checked(b"SHA-256=".len()) else { return false };
     let given = base64(value.trim_ascii(), Alphabet::Any);
-    name.eq_ignore_ascii_case(b"SHA-256=") && given.is_some_and(|given| given == digest(&SHA256, body).as_ref())
+    name.eq_ignore_ascii_case(b"SHA-256=")
+        && given.is_some_and(|given| given == digest(&SHA256, body).as_ref())
 }
 
 impl PluginSpec for HmacAuth {

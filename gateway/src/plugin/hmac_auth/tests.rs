@@ -50,7 +50,12 @@ fn send(fixture: &Fixture, head: &str) -> Result<(RequestHead, String), (Reason,
     match answer(plugin.on_request(&mut fixture.cx(), &mut request)) {
         Some(answer) => {
             assert_eq!(answer.status, 401);
-            assert!(answer.fields.iter().any(|(name, value)| *name == "WWW-Authenticate" && value.starts_with("hmac")));
+            assert!(
+                answer
+                    .fields
+                    .iter()
+                    .any(|(name, value)| *name == "WWW-Authenticate" && value.starts_with("hmac"))
+            );
             Err((answer.reason.expect("a reason"), answer.message.into_owned()))
         }
         None => {
@@ -77,7 +82,9 @@ fn a_text_signed_by_another_program() {
 #[test]
 fn algorithms() {
     let all = fixture("algorithms: [hmac-sha1, hmac-sha224, hmac-sha256, hmac-sha384, hmac-sha512]");
-    for algorithm in [Algorithm::Sha1, Algorithm::Sha224, Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512] {
+    for algorithm in
+        [Algorithm::Sha1, Algorithm::Sha224, Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512]
+    {
         let head = signed("ann", "ann-secret", algorithm, 0, "");
         assert_eq!(user(&all, &head), Ok("ann".to_owned()), "{algorithm:?}");
         let by_default = user(&fixture(""), &head).is_ok();
@@ -105,7 +112,11 @@ fn what_is_wrong_is_refused() {
         (good.replace("/x?a=b", "/x?a=c"), invalid, "HMAC signature does not match"),
         (good.replacen("GET", "POST", 1), invalid, "HMAC signature does not match"),
         (good.replace("signature=", "sig="), invalid, "HMAC signature cannot be verified"),
-        (good.replace("Authorization: hmac", "Authorization: Bearer"), invalid, "HMAC signature cannot be verified"),
+        (
+            good.replace("Authorization: hmac", "Authorization: Bearer"),
+            invalid,
+            "HMAC signature cannot be verified",
+        ),
         (format!("{good}Date: {}", date(0)), invalid, "HMAC signature cannot be verified"),
         (format!("{good}Authorization: hmac x"), invalid, "HMAC signature cannot be verified"),
     ] {
@@ -124,7 +135,11 @@ fn clock_skew() {
         ("clock_skew: 10", -11, false),
     ] {
         let sent = user(&fixture(settings), &signed("ann", "ann-secret", Algorithm::Sha256, offset, ""));
-        assert_eq!(sent, if passes { Ok("ann".into()) } else { Err(Reason::UnauthorizedExpired) }, "{settings} {offset}");
+        assert_eq!(
+            sent,
+            if passes { Ok("ann".into()) } else { Err(Reason::UnauthorizedExpired) },
+            "{settings} {offset}"
+        );
     }
     // X-Date stands in for a Date that a proxy has changed.
     let late = signed("ann", "ann-secret", Algorithm::Sha256, -1000, &format!("X-Date: {}", date(0)));
@@ -136,9 +151,12 @@ fn clock_skew() {
 #[test]
 fn enforce_headers() {
     let head = signed("ann", "ann-secret", Algorithm::Sha256, 0, "");
-    for (names, passes) in
-        [("[date]", true), ("[Date, request-line]", true), ("[date, host]", false), ("['@request-target']", false)]
-    {
+    for (names, passes) in [
+        ("[date]", true),
+        ("[Date, request-line]", true),
+        ("[date, host]", false),
+        ("['@request-target']", false),
+    ] {
         let sent = user(&fixture(&format!("enforce_headers: {names}")), &head);
         assert_eq!(sent.is_ok(), passes, "{names}");
     }
@@ -171,7 +189,11 @@ fn replay_window() {
     fixture.elapsed = Duration::from_secs(399);
     assert_eq!(user(&fixture, &head), Err(Reason::ReplayedRequest), "its date is good still");
     assert_eq!(user(&super::tests::fixture(""), &head), Ok("ann".to_owned()));
-    assert_eq!(user(&super::tests::fixture(""), &head), Ok("ann".to_owned()), "without the option it counts again");
+    assert_eq!(
+        user(&super::tests::fixture(""), &head),
+        Ok("ann".to_owned()),
+        "without the option it counts again"
+    );
     let (_, found) = super::tests::fixture("replay_window: 60").plugin(0, None).expect("a good config");
     assert!(found.iter().any(|one| one.message.contains("its date is still good")));
 }
@@ -231,5 +253,8 @@ fn validate_request_body() {
     let cannot = || Err("HMAC signature cannot be verified".to_owned());
     assert_eq!(send(on, hello, "date request-line", "hello"), cannot());
     assert_eq!(send("", hello, "date request-line", "hellO"), Ok("unseen".into()));
-    assert_eq!(send("validate_request_body: true, anonymous: nobody", hello, signed, "hellO"), Ok("nobody".into()));
+    assert_eq!(
+        send("validate_request_body: true, anonymous: nobody", hello, signed, "hellO"),
+        Ok("nobody".into())
+    );
 }

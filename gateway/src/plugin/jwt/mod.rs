@@ -21,6 +21,7 @@ mod jwk;
 mod keys;
 mod places;
 mod remote;
+mod roca;
 mod token;
 
 use std::any::Any;
@@ -499,7 +500,8 @@ impl OnShard {
         };
         let owner = self.memory.verify(&token, cx.consumers, cx.wall.as_secs())?;
         let spec = &self.spec;
-        let needed = !spec.told.is_empty() || spec.groups_claim.is_some() || matches!(owner, Owner::Published(_));
+        let needed =
+            !spec.told.is_empty() || spec.groups_claim.is_some() || matches!(owner, Owner::Published(_));
         Ok((owner, needed.then(|| token.to_vec())))
     }
 

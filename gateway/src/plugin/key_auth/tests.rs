@@ -128,9 +128,19 @@ fn key_in_body() {
         (on, &post("text/plain"), "apikey=ann-key", none()),
         (on, &coded, r#"{"apikey":"ann-key"}"#, none()),
         ("", &json, r#"{"apikey":"ann-key"}"#, none()),
-        ("key_in_body: true, anonymous: nobody", &json, r#"{"apikey":"x"}"#, passed("nobody", r#"{"apikey":"x"}"#)),
+        (
+            "key_in_body: true, anonymous: nobody",
+            &json,
+            r#"{"apikey":"x"}"#,
+            passed("nobody", r#"{"apikey":"x"}"#),
+        ),
         // What is in the head decides, and the body is left alone.
-        (hidden, &format!("{json}\napikey: ann-key"), r#"{"apikey":"ben-key"}"#, passed("ann", r#"{"apikey":"ben-key"}"#)),
+        (
+            hidden,
+            &format!("{json}\napikey: ann-key"),
+            r#"{"apikey":"ben-key"}"#,
+            passed("ann", r#"{"apikey":"ben-key"}"#),
+        ),
         (on, &format!("{json}\napikey: wrong"), r#"{"apikey":"ben-key"}"#, refused("Unauthorized")),
     ] {
         assert_eq!(send_body(settings, head, body), expected, "{settings} {head} {body}");

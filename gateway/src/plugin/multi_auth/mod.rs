@@ -20,11 +20,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use portcullis_abi::Reason;
-use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Node, Origin, Section, check_section};
+use portcullis_config::{
+    self as config, Diagnostics, Fault, Fields, Key, Kind, Node, Origin, Section, check_section,
+};
 
 use super::identity::{self, Access};
 use super::{
-    CompileCx, CredentialPlaces, Cx, Flow, Identity, Plugin, PluginSpec, Registration, Response, Resume, registry,
+    CompileCx, CredentialPlaces, Cx, Flow, Identity, Plugin, PluginSpec, Registration, Response, Resume,
+    registry,
 };
 use crate::http::RequestHead;
 
@@ -87,7 +90,11 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
         _ if fields.has_unknown_keys() => return None, // reported already
         _ => {
             let fault = Fault::new("exactly one of `any` and `all` is given");
-            found.error(plugin.origin.span, &plugin.origin.path, fault.hint("as in `any: [{name: jwt}, {name: key-auth}]`"));
+            found.error(
+                plugin.origin.span,
+                &plugin.origin.path,
+                fault.hint("as in `any: [{name: jwt}, {name: key-auth}]`"),
+            );
             return None;
         }
     };
@@ -192,7 +199,13 @@ struct Round {
 
 impl OnShard {
     /// Asks members from the one whose turn it is; `flow` is what that one has said already.
-    fn go_on(&self, cx: &mut Cx<'_>, request: &mut RequestHead, mut round: Round, mut flow: Option<Flow>) -> Flow {
+    fn go_on(
+        &self,
+        cx: &mut Cx<'_>,
+        request: &mut RequestHead,
+        mut round: Round,
+        mut flow: Option<Flow>,
+    ) -> Flow {
         loop {
             let said = match (flow.take(), self.members.get(round.at)) {
                 (Some(said), _) => said,

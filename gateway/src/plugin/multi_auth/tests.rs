@@ -55,7 +55,9 @@ fn any_is_content_with_one() {
 #[test]
 fn all_want_each() {
     assert_eq!(send(ALL, &format!("{RIGHT}apikey: ben-key")), Ok("ann".into()), "the last says who it is");
-    for lines in ["apikey: ben-key", RIGHT, &format!("{WRONG}apikey: ben-key"), &format!("{RIGHT}apikey: no"), ""] {
+    for lines in
+        ["apikey: ben-key", RIGHT, &format!("{WRONG}apikey: ben-key"), &format!("{RIGHT}apikey: no"), ""]
+    {
         assert_eq!(send(ALL, lines).map_err(|(status, ..)| status), Err(401), "{lines}");
     }
 }

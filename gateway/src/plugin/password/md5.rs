@@ -61,7 +61,8 @@ fn hash(given: &[u8], magic: &[u8], salt: &[u8]) -> [u8; LENGTH] {
 
 fn digits(bytes: &[u8]) -> [u8; LENGTH] {
     let mut out = [0; LENGTH];
-    let groups = GROUPS.iter().map(|group| group.iter().fold(0, |value, &at| value << 8 | u32::from(bytes[at])));
+    let groups =
+        GROUPS.iter().map(|group| group.iter().fold(0, |value, &at| value << 8 | u32::from(bytes[at])));
     for (four, mut value) in out.chunks_mut(4).zip(groups.chain([u32::from(bytes[11])])) {
         for digit in four {
             *digit = DIGITS[value as usize & 63];

@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn a_fingerprint_is_of_all_three() {
         let hash = |text: &str| Password::read(text).expect("a password");
-        let print = |user: &str, given: &str, known: &str| fingerprint(user.as_bytes(), given.as_bytes(), &hash(known));
+        let print = |user: &str, given: &str, known: &str| {
+            fingerprint(user.as_bytes(), given.as_bytes(), &hash(known))
+        };
         let one = print("ann", "secret", "x");
         assert_eq!(one, print("ann", "secret", "x"));
         for other in [print("anns", "ecret", "x"), print("ann", "secre", "tx"), print("ann", "secret", "y")] {

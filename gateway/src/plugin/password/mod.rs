@@ -109,7 +109,9 @@ fn kind(text: &str) -> Result<Option<Kind>, String> {
     if let Some(encoded) = text.strip_prefix("{SHA}") {
         let bytes = base64(encoded.as_bytes(), Alphabet::Any);
         let hash = bytes.and_then(|bytes| <[u8; 20]>::try_from(&bytes[..]).ok());
-        return hash.map(|hash| Some(Kind::Sha1(hash))).ok_or_else(|| "{SHA} is not followed by 20 bytes in base64".into());
+        return hash
+            .map(|hash| Some(Kind::Sha1(hash)))
+            .ok_or_else(|| "{SHA} is not followed by 20 bytes in base64".into());
     }
     if begins(&["$2a$", "$2b$", "$2x$", "$2y$"]) {
         let parts: bcrypt::HashParts = text.parse().map_err(|_| "it is no whole bcrypt hash")?;

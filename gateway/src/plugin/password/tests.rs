@@ -40,7 +40,10 @@ fn what_begins_like_a_hash_must_be_one() {
         ("$2b$04$short", "no whole bcrypt"),
         ("$2b$31$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW", "cost of 31"),
         ("$argon2id$", "no whole Argon2"),
-        ("$argon2id$v=19$m=9000000,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "more than"),
+        (
+            "$argon2id$v=19$m=9000000,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+            "more than",
+        ),
         ("$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ", "no whole Argon2"),
         ("$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ", "no whole MD5"),
         ("$1$abcdefghi$cHJi5PXp/ki/ktXzqlk6I1", "no whole MD5"),
