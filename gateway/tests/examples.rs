@@ -84,6 +84,7 @@ impl Site {
             std::fs::write(site.path("certs").join(name), content).expect(name);
         }
         std::fs::create_dir(site.path("lists")).expect("a folder");
+        std::fs::write(site.path("lists/users.txt"), "dave:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/\n").expect("users");
         std::fs::write(site.path("lists/partners.txt"), "203.0.113.0/28 # an example\n").expect("a list");
         site
     }

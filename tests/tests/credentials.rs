@@ -444,3 +444,29 @@ fn forward_auth_convention_nginx() {
     }
     assert_eq!(origin.requests(), 1);
 }
+
+/// Traefik's own documents, as a file of its provider has them.
+#[test]
+fn traefiks_basic_auth_and_forward_auth_with_a_body() {
+    let (origin, authority) = (Origin::start(Echo::default()), Origin::start(Reader));
+    let documents = format!(
+        "---\nhttp:\n  routers:\n    a: {{rule: 'PathPrefix(`/basic`)', service: s, middlewares: [users]}}\n    \
+         b: {{rule: 'PathPrefix(`/judged`)', service: s, middlewares: [judge]}}\n  middlewares:\n    users:\n      \
+         basicAuth:\n        users:\n          - 'cat:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/'\n          - \
+         'dan:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW'\n        headerField: X-WebAuth-User\n        \
+         removeHeader: true\n    judge: {{forwardAuth: {{address: 'http://{}/', forwardBody: true, maxBodySize: 50}}}}\n  \
+         services:\n    s: {{loadBalancer: {{servers: [{{url: 'http://{}'}}]}}}}\n",
+        authority.addr(),
+        origin.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(documents));
+    for user in ["cat", "dan"] {
+        let echoed = basic("/basic", user, "secret").send(gateway.addr()).expect(200).echoed();
+        assert_eq!(echoed.all("x-webauth-user"), [user]);
+        assert!(echoed.all("authorization").is_empty());
+        let refused = basic("/basic", user, "wrong").send(gateway.addr()).expect(401);
+        assert_eq!(refused.header("www-authenticate"), "Basic realm=\"traefik\"");
+    }
+    let post = |body: String| Request::post("/judged", body).send(gateway.addr()).status;
+    assert_eq!((post("good".into()), post("bad".into()), post("good".repeat(20))), (200, 403, 401));
+}

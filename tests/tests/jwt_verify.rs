@@ -111,7 +111,12 @@ fn headers() -> Vec<Case> {
         r#""kid":"x' UNION SELECT 'y""#.to_owned(),
     ] {
         let header = format!(r#"{{"alg":"HS256",{extra}}}"#);
-        cases.push((format!("{header}, the attacker's key"), secret_key(), signed(&header, b"{}", own), "no"));
+        cases.push((
+            format!("{header}, the attacker's key"),
+            secret_key(),
+            signed(&header, b"{}", own),
+            "no",
+        ));
         cases.push((format!("{header}, an empty key"), secret_key(), signed(&header, b"{}", b""), "no"));
     }
     cases
@@ -130,7 +135,12 @@ fn confusions() -> Vec<Case> {
     for secret in [pem, body.as_bytes(), n.as_bytes(), rsa.to_string().as_bytes()] {
         for alg in ["HS256", "RS256"] {
             let header = format!(r#"{{"alg":"{alg}"}}"#);
-            cases.push((format!("{alg} under a public key"), rsa.clone(), signed(&header, b"{}", secret), "no"));
+            cases.push((
+                format!("{alg} under a public key"),
+                rsa.clone(),
+                signed(&header, b"{}", secret),
+                "no",
+            ));
         }
     }
     let hs = signed(r#"{"alg":"HS256"}"#, b"{}", SECRET);
@@ -172,9 +182,24 @@ fn bytes() -> Vec<Case> {
     .map(|token| (format!("{token:?}"), secret_key(), token, "no"))
     .collect();
     cases.push(("an encrypted token".into(), secret_key(), "a.b.c.d.e".into(), "unsupported"));
-    cases.push(("a huge token, well signed".into(), secret_key(), signed(r#"{"alg":"HS256"}"#, &huge, SECRET), "ok"));
-    cases.push(("a payload that is no claims".into(), secret_key(), signed(r#"{"alg":"HS256"}"#, b"{", SECRET), "ok"));
-    cases.push(("a huge token of another".into(), secret_key(), signed(r#"{"alg":"HS256"}"#, &huge, b"x"), "no"));
+    cases.push((
+        "a huge token, well signed".into(),
+        secret_key(),
+        signed(r#"{"alg":"HS256"}"#, &huge, SECRET),
+        "ok",
+    ));
+    cases.push((
+        "a payload that is no claims".into(),
+        secret_key(),
+        signed(r#"{"alg":"HS256"}"#, b"{", SECRET),
+        "ok",
+    ));
+    cases.push((
+        "a huge token of another".into(),
+        secret_key(),
+        signed(r#"{"alg":"HS256"}"#, &huge, b"x"),
+        "no",
+    ));
     // However deep, it ends in an answer.
     cases.push(("a deep header of another".into(), secret_key(), signed(&deep, b"{}", b"x"), "no"));
     cases

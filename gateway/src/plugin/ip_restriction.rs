@@ -31,10 +31,10 @@ static SECTION: Section = Section::new(
         Key::new("deny", Kind::CIDRS, "Addresses and prefixes that may not pass."),
         Key::new(
             "allow_file",
-            Kind::NAME,
+            Kind::FILE,
             "A file of more of them that may pass, one a line, `#` begins a comment. It is read again when it changes.",
         ),
-        Key::new("deny_file", Kind::NAME, "Such a file of more that may not pass."),
+        Key::new("deny_file", Kind::FILE, "Such a file of more that may not pass."),
         Key::new("status", Kind::integer(400, 599), "Status of a refusal.").default("403"),
         Key::new(
             "message",

@@ -89,12 +89,12 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
 
 impl KeyAuth {
     fn read(fields: &Fields<'_>, cx: &CompileCx<'_>) -> Self {
-        let names: Vec<_> =
+        let names: Vec<Box<[u8]>> =
             fields.strings("key_names").into_iter().map(|name| name.into_bytes().into()).collect();
         let (in_header, in_query) = (fields.bool("key_in_header"), fields.bool("key_in_query"));
         let in_body = fields.bool("key_in_body");
         let is_path = |name: &[u8]| name.iter().any(|byte| b".[]".contains(byte));
-        if in_body && names.iter().any(|name: &Box<[u8]>| is_path(name)) {
+        if in_body && names.iter().any(|name| is_path(name)) {
             fields.error("key_names", "with `key_in_body` names have no dots or brackets");
         }
         if names.is_empty() {

@@ -50,7 +50,7 @@ static SECTION: Section = Section::new(
         .secret(),
         Key::new(
             "users_file",
-            Kind::NAME,
+            Kind::FILE,
             "A file with such a line for each user, as `htpasswd` makes it. It is read again when it changes.",
         ),
         Key::new(

@@ -145,7 +145,9 @@ fn public(pem: &str, algorithm: JwtAlgorithm) -> Result<DecodingKey, (&'static s
         _ => match rsa_modulus(bytes).map(|modulus| (modulus, bits(modulus))) {
             Some((modulus, bits)) if RSA_BITS.contains(&bits) => {
                 if roca::is_weak(modulus) {
-                    return Err(wrong("the RSA key is of a chip that made weak ones (CVE-2017-15361)".into()));
+                    return Err(wrong(
+                        "the RSA key is of a chip that made weak ones (CVE-2017-15361)".into(),
+                    ));
                 }
                 true
             }
@@ -172,6 +174,10 @@ fn rsa_modulus(der: &[u8]) -> Option<&[u8]> {
     let (modulus, exponent) = der_element(sequence, 0x02)?;
     der_element(exponent, 0x02)?;
     Some(&modulus[modulus.iter().position(|&byte| byte != 0)?..])
+}
+
+fn bits(modulus: &[u8]) -> usize {
+    modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize)
 }
 
 /// The content of a DER element with this tag, and what follows it.

@@ -194,7 +194,7 @@ struct Round {
     /// The member whose turn it is.
     at: usize,
     before: Identity,
-    refusals: Vec<Box<Response>>,
+    refusals: Vec<Response>,
 }
 
 impl OnShard {
@@ -218,7 +218,7 @@ impl OnShard {
                 (Flow::Continue, Mode::All) => {}
                 (Flow::Respond(refusal), mode) => {
                     identity::restore(cx, &mut request.head, round.before);
-                    round.refusals.push(refusal);
+                    round.refusals.push(*refusal);
                     if mode == Mode::All {
                         return self.refuse(cx, request, round.refusals);
                     }
@@ -239,7 +239,7 @@ impl OnShard {
         }
     }
 
-    fn refuse(&self, cx: &mut Cx<'_>, request: &mut RequestHead, refusals: Vec<Box<Response>>) -> Flow {
+    fn refuse(&self, cx: &mut Cx<'_>, request: &mut RequestHead, refusals: Vec<Response>) -> Flow {
         let refusal = combined(refusals);
         // Who could not be judged, or sends what another has signed, is not simply unknown.
         if refusal.status >= 500 || refusal.reason == Some(Reason::ReplayedRequest) {
@@ -250,21 +250,21 @@ impl OnShard {
 }
 
 /// One answer for several refusals, of which there is at least one.
-fn combined(mut refusals: Vec<Box<Response>>) -> Box<Response> {
+fn combined(mut refusals: Vec<Response>) -> Box<Response> {
     if let Some(broken) = refusals.iter().position(|one| one.status >= 500) {
-        return refusals.swap_remove(broken);
+        return Box::new(refusals.swap_remove(broken));
     }
-    let unauthorized = |one: &Box<Response>| one.status == 401;
+    let unauthorized = |one: &Response| one.status == 401;
     let Some(first) = refusals.iter().position(unauthorized) else {
         return match refusals.is_empty() {
             true => Response::new(401, Reason::UnauthorizedMissing, "Unauthorized"),
-            false => refusals.swap_remove(0),
+            false => Box::new(refusals.swap_remove(0)),
         };
     };
     // What was wrong with a credential says more than that others are missing.
-    let telling = |one: &Box<Response>| unauthorized(one) && one.reason != Some(Reason::UnauthorizedMissing);
+    let telling = |one: &Response| unauthorized(one) && one.reason != Some(Reason::UnauthorizedMissing);
     let chosen = refusals.iter().position(telling).unwrap_or(first);
-    let mut answer = refusals.remove(chosen);
+    let mut answer = Box::new(refusals.remove(chosen));
     let others = refusals.into_iter().filter(unauthorized).flat_map(|one| one.fields);
     answer.fields.extend(others.filter(|(name, _)| name.eq_ignore_ascii_case("WWW-Authenticate")));
     answer
@@ -292,7 +292,7 @@ impl Plugin for OnShard {
                 Flow::Continue => {}
                 Flow::Respond(refusal) => {
                     identity::restore(cx, &mut request.head, Identity::default());
-                    return self.refuse(cx, request, vec![refusal]);
+                    return self.refuse(cx, request, vec![*refusal]);
                 }
                 // Nobody who decides by the body is a member.
                 wait @ Flow::Wait(_) => return wait,

@@ -154,7 +154,7 @@ mod tests {
                 return answer;
             }
             assert!(Instant::now() < end, "no answer");
-            thread::sleep(Duration::from_millis(1));
+            thread::park_timeout(Duration::from_millis(1));
         }
     }
 
