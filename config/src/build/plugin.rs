@@ -9,9 +9,9 @@ use crate::fields::Fields;
 use crate::model::{Plugin, Protocol, Scope};
 use crate::node::{Node, Value};
 use crate::schema::check::Path as KeyPath;
-use crate::schema::{Entity, Kind, PluginCatalog, Section, text};
 use crate::schema::conceal::conceal;
 use crate::schema::suggest::nearest;
+use crate::schema::{Entity, Kind, PluginCatalog, Section, text};
 use crate::source::Span;
 
 impl<'a> Builder<'a> {

@@ -151,7 +151,7 @@ pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
     };
     head.remove_set(FIELDS);
     head.append_head(cx.consumers.fields(known.consumer));
-    head.append_known(Known::XCredentialIdentifier, &known.identifier);
+    head.append_known(Known::XCredentialIdentifier, known.identifier);
 }
 
 /// The request is from `consumer`, known by something that is no credential of the configuration.

@@ -19,6 +19,7 @@ pub mod chain;
 pub mod consumer;
 mod correlation_id;
 mod cors;
+mod credentials;
 #[cfg(test)]
 pub mod fixture;
 mod forward_auth;

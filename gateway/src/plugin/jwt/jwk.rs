@@ -97,16 +97,8 @@ impl Jwk {
         };
         let (family, material) = match (needed("kty")?, text("crv")?) {
             ("RSA", _) => {
-                let modulus = octets("n")?;
+                check_modulus(&octets("n")?)?;
                 octets("e")?;
-                let first = *modulus.first().ok_or(Wrong("no modulus"))?;
-                let bits = modulus.len() * 8 - first.leading_zeros() as usize;
-                if first == 0 || !RSA_BITS.contains(&bits) {
-                    return Err(Wrong("an RSA key must have 2048 to 8192 bits"));
-                }
-                if roca::is_weak(&modulus) {
-                    return Err(Wrong("the RSA key is of a chip that made weak ones"));
-                }
                 (Family::Rsa, library(DecodingKey::from_rsa_components(needed("n")?, needed("e")?))?)
             }
             ("EC", Some(curve @ ("P-256" | "P-384" | "P-521"))) => {
@@ -200,6 +192,19 @@ impl Jwk {
 /// The algorithm for a word, those of RFC 9864 included.
 fn algorithm_of(word: &str) -> Option<JwtAlgorithm> {
     if word == "Ed25519" { Some(JwtAlgorithm::EdDsa) } else { JwtAlgorithm::from_word(word) }
+}
+
+fn check_modulus(modulus: &[u8]) -> Result<(), Unusable> {
+    use Unusable::Wrong;
+    let first = *modulus.first().ok_or(Wrong("no modulus"))?;
+    let bits = modulus.len() * 8 - first.leading_zeros() as usize;
+    if first == 0 || !RSA_BITS.contains(&bits) {
+        return Err(Wrong("an RSA key must have 2048 to 8192 bits"));
+    }
+    match roca::is_weak(modulus) {
+        true => Err(Wrong("the RSA key is of a chip that made weak ones")),
+        false => Ok(()),
+    }
 }
 
 /// RFC 7517 section 4.3.
