@@ -40,9 +40,6 @@ pub static ANY: Text = Text::new("a text", |_| Ok(()));
 /// A text that is not empty and has no control characters.
 pub static NAME: Text = Text::new("a text", name).pattern("^[^\\x00-\\x1f]+$");
 
-/// The path of a file; a relative one is against the folder of the configuration.
-pub static FILE: Text = Text::new("a path of a file", name).pattern("^[^\\x00-\\x1f]+$");
-
 /// A header name (RFC 9110 section 5.1).
 pub static HEADER_NAME: Text =
     Text::new("a header name", header_name).pattern("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$");

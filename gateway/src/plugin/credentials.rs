@@ -97,7 +97,7 @@ impl KeyTable {
     fn place(&self, hash: KeyHash) -> usize {
         let slots = self.slots.len();
         // The hash as a fraction of the table.
-        let mut at = (u128::from(hash.number()) * slots as u128 >> 64) as usize;
+        let mut at = ((u128::from(hash.number()) * slots as u128) >> 64) as usize;
         while self.slots[at].credential != NOBODY && self.slots[at].hash != hash {
             at = if at + 1 == slots { 0 } else { at + 1 };
         }

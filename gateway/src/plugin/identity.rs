@@ -176,6 +176,7 @@ pub fn identify_nobody(cx: &mut Cx<'_>, head: &mut Head, identifier: &str) {
 pub fn restore(cx: &mut Cx<'_>, head: &mut Head, before: Identity) {
     cx.identity = before;
     cx.authenticated_groups.clear();
+    cx.claims = None;
     if before.consumer.is_none() {
         head.remove_set(FIELDS);
         head.remove_set(KnownSet::of(&[Known::XConsumerGroups, Known::XAuthenticatedGroups]));

@@ -45,8 +45,10 @@ mod request_transformer;
 mod request_validator;
 mod response_transformer;
 mod security_headers;
+mod status;
 mod token_bucket;
 mod transform;
+mod wants;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -68,6 +70,8 @@ use crate::limit::Table;
 use crate::metrics::LimiterDecision;
 use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
+
+pub use wants::{Captures, Wants};
 
 /// What becomes of the request after a plugin has seen it.
 pub enum Flow {
@@ -190,6 +194,12 @@ pub struct Cx<'a> {
     pub identity: Identity,
     /// Groups that an authentication plugin found, of nobody or of the consumer.
     pub authenticated_groups: Vec<String>,
+    /// What plugins of the route look at beside the request.
+    pub wants: Wants,
+    /// Of the route's path expression, where they are wanted.
+    pub captures: Captures,
+    /// Of the client's token once it is accepted, where they are wanted.
+    pub claims: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     /// Fields of the response, whoever makes it. They are added before response plugins see it, which edit the
     /// response itself.
     pub response_fields: Head,
@@ -252,6 +262,9 @@ impl<'a> Cx<'a> {
             limit_table,
             identity: Identity::default(),
             authenticated_groups: Vec::new(),
+            wants: Wants::default(),
+            captures: Captures::default(),
+            claims: None,
             response_fields: Head::new(),
             limiter: None,
             rewritten: Rewritten::default(),
@@ -320,6 +333,11 @@ pub trait PluginSpec: Send + Sync {
     /// Whether a request may pass [`Plugin::on_request`] undecided, until its body is seen.
     fn decides_by_body(&self) -> bool {
         false
+    }
+
+    /// What the plugin looks at that is not made for every request.
+    fn wants(&self) -> Wants {
+        Wants::default()
     }
 
     /// Where in a request the plugin takes credentials from. The access log masks them, whatever its own settings.

@@ -500,8 +500,8 @@ impl OnShard {
         };
         let owner = self.memory.verify(&token, cx.consumers, cx.wall.as_secs())?;
         let spec = &self.spec;
-        let needed =
-            !spec.told.is_empty() || spec.groups_claim.is_some() || matches!(owner, Owner::Published(_));
+        let asked = !spec.told.is_empty() || spec.groups_claim.is_some() || cx.wants.claims;
+        let needed = asked || matches!(owner, Owner::Published(_));
         Ok((owner, needed.then(|| token.to_vec())))
     }
 
@@ -534,6 +534,9 @@ impl OnShard {
                     identity::identify_consumer(cx, head, consumer, subject())
                 }
                 Owner::Published(None) => identity::identify_nobody(cx, head, subject()),
+            }
+            if cx.wants.claims {
+                cx.claims = claims.map(Box::new);
             }
         };
         spec.access.decide_by(cx, request, |_, _| outcome, identify, |refused| spec.refuse(refused))
