@@ -24,10 +24,12 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["argon2", "bcrypt", "md5", "sha_crypt"], &["gateway/src/plugin/password/"]),
     (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/", "gateway/src/plugin/password/pool.rs"]),
     (&["tokio_uring", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
+    (&["hickory_resolver"], &["gateway/src/control/"]),
     // The codec of HTTP/2 reads and writes by tokio's traits; nothing of tokio runs there.
     (&["tokio"], &["gateway/src/control/", "gateway/src/http/h2/transport.rs"]),
     (&["saphyr_parser"], &["config/"]),
     (&["ratatui"], &["gateway/src/control/top/"]),
+    (&["mimalloc"], &["gateway/src/main.rs"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),
     (&["anyhow"], &["gateway/src/main.rs", "gateway/src/control/", "gateway/build.rs", "xtask/"]),
 ];
