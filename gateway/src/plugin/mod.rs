@@ -19,10 +19,12 @@ pub mod chain;
 pub mod consumer;
 mod correlation_id;
 mod cors;
+mod credentials;
 #[cfg(test)]
 pub mod fixture;
 mod forward_auth;
 mod grpc_web;
+mod hmac_auth;
 pub mod identity;
 mod in_flight_limit;
 mod introspection;
@@ -30,6 +32,8 @@ mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod mtls_auth;
+mod multi_auth;
+mod password;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
@@ -188,6 +192,8 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
+    /// Groups that an authentication plugin found, of nobody or of the consumer.
+    pub authenticated_groups: Vec<String>,
     /// What plugins of the route look at beside the request.
     pub wants: Wants,
     /// Of the route's path expression, where they are wanted.
@@ -258,6 +264,7 @@ impl<'a> Cx<'a> {
             table,
             limit_table,
             identity: Identity::default(),
+            authenticated_groups: Vec::new(),
             wants: Wants::default(),
             captures: Captures::default(),
             claims: None,
@@ -326,6 +333,11 @@ pub trait PluginSpec: Send + Sync {
     /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
     /// generation before.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+
+    /// Whether a request may pass [`Plugin::on_request`] undecided, until its body is seen.
+    fn decides_by_body(&self) -> bool {
+        false
+    }
 
     /// What the plugin looks at that is not made for every request.
     fn wants(&self) -> Wants {

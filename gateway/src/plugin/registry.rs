@@ -1,11 +1,13 @@
 //! Every plugin of the gateway, one line each.
 
-use portcullis_config::{PluginCatalog, Section};
+use std::path::PathBuf;
+
+use portcullis_config::{self as config, Node, PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web,
-    in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus,
-    rate_limiting, redirect, request_size_limiting, request_termination, request_transformer,
+    Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web, hmac_auth,
+    in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, multi_auth, path_rewrite,
+    prometheus, rate_limiting, redirect, request_size_limiting, request_termination, request_transformer,
     request_validator, response_transformer, security_headers, token_bucket,
 };
 
@@ -18,12 +20,14 @@ pub static REGISTRY: &[&Registration] = &[
     &cors::REGISTRATION,
     &forward_auth::REGISTRATION,
     &grpc_web::REGISTRATION,
+    &hmac_auth::REGISTRATION,
     &in_flight_limit::REGISTRATION,
     &introspection::REGISTRATION,
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
     &mtls_auth::REGISTRATION,
+    &multi_auth::REGISTRATION,
     &path_rewrite::REGISTRATION,
     &prometheus::REGISTRATION,
     &rate_limiting::REGISTRATION,
@@ -40,6 +44,33 @@ pub static REGISTRY: &[&Registration] = &[
 /// The plugin with this name.
 pub fn find(name: &str) -> Option<&'static Registration> {
     REGISTRY.iter().copied().find(|plugin| plugin.name == name)
+}
+
+/// Keys of plugins that name files, which are read where the plugin is compiled.
+const FILE_KEYS: &[(&str, &[&str])] =
+    &[("basic-auth", &["users_file"]), ("ip-restriction", &["allow_file", "deny_file"])];
+
+/// The files that a plugin's `config:` names.
+pub fn files(plugin: &config::Plugin) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    collect_files(&plugin.name, &plugin.config, &mut files);
+    files
+}
+
+fn collect_files(name: &str, config: &Node, files: &mut Vec<PathBuf>) {
+    for (_, keys) in FILE_KEYS.iter().filter(|(plugin, _)| *plugin == name) {
+        let named = keys.iter().filter_map(|key| config.get(key)?.text());
+        files.extend(named.map(PathBuf::from));
+    }
+    if name == multi_auth::REGISTRATION.name {
+        for member in ["any", "all"].iter().filter_map(|key| config.get(key)).flat_map(Node::items) {
+            if let (Some(name), Some(config)) =
+                (member.get("name").and_then(Node::text), member.get("config"))
+            {
+                collect_files(name, config, files);
+            }
+        }
+    }
 }
 
 /// The plugins of this gateway, as the configuration's checks see them.

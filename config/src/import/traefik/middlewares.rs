@@ -250,6 +250,9 @@ impl Traefik<'_> {
         ] {
             config.maybe(to, inner.get(from).cloned());
         }
+        if !inner.is_set("realm") {
+            config.put("realm", plain(inner.origin().span, "traefik"));
+        }
         way.plugin("basic-auth", config, inner);
     }
 }
