@@ -5,6 +5,7 @@
 //! bytes that nobody asked for, is found out by a peek before it is used again.
 
 mod multiplex;
+mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -13,9 +14,10 @@ use std::time::Duration;
 use super::preamble::Preamble;
 use crate::http::h2::Settings;
 use crate::http::h2::client::Lease;
-use crate::net::{self, ConnectError};
+use crate::net::{self, ConnectError, clock};
 use crate::tls;
 use multiplex::{Multiplexed, Turn};
+use queue::{Queue, Slot};
 
 use crate::tls::{Intake, RESPONSE_HEADROOM};
 
@@ -57,6 +59,12 @@ pub struct PoolLimits {
     pub idle_time: Duration,
     /// Requests on one connection before it is closed.
     pub requests_max: u32,
+    /// Connections of HTTP/1 in use per shard and target; 0: no limit.
+    pub active_max: u32,
+    /// Requests that wait for a connection.
+    pub waiting_max: u32,
+    /// How long they do.
+    pub waiting_time: Duration,
     /// Connections of HTTP/2 per shard and target.
     pub multiplexed_max: usize,
     /// What each of them is allowed.
@@ -71,6 +79,15 @@ pub struct UpstreamConnection {
     pub requests: u32,
     /// The client that its PROXY header names: nobody else's requests may be sent on it.
     pub owner: Option<SocketAddr>,
+}
+
+/// How long a connection may be waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the target to accept it.
+    pub connect: Duration,
+    /// For everything together.
+    pub all: Duration,
 }
 
 /// Longest time limit of a send on a shared connection.
@@ -97,8 +114,8 @@ pub struct Pool {
     chose_http1: Cell<bool>,
     multiplexed: Multiplexed,
     idle: RefCell<Vec<Idle>>,
-    /// Connections in use.
-    active: Cell<u32>,
+    /// Connections of HTTP/1 in use, and who waits for one.
+    queue: Queue,
 }
 
 /// Why a connection could not be had.
@@ -115,8 +132,11 @@ pub enum AcquireError {
     /// Every connection is full, and stayed so.
     #[error("the target takes no extended CONNECT (RFC 8441)")]
     NoConnect,
-    #[error("no stream came free within the connect timeout")]
+    #[error("no connection or stream came free in time")]
     Full,
+    /// As many as may wait for a connection do.
+    #[error("too many wait for a connection already")]
+    QueueFull,
     #[error("the connection that others were making was not made")]
     Shared,
 }
@@ -124,18 +144,21 @@ pub enum AcquireError {
 impl Pool {
     /// An empty pool.
     pub fn new(connector: Connector, limits: PoolLimits) -> Self {
+        let queue = Queue::default();
+        queue.set_max(limits.active_max);
         Self {
             connector,
             limits: RefCell::new(limits),
             chose_http1: Cell::new(false),
             multiplexed: Multiplexed::default(),
             idle: RefCell::default(),
-            active: Cell::new(0),
+            queue,
         }
     }
 
     /// Applies the bounds of a new generation.
     pub fn set_limits(&self, limits: PoolLimits) {
+        self.queue.set_max(limits.active_max);
         *self.limits.borrow_mut() = limits;
     }
 
@@ -159,6 +182,13 @@ impl Pool {
     /// A kept connection: still open, and quiet. The look at the socket costs a system call and is always taken: bytes that
     /// arrived on an idle connection would be the next client's response.
     fn reuse_http1(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<UpstreamConnection> {
+        let slot = self.queue.enter()?;
+        let connection = self.take_idle(now_ns, owner)?;
+        slot.keep();
+        Some(connection)
+    }
+
+    fn take_idle(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<UpstreamConnection> {
         let idle_ns = self.limits.borrow().idle_time.as_nanos() as u64;
         let mut idle = self.idle.borrow_mut();
         while let Some(at) = idle.iter().rposition(|idle| idle.connection.owner == owner) {
@@ -166,68 +196,102 @@ impl Pool {
             // The older ones below it go one by one, or with the sweep.
             if now_ns.saturating_sub(since_ns) <= idle_ns && connection.intake.rx.is_quiet() {
                 connection.requests += 1;
-                self.active.set(self.active.get() + 1);
                 return Some(connection);
             }
         }
         None
     }
 
-    /// A new connection, or a place on one that comes free within `limit`; one that is fit for a `tunnel`, if it is to
-    /// become one. Not to be dropped before its end.
+    /// A new connection, or one or a place on one that comes free; one that is fit for a `tunnel`, if it is to become one.
+    /// Not to be dropped before its end.
     ///
     /// # Errors
     /// See [`AcquireError`]; nothing of the request was sent.
     pub async fn connect(
         &self,
-        limit: Duration,
+        patience: Patience,
         preamble: Preamble,
         tunnel: bool,
     ) -> Result<Connected, AcquireError> {
         match self.connector.version {
             // Every target that has WebSockets has them in HTTP/1.1.
-            HttpVersion::Auto if tunnel => {
-                let owner = preamble.owner;
-                let stream = self.open(limit, preamble, true).await?;
-                Ok(Connected::Http1(self.own(stream, owner)))
-            }
-            HttpVersion::Two if tunnel => match self.establish(limit, preamble).await? {
-                Connected::Http2(lease) if !lease.takes_connect(limit).await => Err(AcquireError::NoConnect),
+            HttpVersion::Auto if tunnel => self.establish_http1(patience, preamble, true).await,
+            HttpVersion::Two if tunnel => match self.establish(patience, preamble).await? {
+                Connected::Http2(lease) if !lease.takes_connect(patience.connect).await => {
+                    Err(AcquireError::NoConnect)
+                }
                 connected => Ok(connected),
             },
-            _ => self.establish(limit, preamble).await,
+            _ => self.establish(patience, preamble).await,
         }
     }
 
-    async fn establish(&self, limit: Duration, preamble: Preamble) -> Result<Connected, AcquireError> {
+    /// A connection of one's own, once there may be another. `only`: nothing else is offered by ALPN.
+    async fn establish_http1(
+        &self,
+        patience: Patience,
+        preamble: Preamble,
+        only: bool,
+    ) -> Result<Connected, AcquireError> {
         let owner = preamble.owner;
+        let (room, time) = {
+            let limits = self.limits.borrow();
+            (limits.waiting_max, limits.waiting_time.min(patience.all))
+        };
+        let (slot, waited) = match self.queue.enter() {
+            Some(slot) => (slot, Duration::ZERO),
+            None => {
+                let before = clock::now_ns();
+                let slot = self.queue.wait(room, time).await?;
+                let now_ns = clock::now_ns();
+                if let Some(connection) = self.take_idle(now_ns, owner) {
+                    slot.keep();
+                    return Ok(Connected::Http1(connection));
+                }
+                (slot, Duration::from_nanos(now_ns.saturating_sub(before)))
+            }
+        };
+        let limit = patience.connect.min(patience.all.saturating_sub(waited));
+        let stream = self.open(limit, preamble, only).await?;
+        match stream.with_session(tls::Session::alpn).flatten() {
+            Some(tls::Alpn::H2) => {
+                self.chose_http1.set(false);
+                drop(slot);
+                self.share(stream, limit, owner)
+            }
+            _ => Ok(Connected::Http1(self.own(stream, owner, slot))),
+        }
+    }
+
+    async fn establish(&self, patience: Patience, preamble: Preamble) -> Result<Connected, AcquireError> {
+        let owner = preamble.owner;
+        let limit = patience.connect.min(patience.all);
         let http2 = match self.connector.version {
             HttpVersion::One => false,
             HttpVersion::Two => true,
             HttpVersion::Auto => self.connector.tls.is_some() && !self.chose_http1.get(),
         };
         if !http2 {
-            let stream = self.open(limit, preamble, false).await?;
-            return match stream.with_session(tls::Session::alpn).flatten() {
-                Some(tls::Alpn::H2) => {
-                    self.chose_http1.set(false);
-                    self.share(stream, limit, owner)
-                }
-                _ => Ok(Connected::Http1(self.own(stream, owner))),
-            };
+            return self.establish_http1(patience, preamble, false).await;
         }
         if owner.is_some() {
             let stream = self.open(limit, preamble, false).await?;
             return match (self.connector.version, stream.with_session(tls::Session::alpn)) {
                 (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
-                (HttpVersion::Auto, Some(_)) => Ok(Connected::Http1(self.own(stream, owner))),
+                (HttpVersion::Auto, Some(_)) => {
+                    Ok(Connected::Http1(self.own(stream, owner, self.queue.enter_anyway())))
+                }
                 _ => Err(AcquireError::NoHttp2),
             };
         }
-        let max = self.limits.borrow().multiplexed_max;
-        let turn = match self.multiplexed.turn(max, limit).await {
+        let (max, room, time) = {
+            let limits = self.limits.borrow();
+            (limits.multiplexed_max, limits.waiting_max, limits.waiting_time.min(patience.all))
+        };
+        let turn = match self.multiplexed.turn(max, room, time).await {
             Turn::Place(lease) => return Ok(Connected::Http2(lease)),
             Turn::TimedOut => return Err(AcquireError::Full),
+            Turn::QueueFull => return Err(AcquireError::QueueFull),
             Turn::Failed => return Err(AcquireError::Shared),
             Turn::Connect(connecting) => connecting,
         };
@@ -241,7 +305,7 @@ impl Pool {
             (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
             (HttpVersion::Auto, Some(_)) => {
                 self.chose_http1.set(true);
-                Ok(Connected::Http1(self.own(stream, owner)))
+                Ok(Connected::Http1(self.own(stream, owner, self.queue.enter_anyway())))
             }
             _ => Err(AcquireError::NoHttp2),
         };
@@ -265,8 +329,8 @@ impl Pool {
             .ok_or(AcquireError::NoHttp2)
     }
 
-    fn own(&self, stream: tls::Stream, owner: Option<SocketAddr>) -> UpstreamConnection {
-        self.active.set(self.active.get() + 1);
+    fn own(&self, stream: tls::Stream, owner: Option<SocketAddr>, slot: Slot<'_>) -> UpstreamConnection {
+        slot.keep();
         let intake = Intake::new(stream.rx, RESPONSE_HEADROOM);
         UpstreamConnection { intake, tx: stream.tx, requests: 1, owner }
     }
@@ -296,8 +360,13 @@ impl Pool {
     }
 
     /// Takes a connection back whose response was read to its end.
-    pub fn keep(&self, mut connection: UpstreamConnection, now_ns: u64) {
-        self.active.set(self.active.get().saturating_sub(1));
+    pub fn keep(&self, connection: UpstreamConnection, now_ns: u64) {
+        self.put_by(connection, now_ns);
+        // Who is next in the queue finds it there.
+        self.queue.leave();
+    }
+
+    fn put_by(&self, mut connection: UpstreamConnection, now_ns: u64) {
         let limits = self.limits.borrow();
         let mut idle = self.idle.borrow_mut();
         let worn = connection.requests >= limits.requests_max;
@@ -313,8 +382,8 @@ impl Pool {
 
     /// Forgets a connection that is not to be used again; dropping it closes it.
     pub fn discard(&self, connection: UpstreamConnection) {
-        self.active.set(self.active.get().saturating_sub(1));
         drop(connection);
+        self.queue.leave();
     }
 
     /// Closes what is too old or was closed by the target. Called every few seconds.
@@ -329,6 +398,6 @@ impl Pool {
     /// Idle connections, and requests under way.
     pub fn sizes(&self) -> (usize, u32) {
         let (idle, streams) = self.multiplexed.sizes();
-        (self.idle.borrow().len() + idle, self.active.get() + streams)
+        (self.idle.borrow().len() + idle, self.queue.active() + streams)
     }
 }

@@ -27,6 +27,17 @@ pub(super) struct Multiplexed {
     failures: Cell<u64>,
     /// Who waits for a place, or for a connection that is being made.
     waiters: Rc<Waiters>,
+    /// How many they are.
+    waiting: Cell<u32>,
+}
+
+/// Counts who waits, for as long as it is held.
+struct Waiting<'a>(&'a Cell<u32>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// What to do for a place.
@@ -37,6 +48,8 @@ pub(super) enum Turn<'a> {
     Connect(Connecting<'a>),
     /// None came free within the time limit.
     TimedOut,
+    /// As many as may wait do.
+    QueueFull,
     /// The connection that was waited for could not be made.
     Failed,
 }
@@ -59,9 +72,11 @@ impl Multiplexed {
         clients.iter().min_by_key(|client| (client.is_leaving(), client.streams()))?.reserve()
     }
 
-    /// Waits for a place or for leave to make a connection, at most `limit`. `max` connections are kept.
-    pub async fn turn(&self, max: usize, limit: Duration) -> Turn<'_> {
+    /// Waits for a place or for leave to make a connection, at most `limit`, with at most `room` who wait. `max`
+    /// connections are kept.
+    pub async fn turn(&self, max: usize, room: u32, limit: Duration) -> Turn<'_> {
         let mut limit = pin!(net::sleep(limit));
+        let mut waiting = None;
         let failures = self.failures.get();
         poll_fn(|cx| {
             if let Some(lease) = self.reserve() {
@@ -76,6 +91,13 @@ impl Multiplexed {
             }
             if limit.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Turn::TimedOut);
+            }
+            if waiting.is_none() {
+                if self.waiting.get() >= room {
+                    return Poll::Ready(Turn::QueueFull);
+                }
+                self.waiting.set(self.waiting.get() + 1);
+                waiting = Some(Waiting(&self.waiting));
             }
             self.waiters.wait(cx);
             Poll::Pending
