@@ -116,7 +116,17 @@ fn adopt_upstream(
     });
     match same {
         Some(upstream) => upstream.clone(),
-        None => Rc::new(LocalUpstream::new(spec.clone(), shard.0, u64::from(std::process::id()))),
+        None => {
+            let old = previous.and_then(|previous| {
+                let mut known = previous.services.iter().map(|service| &service.upstream);
+                known.find(|upstream| upstream.spec.name == spec.name)
+            });
+            let mut new = LocalUpstream::new(spec.clone(), shard.0, u64::from(std::process::id()));
+            if let Some(old) = old {
+                new.adopt(old);
+            }
+            Rc::new(new)
+        }
     }
 }
 

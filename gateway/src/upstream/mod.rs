@@ -19,6 +19,7 @@ pub mod sticky;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ pub struct LocalUpstream {
     pub spec: Arc<UpstreamSpec>,
     balancer: RefCell<Balancer>,
     /// Exchanges under way on this shard, by target.
-    load: Vec<Cell<u32>>,
+    load: Vec<Rc<Cell<u32>>>,
     /// How long answers to this shard took lately, by target.
     latency: Vec<latency::Latency>,
     pub budget: RefCell<retry::Budget>,
@@ -179,11 +180,26 @@ impl LocalUpstream {
             .panic_percent(spec.panic_percent);
         Self {
             balancer: RefCell::new(balancer),
-            load: spec.targets.iter().map(|_| Cell::new(0)).collect(),
+            load: spec.targets.iter().map(|_| Rc::default()).collect(),
             latency: spec.targets.iter().map(|_| latency::Latency::default()).collect(),
             budget: RefCell::new(retry::Budget::new(spec.retry_budget_percent, RETRIES_MIN_PER_SECOND)),
             random: RefCell::new(Random::new(shard, seed ^ 0x5eed)),
             spec,
+        }
+    }
+
+    /// Goes on from what one of before by the same name knows: what retries may cost, how long targets took, and how many
+    /// exchanges it has under way with them.
+    pub fn adopt(&mut self, old: &LocalUpstream) {
+        if self.spec.retry_budget_percent == old.spec.retry_budget_percent {
+            *self.budget.borrow_mut() = old.budget.borrow().clone();
+        }
+        for (index, target) in self.spec.targets.iter().enumerate() {
+            let same = |known: &TargetSpec| known.name == target.name && known.address == target.address;
+            if let Some(known) = old.spec.targets.iter().position(same) {
+                self.latency[index] = old.latency[known].clone();
+                self.load[index] = old.load[known].clone();
+            }
         }
     }
 
@@ -301,7 +317,7 @@ impl LocalUpstream {
 
     /// Counts an exchange with a target until the guard is dropped.
     pub fn begin(&self, target: TargetIndex) -> Load<'_> {
-        let load = &self.load[target.index()];
+        let load = &*self.load[target.index()];
         load.set(load.get() + 1);
         Load(load)
     }
