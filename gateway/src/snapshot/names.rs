@@ -4,6 +4,8 @@
 //! compilation reads here. Invariant: an answer is replaced by another answer only; while a name does not resolve, its
 //! last addresses stay in use.
 
+#![allow(clippy::disallowed_types, reason = "no shard takes the lock: control alone asks and compiles")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
