@@ -24,7 +24,7 @@ fn a_share_of_failures_opens_it_and_a_good_trial_closes_it() {
     let after: u64 = refused.header("retry-after").parse().expect("seconds");
     assert!((1..=2).contains(&after), "{after}");
     let line = gateway.logged(|line| line["reason"] == "breaker_open");
-    assert_eq!((line["status"].as_u64(), line["attempts"].as_u64()), (Some(503), Some(0)), "{line}");
+    assert!(line["status"] == 503 && line["upstream"].is_null(), "{line}");
     assert_eq!(origin.requests(), 6);
     // One bad trial opens it again: of what is asked meanwhile nothing more gets through.
     eventually("a trial", || {
