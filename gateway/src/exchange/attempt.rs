@@ -413,7 +413,8 @@ fn hash_value(value: &[u8]) -> u64 {
 fn hash_of(key: &HashKey, cx: &Cx<'_>, request: &RequestHead) -> Option<u64> {
     let mut hasher = DefaultHasher::new(); // fixed keys: the same on every shard and node
     match key {
-        HashKey::None | HashKey::UriCapture(_) => return None,
+        HashKey::None => return None,
+        HashKey::UriCapture(name) => cx.captures.get(name)?.hash(&mut hasher),
         HashKey::Consumer => cx.consumers.consumer(cx.identity.consumer?).id.hash(&mut hasher),
         HashKey::Ip => cx.client.hash(&mut hasher),
         HashKey::Header(name) => request.head.get(name)?.hash(&mut hasher),

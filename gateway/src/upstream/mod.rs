@@ -214,6 +214,15 @@ impl LocalUpstream {
         view.weight(target) > 0 && view.available(target)
     }
 
+    /// Whether some target may be sent a request.
+    pub fn is_available(&self, now_ns: u64) -> bool {
+        let broken = |breakers: &Breakers| {
+            breakers.of_upstream.as_ref().is_some_and(|breaker| !breaker.available(now_ns))
+        };
+        !self.spec.breakers.as_ref().is_some_and(broken)
+            && (0..self.spec.targets.len() as u32).any(|index| self.takes(TargetIndex(index), now_ns))
+    }
+
     /// Whether so few targets are healthy that health is not asked.
     pub fn panics(&self, now_ns: u64) -> bool {
         self.spec.panic_percent > 0 && self.balancer.borrow().panics(&View { upstream: self, now_ns })
