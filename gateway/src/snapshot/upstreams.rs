@@ -34,22 +34,11 @@ pub fn compile(config: &Config, cx: &CompileContext<'_>, found: &Diagnostics) ->
                 })
             });
             let targets = targets.collect();
-            warn_of_what_is_not_done(upstream, found);
             let mut spec = build(config, &upstream.name, targets, Some(upstream), cx.previous);
             spec.probe = probes::compile(config, upstream, found);
             keep_if_same(spec, cx.previous)
         })
         .collect()
-}
-
-/// Settings that the model keeps and that nothing acts on yet must not look as if they worked.
-fn warn_of_what_is_not_done(upstream: &config::Upstream, found: &Diagnostics) {
-    let origin = &upstream.origin;
-    let warn =
-        |key: &str, what: &str| found.warning(origin.span, format!("{}.{key}", origin.path), what.to_owned());
-    if matches!(upstream.hash_on, config::HashKey::UriCapture(_)) {
-        warn("hash_on", "`uri_capture` is not acted on yet: `hash_fallback` is used");
-    }
 }
 
 /// The upstream of a service: the one it names, or one with a single target made for it.

@@ -121,3 +121,24 @@ fn hash_on_cookie_sets_the_cookie_that_it_hashes() {
         holds(origins.iter().filter(|origin| origin.requests() > 0).count() > 1, "one only")
     });
 }
+
+#[test]
+fn hash_on_uri_capture() {
+    let origins = origins();
+    let targets: Vec<_> = origins.iter().map(Origin::addr).collect();
+    let keys = "algorithm: consistent-hashing\nhash_on: uri_capture\nhash_on_uri_capture: user";
+    let list: String = targets.iter().map(|target| format!("{{target: '{target}'}}, ")).collect();
+    let gateway = Gateway::start(&portcullis_tests::gateway::Setup::new(format!(
+        "upstreams:\n  - name: many\n    targets: [{list}]\n    {}\nservices:\n  - name: web\n    host: many\n    routes:\n      \
+         - {{name: users, paths: ['~/users/(?<user>[a-z0-9]+)/.*'], strip_path: false}}\n",
+        keys.replace('\n', "\n    ")
+    )));
+    let of = |path: &str| Request::get(path).send(gateway.addr()).expect(200).header("x-origin").to_owned();
+    let mut all = std::collections::BTreeSet::new();
+    for user in 0..12 {
+        let one = of(&format!("/users/u{user}/a"));
+        assert_eq!(of(&format!("/users/u{user}/b/c")), one);
+        all.insert(one);
+    }
+    assert!(all.len() > 1, "{all:?}");
+}
