@@ -131,6 +131,24 @@ impl UpstreamSpec {
         facts(self) == facts(other)
     }
 
+    /// Whether each target is in use; for metrics.
+    pub fn conditions(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        (0..).zip(&self.targets).map(|(index, target)| {
+            let condition = self.health.condition(TargetIndex(index));
+            let healthy = condition.is_none_or(|c| c.probed_up && c.phase == health::Phase::Healthy);
+            (&*self.name, &*target.name, healthy && target.address.is_some())
+        })
+    }
+
+    /// Whether each breaker is open, with the target's name where it is of one; for metrics.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        let breakers = self.breakers.as_ref();
+        let own = breakers.and_then(|breakers| breakers.of_upstream.as_ref()).map(|breaker| ("", breaker));
+        let of_targets = breakers.map_or(&[][..], |breakers| &breakers.of_targets);
+        let of_targets = self.targets.iter().map(|target| &*target.name).zip(of_targets);
+        own.into_iter().chain(of_targets).map(|(target, breaker)| (&*self.name, target, breaker.is_open()))
+    }
+
     /// The target that a session names, if it is one of these.
     pub fn target_of(&self, mark: u64) -> Option<TargetIndex> {
         (0..).zip(&self.targets).find(|(_, target)| target.mark == mark).map(|(index, _)| TargetIndex(index))

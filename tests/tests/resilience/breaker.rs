@@ -26,6 +26,8 @@ fn a_share_of_failures_opens_it_and_a_good_trial_closes_it() {
     let line = gateway.logged(|line| line["reason"] == "breaker_open");
     assert!(line["status"] == 503 && line["upstream"].is_null(), "{line}");
     assert_eq!(origin.requests(), 6);
+    let open = || gateway.metrics().sum("portcullis_upstream_breaker_open", &[("upstream", "many")]);
+    assert_eq!(open(), 1.0);
     // One bad trial opens it again: of what is asked meanwhile nothing more gets through.
     eventually("a trial", || {
         get(&gateway).expect(503);
@@ -36,6 +38,7 @@ fn a_share_of_failures_opens_it_and_a_good_trial_closes_it() {
     eventually("a good trial", || holds(get(&gateway).status == 200, "still open"));
     assert_eq!(statuses(&gateway, 10), [200; 10]);
     assert!(counted(&gateway, "breaker_open") >= 2.0);
+    assert_eq!(open(), 0.0);
     let log = gateway.stop();
     assert!(log.contains("circuit breaker opened") && log.contains("circuit breaker closed"), "{log}");
 }

@@ -24,6 +24,7 @@ fn no_more_than_a_share_is_ejected() {
     assert_eq!(statuses(&gateway, 20), [503; 20]);
     let asked = origins.iter().zip(before).filter(|(origin, before)| origin.requests() > *before).count();
     assert_eq!(asked, 2, "two of four are out");
+    assert_eq!(gateway.metrics().sum("portcullis_upstream_target_healthy", &[("upstream", "many")]), 2.0);
     assert_eq!(counted(&gateway, "no_healthy_target"), 0.0);
 }
 
