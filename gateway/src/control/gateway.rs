@@ -35,7 +35,8 @@ use crate::kernel::interface_name;
 use crate::limit::{Table, WallClock, random_secret, source_prefix};
 use crate::log::Outbox;
 use crate::metrics::{
-    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_breakers, write_certificates, write_ledger, write_steering, write_targets,
+    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_breakers, write_certificates, write_ledger,
+    write_steering, write_targets,
 };
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};

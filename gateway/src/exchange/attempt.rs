@@ -231,7 +231,13 @@ impl<'a> Attempts<'a> {
         let all = left.min(self.policy.per_try.unwrap_or(Duration::MAX));
         let patience = Patience { connect: self.connect_timeout, all };
         let connection = target.pool.connect(patience, self.preamble.clone(), self.tunnel);
-        let connection = connection.await.map_err(Failure::connect)?;
+        let connection = connection.await.map_err(|error| match self.limit {
+            // Who has no more time says nothing about the target.
+            Some(limit) if limit.left(clock::now_ns()).is_zero() => {
+                Failure { sent: false, ..Failure::expired(limit.reason) }
+            }
+            _ => Failure::connect(error),
+        })?;
         record.connected_ns = Some(clock::now_ns());
         Ok(connection)
     }

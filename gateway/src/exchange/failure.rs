@@ -4,7 +4,6 @@ use portcullis_abi::Reason;
 
 use super::relay::RelayError;
 use crate::http::h2::client::ClientError;
-use crate::net::ConnectError;
 use crate::upstream::AcquireError;
 use crate::upstream::retry;
 
@@ -31,7 +30,7 @@ impl Failure {
     /// There is no connection.
     pub fn connect(error: AcquireError) -> Self {
         let failure = match error {
-            AcquireError::Connect(ConnectError::TimedOut) => {
+            error if error.is_timeout() => {
                 Self::new(retry::Failure::ConnectTimeout, Reason::ConnectTimeout, 504)
             }
             // Nothing is wrong with a target that has no WebSockets.

@@ -173,6 +173,10 @@ async fn decide<'a>(
         body: None,
     };
     plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
+    if taking.is_worth_keeping(&down.request) {
+        // Boxed: most requests have no body, or all of it came with the head.
+        Box::pin(taking.take(cx, down)).await?;
+    }
     taking.finish(cx, down);
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);

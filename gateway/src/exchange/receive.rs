@@ -134,6 +134,9 @@ async fn from_stream(
             return Err(Failure::client_gone());
         }
         let timed_out = Failure::new(retry::Failure::ResponseTimeout, Reason::UpstreamTimeout, 504);
+        if !matches!(head, Some(Some(_))) {
+            coming.give_up();
+        }
         let received = head.ok_or(timed_out)?.ok_or(reset)?;
         match received.map_err(|error| Failure::stream(error, kept))? {
             Received::Interim => interim.relay(reply, response, out).await?,

@@ -208,7 +208,7 @@ pub fn write_breakers<'a>(out: &mut Exposition, breakers: impl Iterator<Item = (
 /// Services with the same `url` have an upstream each, by the same name: they are shown as one.
 fn write_by_target<'a>(
     out: &mut Exposition,
-    metric: &Metric,
+    metric: &'static Metric,
     samples: impl Iterator<Item = (&'a str, &'a str, bool)>,
 ) {
     let samples: BTreeMap<_, _> =

@@ -1,6 +1,6 @@
 //! Further attempts: after what, how often, and after what never.
 
-use portcullis_tests::client::Request;
+use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::Gateway;
 use portcullis_tests::origin::{Mood, Moody, Origin};
@@ -23,10 +23,11 @@ fn retriable_status_codes() {
     let origins = pair(Mood::Ill);
     let gateway = start(&origins, "retriable_status_codes: [503]");
     assert_eq!(statuses(&gateway, 10), [200; 10]);
-    assert!(origins[0].requests() >= 4);
+    assert!(origins[0].requests() >= 2);
     // The target knows of a POST that it answered, whatever it answered.
     let seen: Vec<u16> = (0..10).map(|_| Request::post("/", "x").send(gateway.addr()).status).collect();
-    assert_eq!(seen.iter().filter(|status| **status == 503).count(), 5, "{seen:?}");
+    let refused = seen.iter().filter(|status| **status == 503).count();
+    assert!((3..=7).contains(&refused), "{seen:?}");
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn retry_non_idempotent() {
     for _ in 0..6 {
         Request::post("/", "body").send(gateway.addr()).expect(200);
     }
-    assert!(origins[0].requests() >= 3);
+    assert!(origins[0].requests() >= 2);
     assert_eq!(origins[1].last().body.text(), "body");
 }
 
@@ -110,4 +111,23 @@ fn the_budget_bounds_what_an_outage_costs() {
         holds(retries as usize == reached - sent, format!("{retries} retries, {reached} reached"))
     });
     assert_eq!(counted(&gateway, "upstream_reset") as usize, sent);
+}
+
+#[test]
+fn a_small_body_is_kept_for_another_attempt() {
+    let origins = pair(Mood::Resets);
+    let gateway = start(&origins, "");
+    for number in 0..6 {
+        let mut connection = Connection::open(gateway.addr());
+        let body = "x".repeat(10_000 * (number + 1));
+        connection
+            .send(format!("PUT /{number} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()));
+        // Behind its head, in pieces.
+        for piece in body.as_bytes().chunks(4000) {
+            connection.send(piece);
+        }
+        connection.response().expect(200);
+    }
+    assert!(origins[0].requests() >= 1, "the bad target was asked");
+    assert_eq!(origins[1].last().body.len, 60_000);
 }

@@ -9,6 +9,7 @@ mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::preamble::Preamble;
@@ -16,7 +17,7 @@ use crate::http::h2::Settings;
 use crate::http::h2::client::Lease;
 use crate::net::{self, ConnectError, clock};
 use crate::tls;
-use multiplex::{Multiplexed, Turn};
+use multiplex::{Connecting, Multiplexed, Turn};
 use queue::{Queue, Slot};
 
 use crate::tls::{Intake, RESPONSE_HEADROOM};
@@ -90,6 +91,13 @@ pub struct Patience {
     pub all: Duration,
 }
 
+impl Patience {
+    /// How long a connect may take that begins `waited_ns` after the wait.
+    fn after(&self, waited_ns: u64) -> Duration {
+        self.connect.min(self.all.saturating_sub(Duration::from_nanos(waited_ns)))
+    }
+}
+
 /// Longest time limit of a send on a shared connection.
 const SHARED_SEND: Duration = Duration::from_secs(30);
 
@@ -112,7 +120,7 @@ pub struct Pool {
     limits: RefCell<PoolLimits>,
     /// The target has chosen HTTP/1 by ALPN.
     chose_http1: Cell<bool>,
-    multiplexed: Multiplexed,
+    multiplexed: Rc<Multiplexed>,
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/1 in use, and who waits for one.
     queue: Queue,
@@ -141,6 +149,13 @@ pub enum AcquireError {
     Shared,
 }
 
+impl AcquireError {
+    /// Whether the target did not answer in time, to the connect or in the TLS handshake.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::TimedOut) | Self::Handshake(tls::HandshakeError::TimedOut))
+    }
+}
+
 impl Pool {
     /// An empty pool.
     pub fn new(connector: Connector, limits: PoolLimits) -> Self {
@@ -150,7 +165,7 @@ impl Pool {
             connector,
             limits: RefCell::new(limits),
             chose_http1: Cell::new(false),
-            multiplexed: Multiplexed::default(),
+            multiplexed: Rc::default(),
             idle: RefCell::default(),
             queue,
         }
@@ -208,7 +223,7 @@ impl Pool {
     /// # Errors
     /// See [`AcquireError`]; nothing of the request was sent.
     pub async fn connect(
-        &self,
+        self: &Rc<Self>,
         patience: Patience,
         preamble: Preamble,
         tunnel: bool,
@@ -217,7 +232,7 @@ impl Pool {
             // Every target that has WebSockets has them in HTTP/1.1.
             HttpVersion::Auto if tunnel => self.establish_http1(patience, preamble, true).await,
             HttpVersion::Two if tunnel => match self.establish(patience, preamble).await? {
-                Connected::Http2(lease) if !lease.takes_connect(patience.connect).await => {
+                Connected::Http2(lease) if !lease.takes_connect(patience.after(0)).await => {
                     Err(AcquireError::NoConnect)
                 }
                 connected => Ok(connected),
@@ -236,22 +251,21 @@ impl Pool {
         let owner = preamble.owner;
         let (room, time) = {
             let limits = self.limits.borrow();
-            (limits.waiting_max, limits.waiting_time.min(patience.all))
+            (limits.waiting_max, limits.waiting_time)
         };
-        let (slot, waited) = match self.queue.enter() {
-            Some(slot) => (slot, Duration::ZERO),
+        let before = clock::now_ns();
+        let slot = match self.queue.enter() {
+            Some(slot) => slot,
             None => {
-                let before = clock::now_ns();
-                let slot = self.queue.wait(room, time).await?;
-                let now_ns = clock::now_ns();
-                if let Some(connection) = self.take_idle(now_ns, owner) {
+                let slot = self.queue.wait(room, time.min(patience.all)).await?;
+                if let Some(connection) = self.take_idle(clock::now_ns(), owner) {
                     slot.keep();
                     return Ok(Connected::Http1(connection));
                 }
-                (slot, Duration::from_nanos(now_ns.saturating_sub(before)))
+                slot
             }
         };
-        let limit = patience.connect.min(patience.all.saturating_sub(waited));
+        let limit = patience.after(clock::now_ns().saturating_sub(before));
         let stream = self.open(limit, preamble, only).await?;
         match stream.with_session(tls::Session::alpn).flatten() {
             Some(tls::Alpn::H2) => {
@@ -263,54 +277,96 @@ impl Pool {
         }
     }
 
-    async fn establish(&self, patience: Patience, preamble: Preamble) -> Result<Connected, AcquireError> {
-        let owner = preamble.owner;
-        let limit = patience.connect.min(patience.all);
+    async fn establish(
+        self: &Rc<Self>,
+        patience: Patience,
+        preamble: Preamble,
+    ) -> Result<Connected, AcquireError> {
         let http2 = match self.connector.version {
             HttpVersion::One => false,
             HttpVersion::Two => true,
             HttpVersion::Auto => self.connector.tls.is_some() && !self.chose_http1.get(),
         };
-        if !http2 {
-            return self.establish_http1(patience, preamble, false).await;
+        match http2 {
+            false => self.establish_http1(patience, preamble, false).await,
+            true if preamble.owner.is_some() => self.establish_alone(patience, preamble).await,
+            true => self.establish_shared(patience, preamble).await,
         }
-        if owner.is_some() {
-            let stream = self.open(limit, preamble, false).await?;
-            return match (self.connector.version, stream.with_session(tls::Session::alpn)) {
-                (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
-                (HttpVersion::Auto, Some(_)) => {
-                    Ok(Connected::Http1(self.own(stream, owner, self.queue.enter_anyway())))
-                }
-                _ => Err(AcquireError::NoHttp2),
-            };
-        }
-        let (max, room, time) = {
-            let limits = self.limits.borrow();
-            (limits.multiplexed_max, limits.waiting_max, limits.waiting_time.min(patience.all))
-        };
-        let turn = match self.multiplexed.turn(max, room, time).await {
-            Turn::Place(lease) => return Ok(Connected::Http2(lease)),
-            Turn::TimedOut => return Err(AcquireError::Full),
-            Turn::QueueFull => return Err(AcquireError::QueueFull),
-            Turn::Failed => return Err(AcquireError::Shared),
-            Turn::Connect(connecting) => connecting,
-        };
-        let opened = self.open(limit, preamble, false).await;
-        if opened.is_err() {
-            self.multiplexed.failed();
-        }
-        let stream = opened?;
-        let chosen = stream.with_session(tls::Session::alpn);
-        let connected = match (self.connector.version, chosen) {
+    }
+
+    /// A connection that serves its owner alone.
+    async fn establish_alone(
+        &self,
+        patience: Patience,
+        preamble: Preamble,
+    ) -> Result<Connected, AcquireError> {
+        let (owner, limit) = (preamble.owner, patience.after(0));
+        let stream = self.open(limit, preamble, false).await?;
+        match (self.connector.version, stream.with_session(tls::Session::alpn)) {
             (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
             (HttpVersion::Auto, Some(_)) => {
-                self.chose_http1.set(true);
                 Ok(Connected::Http1(self.own(stream, owner, self.queue.enter_anyway())))
             }
             _ => Err(AcquireError::NoHttp2),
+        }
+    }
+
+    /// A place on a connection that others use too. Making one takes its own time, whatever that of who asks for it: others
+    /// wait for it as well.
+    async fn establish_shared(
+        self: &Rc<Self>,
+        patience: Patience,
+        preamble: Preamble,
+    ) -> Result<Connected, AcquireError> {
+        let (max, room, time) = {
+            let limits = self.limits.borrow();
+            (limits.multiplexed_max, limits.waiting_max, limits.waiting_time)
         };
-        drop(turn);
-        connected
+        let connect = |connecting: Connecting| {
+            let (pool, preamble) = (self.clone(), preamble.clone());
+            net::spawn(async move { pool.connect_shared(patience.connect, preamble, connecting).await });
+        };
+        let before = clock::now_ns();
+        let limit = patience.all.min(patience.connect.saturating_add(time));
+        match self.multiplexed.turn(max, room, limit, connect).await {
+            Turn::Place(lease) => Ok(Connected::Http2(lease)),
+            Turn::Http1 => {
+                let waited = Duration::from_nanos(clock::now_ns().saturating_sub(before));
+                let patience = Patience { all: patience.all.saturating_sub(waited), ..patience };
+                match self.reuse_http1(clock::now_ns(), None) {
+                    Some(connection) => Ok(Connected::Http1(connection)),
+                    None => self.establish_http1(patience, preamble, false).await,
+                }
+            }
+            Turn::TimedOut => Err(AcquireError::Full),
+            Turn::QueueFull => Err(AcquireError::QueueFull),
+            Turn::Failed { timed_out: true } => Err(ConnectError::TimedOut.into()),
+            Turn::Failed { timed_out: false } => Err(AcquireError::Shared),
+        }
+    }
+
+    /// Makes a connection for all that wait for one.
+    async fn connect_shared(&self, limit: Duration, preamble: Preamble, connecting: Connecting) {
+        let opened = self.open(limit, preamble, false).await;
+        let settings = self.limits.borrow().h2.clone();
+        match opened {
+            Err(error) => self.multiplexed.failed(error.is_timeout()),
+            Ok(stream) => match (self.connector.version, stream.with_session(tls::Session::alpn)) {
+                (_, None | Some(Some(tls::Alpn::H2))) => {
+                    if !self.multiplexed.add(stream, &settings, limit.max(SHARED_SEND)) {
+                        self.multiplexed.failed(false);
+                    }
+                }
+                (HttpVersion::Auto, Some(_)) => {
+                    self.chose_http1.set(true);
+                    let connection = self.own(stream, None, self.queue.enter_anyway());
+                    self.keep(connection, clock::now_ns());
+                    self.multiplexed.declined();
+                }
+                _ => self.multiplexed.failed(false),
+            },
+        }
+        drop(connecting);
     }
 
     /// A place on a new connection; others may take places beside it unless it has an `owner`.
@@ -323,10 +379,12 @@ impl Pool {
         let settings = self.limits.borrow().h2.clone();
         // A send that does not move for as long as a connect may take, and longer, has nobody at its other end.
         let send_limit = limit.max(SHARED_SEND);
-        self.multiplexed
-            .add(stream, &settings, send_limit, owner.is_none())
-            .map(Connected::Http2)
-            .ok_or(AcquireError::NoHttp2)
+        let lease = match owner {
+            Some(_) => self.multiplexed.alone(stream, &settings, send_limit),
+            None if self.multiplexed.add(stream, &settings, send_limit) => self.multiplexed.reserve(),
+            None => None,
+        };
+        lease.map(Connected::Http2).ok_or(AcquireError::NoHttp2)
     }
 
     fn own(&self, stream: tls::Stream, owner: Option<SocketAddr>, slot: Slot<'_>) -> UpstreamConnection {
@@ -335,21 +393,23 @@ impl Pool {
         UpstreamConnection { intake, tx: stream.tx, requests: 1, owner }
     }
 
-    /// Opens a connection. `http1`: that is all that is offered by ALPN.
+    /// Opens a connection within `limit`, handshake included. `http1`: that is all that is offered by ALPN.
     async fn open(
         &self,
         limit: Duration,
         mut preamble: Preamble,
         http1: bool,
     ) -> Result<tls::Stream, AcquireError> {
+        let begun_ns = clock::now_ns();
+        let left = || limit.saturating_sub(Duration::from_nanos(clock::now_ns().saturating_sub(begun_ns)));
         let mut stream = net::connect(self.connector.address, limit).await?;
         if !preamble.header.is_empty() {
-            stream.tx.deadline.arm(limit);
+            stream.tx.deadline.arm(left());
             stream.tx.send(&mut preamble.header).await.map_err(ConnectError::Failed)?;
             stream.tx.deadline.disarm();
         }
         let Some((config, name)) = &self.connector.tls else { return Ok(tls::Stream::plain(stream)) };
-        stream.rx.deadline.arm(limit);
+        stream.rx.deadline.arm(left());
         let session = match http1 {
             true => tls::Session::client(&config.offering(&[tls::Alpn::Http11]), name)?,
             false => tls::Session::client(config, name)?,
