@@ -104,7 +104,7 @@ fn a_target_that_hangs_is_left() {
     let (a, _a) = moody("a");
     let (b, mood) = moody("b");
     let service =
-        "retries: 1\nretry_policy: {retry_on: [connect-failure, reset, timeout], per_try_timeout: 500ms}";
+        "retries: 1\nretry_policy: {retry_on: [connect-failure, reset, timeout], per_try_timeout: 2s}";
     let gateway = start(&[a.addr(), b.addr()], "healthchecks: {passive: {eject_for: 1h}}", service);
     let load = load(&gateway);
     load.wait_for(300);

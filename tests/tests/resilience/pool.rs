@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds};
-use portcullis_tests::gateway::Gateway;
+use portcullis_tests::gateway::{Gateway, Setup};
 use portcullis_tests::h2::{frame, settings};
 use portcullis_tests::origin::{Echo, Gate, Held, Origin, Script, Wire};
 
@@ -84,7 +84,32 @@ fn a_connection_serves_so_many_requests() {
     assert_eq!(origin.connections(), 4);
 }
 
-/// Speaks HTTP/2 with prior knowledge: on its first connection it says nothing, on others it answers each request 200.
+/// Answers each request on a connection of HTTP/2 with 200 and nothing else. `some` receives, `send` sends.
+fn serve_http2(
+    mut some: impl FnMut() -> io::Result<Vec<u8>>,
+    mut send: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    send(&settings(&[]))?;
+    // Behind the preface: frames of a length, a type, flags and a stream.
+    let (mut received, mut at) = (Vec::new(), 24);
+    loop {
+        let more = some()?;
+        if more.is_empty() {
+            return Ok(());
+        }
+        received.extend_from_slice(&more);
+        while let Some(&[a, b, c, kind, _, ref stream @ ..]) = received.get(at..at + 9) {
+            let stream = u32::from_be_bytes(stream.try_into().expect("four octets"));
+            at += 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+            if kind == 1 {
+                // HEADERS that end the stream, with `:status: 200` from the static table.
+                send(&frame(1, 5, stream, &[0x88]))?;
+            }
+        }
+    }
+}
+
+/// Speaks HTTP/2 with prior knowledge: on its first connection it says nothing, on others it answers.
 struct DeadThenAlive;
 
 impl Script for DeadThenAlive {
@@ -92,14 +117,8 @@ impl Script for DeadThenAlive {
         if wire.index() == 0 {
             return wire.drain();
         }
-        wire.send(&settings(&[]))?;
-        // HEADERS of streams 1, 3, ... that end them, with `:status: 200` from the static table.
-        let mut stream = 1;
-        while !wire.some()?.is_empty() {
-            wire.send(&frame(1, 5, stream, &[0x88]))?;
-            stream += 2;
-        }
-        Ok(())
+        let wire = std::cell::RefCell::new(wire);
+        serve_http2(|| wire.borrow_mut().some(), |bytes| wire.borrow_mut().send(bytes))
     }
 }
 
@@ -150,4 +169,42 @@ fn a_handshake_that_hangs_is_a_connect_that_hangs() {
     let gateway = Gateway::start(&setup(&[addr], NO_HEALTH, service));
     Request::get("/").send(gateway.addr()).expect(504);
     gateway.logged(|line| line["reason"] == "connect_timeout");
+}
+
+#[test]
+fn a_connect_that_several_wait_for_is_not_over_with_the_first() {
+    let (addr, socket, filling) = hanging();
+    let gateway = Gateway::start(
+        &Setup::new(format!(
+            "services:\n  - name: web\n    url: http://{addr}\n    http_version: '2'\n    retries: 0\n    \
+             connect_timeout: 60000\n    read_timeout: 60000\n    routes:\n      \
+             - {{name: brief, paths: [/brief], strip_path: false, timeouts: {{total: 300ms}}}}\n      \
+             - {{name: all, paths: [/], strip_path: false}}\n"
+        ))
+        .shards(1),
+    );
+    let mut brief = Connection::open(gateway.addr());
+    brief.send(Request::get("/brief").keep().bytes());
+    let mut patient = ask(&gateway);
+    brief.response().expect(504);
+    gateway.logged(|line| line["reason"] == "total_timeout");
+    // Now the queue is emptied, and the connect that hung goes through.
+    let listener = TcpListener::from(socket);
+    let filled = filling.len();
+    drop(filling);
+    (0..filled).for_each(|_| drop(listener.accept().expect("one that filled the queue")));
+    let origin = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("the gateway");
+        let receive = || {
+            let mut bytes = vec![0; 4096];
+            let len = io::Read::read(&mut &stream, &mut bytes)?;
+            bytes.truncate(len);
+            Ok(bytes)
+        };
+        serve_http2(receive, |bytes| io::Write::write_all(&mut &stream, bytes))
+    });
+    patient.response().expect(200);
+    gateway.stop();
+    // Reset or closed, as it comes.
+    drop(origin.join().expect("the origin"));
 }

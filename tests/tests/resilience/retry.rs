@@ -57,7 +57,7 @@ fn the_last_answer_is_passed_on_whole() {
 #[test]
 fn per_try_timeout() {
     let origins = pair(Mood::Silent);
-    let gateway = start(&origins, "retry_on: [timeout], per_try_timeout: 200ms");
+    let gateway = start(&origins, "retry_on: [timeout], per_try_timeout: 2s");
     assert_eq!(statuses(&gateway, 4), [200; 4]);
     assert!(origins[0].requests() >= 1);
 }

@@ -102,7 +102,13 @@ impl Multiplexed {
                 connect(self.begin());
             }
             if limit.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Turn::TimedOut);
+                // What is waited for may be a place, or the target.
+                let connecting = self.connecting.get() > 0;
+                return Poll::Ready(if connecting {
+                    Turn::Failed { timed_out: true }
+                } else {
+                    Turn::TimedOut
+                });
             }
             if waiting.is_none() {
                 if self.waiting.get() >= room {
