@@ -26,10 +26,10 @@ pub use self::kernel::{
 pub use self::runtime::{
     ACCESS_LOG, ADMIN, DNS, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS,
 };
-pub use self::service::{PLUGIN, ROUTE, SERVICE, TLS_SANS};
+pub use self::service::{PLUGIN, RETRY_BACK_OFF, RETRY_POLICY, ROUTE, SERVICE, TLS_SANS};
 pub use self::upstream::{
     ACTIVE, ACTIVE_HEALTHY, ACTIVE_UNHEALTHY, HEALTHCHECKS, PASSIVE, PASSIVE_HEALTHY, PASSIVE_UNHEALTHY,
-    TARGET, UPSTREAM,
+    STICKY, STICKY_COOKIE, TARGET, UPSTREAM,
 };
 use crate::schema::{Key, Kind, MAX_ENTITIES, Section, text};
 

@@ -131,6 +131,27 @@ pub static LIMITS: Section = Section::new(
         .default("128")
         .kong("kong.conf upstream_keepalive_pool_size"),
         Key::new(
+            "upstream_connections",
+            Kind::COUNT,
+            "Connections of HTTP/1 to one target by one shard, idle ones aside; further requests wait. 0 sets no limit.",
+        )
+        .default("1024")
+        .kong_default("0"),
+        Key::new(
+            "upstream_queue",
+            Kind::COUNT,
+            "Requests that wait for a connection to one target on one shard, at most for `timeouts.upstream_queue`; more are \
+             503.",
+        )
+        .default("1024"),
+        Key::new(
+            "upstream_requests_per_connection",
+            COUNT,
+            "Requests on one connection to a target, after which it is closed.",
+        )
+        .default("10000")
+        .kong("kong.conf upstream_keepalive_max_requests"),
+        Key::new(
             "retry_budget_percent",
             Kind::integer(0, 100),
             "Retries as a share of a service's requests, in percent.",
@@ -188,6 +209,12 @@ pub static TIMEOUTS: Section = Section::new(
         .default("30s")
         .kong_default("60s")
         .kong("services.write_timeout"),
+        Key::new(
+            "upstream_queue",
+            Kind::TIMEOUT,
+            "Waiting for a connection or stream to a target while all are in use; 503.",
+        )
+        .default("3s"),
         Key::new("upstream_keep_alive", Kind::TIMEOUT, "How long an idle connection to a target is kept.")
             .default("55s")
             .kong_default("60s")

@@ -10,7 +10,7 @@ use portcullis_abi::Reason;
 use portcullis_config::ServerHeader;
 
 use super::answer::{Answer, Answering};
-use super::attempt::SETTLE;
+use super::attempt::{Attempts, SETTLE, Target};
 use super::channel::{Channel, Inlet};
 use super::client::{Client, Reply};
 use super::cut::Cut;
@@ -41,6 +41,8 @@ pub struct Stage<'a> {
     pub local: &'a Rc<Local>,
     pub plan: &'a Plan<'a>,
     pub expiry: &'a Expiry,
+    pub attempts: &'a Attempts<'a>,
+    pub target: &'a Target<'a>,
 }
 
 /// What a carried exchange leaves behind.
@@ -65,7 +67,7 @@ pub async fn carry(
     if plan.wants_continue() && !client.send_continue(&mut down.out).await {
         return Err(Failure { sent: false, ..Failure::client_gone() });
     }
-    let halts = Halts::default();
+    let halts = Halts::with(plan.first_byte().min(stage.attempts.left_of(stage.target, clock::now_ns())));
     let request_bytes = Cell::new(0);
     let cuts = Cuts::of(client, channel, &halts);
     let limit = channel.limit(&halts.begun);
@@ -79,7 +81,10 @@ pub async fn carry(
     let mut pump = Pump::new(body, stage.expiry);
     let version = request.version();
     // The target has its time from when it has the request; what comes before has limits of its own.
-    let over = || limit.cut_after(plan.first_byte());
+    let over = || {
+        let left = stage.attempts.left_of(stage.target, clock::now_ns());
+        limit.cut_after(plan.first_byte().min(left));
+    };
     pump.is_complete().then(over);
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
     let head = pump.beside(head, || cuts.upstream.cut(), over).await;
@@ -91,6 +96,9 @@ pub async fn carry(
             return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
         }
     };
+    if stage.attempts.drops(response.status(), clock::now_ns()) {
+        return Err(give_up(Failure::status(response.status()), &cuts, pump).await);
+    }
     (record.upstream_status, record.status) = (response.status(), response.status());
 
     // 6 response plugins
@@ -255,6 +263,9 @@ fn edit_response(
     }
     plugins::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
+    for cookie in stage.attempts.cookies(stage.target) {
+        response.head.append_known(Known::SetCookie, cookie.as_bytes());
+    }
     response.head.append_item(Known::Via, forward::via(response.version()));
     plugins::add_request_id(response, request_id);
     hop

@@ -173,6 +173,10 @@ async fn decide<'a>(
         body: None,
     };
     plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
+    if taking.is_worth_keeping(&down.request) {
+        // Boxed: most requests have no body, or all of it came with the head.
+        Box::pin(taking.take(cx, down)).await?;
+    }
     taking.finish(cx, down);
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
@@ -194,11 +198,10 @@ async fn forward(
     record: &mut Record,
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
-    let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
+    let mut attempts = attempt::Attempts::new(plan, cx, &down.request, shard);
     let expiry = Expiry::new(plan.limit, client.lookout(), cx.now_ns);
-    let stage = Stage { shard, local, plan, expiry: &expiry };
-    // One reading of the clock serves until something was waited for.
-    let mut now_ns = cx.now_ns;
+    // One reading of the clock serves until something was waited for, unless targets are judged by their times.
+    let mut now_ns = if plan.local_service.upstream.is_timed() { clock::now_ns() } else { cx.now_ns };
     loop {
         let Some(target) = attempts.pick(now_ns) else {
             return Err(attempts.give_up());
@@ -209,7 +212,16 @@ async fn forward(
         let connected = attempts.acquire(shard, &target, record, now_ns).await;
         let failure = match connected.and_then(|connected| Channel::open(connected, plan, client, down)) {
             Err(failure) => failure,
-            Ok(mut channel) => match carry(stage, client, down, cx, record, &mut channel).await {
+            Ok(mut channel) => match carry(
+                Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target },
+                client,
+                down,
+                cx,
+                record,
+                &mut channel,
+            )
+            .await
+            {
                 Ok(carried) => {
                     client.consume(plan.in_hand.unwrap_or(0));
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
@@ -236,9 +248,10 @@ async fn forward(
         };
         shard.metrics.upstream_errors.inc();
         now_ns = clock::now_ns();
-        if !attempts.again(&target, failure, now_ns) {
+        if !attempts.again(&target, failure, now_ns) || !attempts.rest(&expiry).await {
             return Err(attempts.give_up());
         }
+        now_ns = clock::now_ns();
         shard.metrics.upstream_retries.inc();
     }
 }

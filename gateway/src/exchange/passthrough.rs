@@ -214,7 +214,7 @@ impl Passed<'_> {
         let hash = self.hash(&spec.hash_on).or_else(|| self.hash(&spec.hash_fallback));
         let mut tried = Tried::default();
         let mut reason = Reason::NoHealthyTarget;
-        while told.attempts <= service.retries {
+        while told.attempts <= service.retry.retries {
             let now_ns = clock::now_ns();
             let Some(index) = upstream.pick(&tried, hash, now_ns) else { break };
             tried.insert(index);

@@ -36,6 +36,8 @@ pub fn message(reason: Reason) -> &'static str {
         Reason::ConnectRefused | Reason::TraceRefused => "Method not allowed",
         Reason::NoRoute => "no Route matched with those values",
         Reason::NoHealthyTarget => "failure to get a peer from the ring-balancer",
+        Reason::BreakerOpen => "The upstream server is resting after failures",
+        Reason::QueueFull | Reason::QueueTimeout => "The upstream server is busy",
         Reason::UpstreamTimeout | Reason::ConnectTimeout => "The upstream server is timing out",
         Reason::ConnectFailed
         | Reason::UpstreamReset

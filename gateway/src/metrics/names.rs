@@ -76,6 +76,7 @@ metrics! {
     UPSTREAM_ERRORS: Counter "upstream_errors_total" "Attempts that failed.";
     UPSTREAM_CONNECTIONS: Gauge "upstream_connections" "Upstream connections by state: idle in a pool or active.";
     TARGET_HEALTHY: Gauge "upstream_target_healthy" "1 if the target is in use, 0 if it is ejected, by upstream and target.";
+    BREAKER_OPEN: Gauge "upstream_breaker_open" "1 if the circuit breaker is open or tries, by upstream, and by target where that has one.";
 
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";

@@ -195,6 +195,30 @@ pub fn write_certificates<'a>(out: &mut Exposition, expiries: impl Iterator<Item
     }
 }
 
+/// Writes whether each target is in use, by upstream.
+pub fn write_targets<'a>(out: &mut Exposition, targets: impl Iterator<Item = (&'a str, &'a str, bool)>) {
+    write_by_target(out, &names::TARGET_HEALTHY, targets);
+}
+
+/// Writes whether each breaker is open, by upstream and target; that of an upstream as a whole has an empty target.
+pub fn write_breakers<'a>(out: &mut Exposition, breakers: impl Iterator<Item = (&'a str, &'a str, bool)>) {
+    write_by_target(out, &names::BREAKER_OPEN, breakers);
+}
+
+/// Services with the same `url` have an upstream each, by the same name: they are shown as one.
+fn write_by_target<'a>(
+    out: &mut Exposition,
+    metric: &'static Metric,
+    samples: impl Iterator<Item = (&'a str, &'a str, bool)>,
+) {
+    let samples: BTreeMap<_, _> =
+        samples.map(|(upstream, target, value)| ((upstream, target), value)).collect();
+    let mut family = out.family(metric);
+    for ((upstream, target), value) in samples {
+        family.sample(&[("upstream", upstream), ("target", target)], u64::from(value));
+    }
+}
+
 /// Writes the mode that each interface got.
 pub fn write_kernel_mode<'a>(out: &mut Exposition, modes: impl IntoIterator<Item = (&'a str, &'a str)>) {
     let mut family = out.family(&names::XDP_MODE);

@@ -16,7 +16,7 @@ const ORDER: [&str; 15] = [
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["monoio", "io_uring", "core_affinity"], &["gateway/src/net/"]),
     (&["rustls", "rustls_pki_types"], &["gateway/src/tls/"]),
-    (&["aws_lc_rs"], &["gateway/src/tls/", "gateway/src/plugin/"]),
+    (&["aws_lc_rs"], &["gateway/src/tls/", "gateway/src/plugin/", "gateway/src/upstream/sticky.rs"]),
     (&["httparse", "h2"], &["gateway/src/http/"]),
     (&["aya", "aya_log"], &["gateway/src/kernel/", "ebpf/abi/"]),
     (&["aya_ebpf", "aya_log_ebpf"], &["ebpf/src/"]),

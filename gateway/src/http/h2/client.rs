@@ -66,6 +66,10 @@ struct Shared {
     settled: Cell<bool>,
     /// When the last stream ended.
     idle_since_ns: Cell<u64>,
+    /// When bytes were received last.
+    heard_ns: Cell<u64>,
+    /// The first stream was not opened yet.
+    fresh: Cell<bool>,
     waiters: Rc<Waiters>,
 }
 
@@ -122,6 +126,8 @@ pub fn connect(
         leaving: Cell::new(false),
         settled: Cell::new(false),
         idle_since_ns: Cell::new(clock::now_ns()),
+        heard_ns: Cell::new(0),
+        fresh: Cell::new(true),
         waiters,
     });
     let client = Client { requests, shared: shared.clone(), own_max: settings.concurrent_streams };
@@ -156,6 +162,7 @@ impl Codec for Driver {
     }
 
     fn received(&mut self, mut bytes: &[u8]) -> Keep {
+        self.shared.heard_ns.set(clock::now_ns());
         // The target's first frame is its settings (RFC 9113 section 3.4), and its acknowledgement of ours follows.
         while !self.seen
             && let Some(frame) = self.frames.next(&mut bytes)
@@ -188,7 +195,8 @@ impl Client {
         }
         shared.streams.set(shared.streams.get() + 1);
         shared.streams_left.set(shared.streams_left.get() - 1);
-        Some(Lease { requests: self.requests.clone(), place: Place(shared.clone()), first: false })
+        let first = shared.fresh.replace(false);
+        Some(Lease { requests: self.requests.clone(), place: Place(shared.clone()), first })
     }
 
     /// Whether no further stream can ever be opened.
@@ -259,7 +267,7 @@ impl Lease {
         let method = request.upstream_method();
         Ok((
             SendBody::new(stream, outgoing.end),
-            Response { response, method, body: None, place: self.place },
+            Response { response, method, body: None, place: self.place, sent_ns: clock::now_ns() },
         ))
     }
 
@@ -279,6 +287,9 @@ impl Lease {
     }
 }
 
+/// A connection that says nothing for so long while a request waits may be dead.
+const SUSPICIOUS_NS: u64 = 1_000_000_000;
+
 /// What was received of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -293,6 +304,7 @@ pub struct Response {
     method: Method,
     body: Option<h2::RecvStream>,
     place: Place,
+    sent_ns: u64,
 }
 
 impl Response {
@@ -327,6 +339,16 @@ impl Response {
             response::framing(out, self.method, body.is_end_stream()).ok_or(ClientError::Malformed)?;
         self.body = Some(body);
         Ok(Received::Final(framing))
+    }
+
+    /// Nobody waits for it any longer. Where the connection has been silent for long since the request was sent, it may be
+    /// dead, and gets no further ones.
+    pub fn give_up(&self) {
+        let shared = &self.place.0;
+        let waited = clock::now_ns().saturating_sub(self.sent_ns);
+        if shared.heard_ns.get() <= self.sent_ns && waited >= SUSPICIOUS_NS {
+            shared.leave();
+        }
     }
 
     /// The body, after the final head. The place on the connection is kept for as long as it is received.
