@@ -92,6 +92,40 @@ fn what_an_honest_client_does_is_not_counted() {
 }
 
 #[test]
+fn a_reader_of_small_pieces_is_not_counted() {
+    let mut guard = begun();
+    let now = 2 * S;
+    guard.received(&frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x82]), now).unwrap();
+    // Go's client gives leave for the stream and for the connection each time that 4 KiB were read of it.
+    for _ in 0..1000 {
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 16 * 1024]), now, |_| unreachable!()).unwrap();
+        for stream in [0, 1].repeat(4) {
+            guard.received(&frame(kind::WINDOW_UPDATE, 0, stream, &[0, 0, 16, 0]), now).unwrap();
+        }
+    }
+}
+
+#[test]
+fn pings_that_measure_a_transfer_are_not_counted() {
+    let mut guard = begun();
+    let now = 2 * S;
+    let ping = frame(kind::PING, 0, 0, &[0; 8]);
+    // The estimator of grpc-go sends one for each round trip in which something came.
+    for _ in 0..1000 {
+        guard.sending(&frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x88]), now, |_| unreachable!()).unwrap();
+        guard.received(&ping, now).unwrap();
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 100]), now, |_| unreachable!()).unwrap();
+        guard.received(&ping, now).unwrap();
+    }
+    // What was sent explains no flood later.
+    for _ in 0..1000 {
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 100]), now, |_| unreachable!()).unwrap();
+    }
+    let (count, violation) = borne(&mut guard, &ping, now);
+    assert_eq!((count, violation), (PINGS_DUE_MAX + 100, Violation::TooMuch(Reason::H2PingFlood)));
+}
+
+#[test]
 fn window_updates_without_data_are_a_flood() {
     for stream in [0, 1] {
         let mut guard = opened();
