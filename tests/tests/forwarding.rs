@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_tests::client::{Echoed, Request};
+use portcullis_tests::client::{Echoed, Request, exchange};
 use portcullis_tests::gateway::{Gateway, Setup, Shared};
 use portcullis_tests::origin::{Canned, Echo, Origin};
 
@@ -95,6 +95,17 @@ fn via_is_added_both_ways() {
     assert!(via.starts_with("1.0 before, 1.1 "), "{via:?}");
     let response = Request::get("/").send(suite.answering.addr());
     assert!(response.header("via").starts_with("1.1 "), "{:?}", response.head.fields);
+}
+
+#[test]
+fn a_request_without_a_host_gets_the_targets_rfc9112_3_2() {
+    let origin = Origin::start(Echo::default());
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "        preserve_host: true\n"));
+    let echoed = exchange(gateway.addr(), "GET /old HTTP/1.0\r\n\r\n").expect(200).echoed();
+    assert_eq!(echoed.all("host"), [origin.addr().to_string()]);
+    assert!(echoed.all("x-forwarded-host").is_empty(), "{:?}", echoed.0);
+    let named = Request::get("/").header("Host", "shop.test").send(gateway.addr());
+    assert_eq!(named.expect(200).echoed().all("host"), ["shop.test"]);
 }
 
 #[test]

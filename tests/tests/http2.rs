@@ -13,6 +13,7 @@ use portcullis_tests::client::background::Background;
 use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::h2::{H2, block, flag, frame, kind, pseudo, status_of};
 use portcullis_tests::origin::{
     Bulk, Canned, Chunked, EarlyResponse, Echo, Gate, Held, Interim, Origin, Script, Truncating, UntilClose,
     Wire,
@@ -180,6 +181,40 @@ fn many_streams_share_a_connection() {
     let Some(told) = frames(&gateway, "many", &["/x", "80"]) else { return };
     assert_eq!(told["statuses"], json!(vec![200; 80]));
     assert_eq!(gateway.metrics().get("portcullis_downstream_http2_streams_total", &[]), 80.0);
+}
+
+#[test]
+fn a_call_whose_head_is_refused_is_told_as_a_call() {
+    let origin = Origin::start(Echo::default());
+    let gateway = gateway(&origin);
+    let mut h2 = H2::open(gateway.addr());
+    let long = format!("/{}", "x".repeat(20_000));
+    for (stream, path) in [(1, "/test.Echo/%00"), (3, &long)] {
+        let fields =
+            [pseudo("POST", path), vec![("content-type", "application/grpc"), ("te", "trailers")]].concat();
+        let block = block(&fields);
+        let (first, rest) = block.split_at(block.len().min(16_000));
+        h2.send(&frame(kind::HEADERS, 0, stream, first));
+        h2.send(&frame(kind::CONTINUATION, flag::END_HEADERS, stream, rest));
+        let answer = h2.until(|frame| frame.stream == stream && frame.kind == kind::HEADERS);
+        let answer = answer.expect("an answer");
+        assert_eq!(status_of(&answer.payload), 200, "{path}");
+        assert!(answer.has(flag::END_STREAM), "trailers alone: {answer:?}");
+    }
+}
+
+#[test]
+fn a_target_of_http1_is_told_how_long_the_client_still_waits() {
+    let origin = Origin::start(Echo::default());
+    let gateway = gateway(&origin);
+    let mut h2 = H2::open(gateway.addr());
+    let call = [("content-type", "application/grpc"), ("grpc-timeout", "20S")];
+    let fields = [pseudo("POST", "/test.Echo/Unary"), call.to_vec()].concat();
+    h2.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &block(&fields)));
+    assert_eq!(h2.status(1), 200);
+    let told = origin.last().head.get("grpc-timeout").map(str::to_owned).expect("a time");
+    let micros: u64 = told.strip_suffix('u').and_then(|digits| digits.parse().ok()).expect("microseconds");
+    assert!((1..20_000_000).contains(&micros), "{told}");
 }
 
 #[test]

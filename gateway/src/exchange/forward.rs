@@ -109,7 +109,7 @@ pub fn add_provenance(down: &mut Downstream, client: IpAddr, request_id: &[u8], 
     if head.get_known(Known::XRequestId).is_none() {
         head.append_known(Known::XRequestId, request_id);
     }
-    if head.get_known(Known::XForwardedHost).is_none() {
+    if head.get_known(Known::XForwardedHost).is_none() && !request.authority().is_empty() {
         request.append_authority(Known::XForwardedHost);
     }
 }
@@ -196,9 +196,13 @@ impl RealIp<'_> {
         match self.header {
             RealIpHeader::ProxyProtocol => source,
             RealIpHeader::XForwardedFor => {
-                let listed = self.of_lists(head.all_known(Known::XForwardedFor));
-                let single = || head.get_known(Known::XRealIp).and_then(forwarded::address);
-                listed.or_else(single).unwrap_or(source)
+                // A list that cannot be read is not to be overruled by what may be the client's own claim.
+                let found = if head.get_known(Known::XForwardedFor).is_some() {
+                    self.of_lists(head.all_known(Known::XForwardedFor))
+                } else {
+                    head.get_known(Known::XRealIp).and_then(forwarded::address)
+                };
+                found.unwrap_or(source)
             }
             RealIpHeader::Other(name) => self.of_lists(head.get_all(name)).unwrap_or(source),
             RealIpHeader::Forwarded => {
@@ -343,5 +347,7 @@ mod tests {
     fn x_real_ip_counts_only_without_a_list() {
         assert_eq!(client(&[], Some("203.0.113.9")), "203.0.113.9");
         assert_eq!(client(&["203.0.113.7"], Some("1.1.1.1")), "203.0.113.7");
+        assert_eq!(client(&["nonsense"], Some("1.1.1.1")), "10.0.0.1");
+        assert_eq!(client(&["203.0.113.7, unknown"], Some("1.1.1.1")), "10.0.0.1");
     }
 }

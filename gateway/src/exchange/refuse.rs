@@ -16,7 +16,7 @@ use crate::limit::Behaviour;
 use crate::net::{self, clock};
 use crate::plugin::Response;
 use crate::snapshot::Local;
-use crate::tls::Tx;
+use crate::tls::{HEAD_ROOM, Tx};
 
 /// How long, and for how many bytes, a connection that we close keeps reading: the client is sending still, and bytes
 /// that arrive at a closed socket make a reset, which would destroy the answer on its way.
@@ -186,6 +186,7 @@ pub async fn malformed(
     let response = response(refusal.status, refusal.reason);
     record.status = refusal.status;
     record.reason = Some(refusal.reason);
+    record.call = Call::of(&down.request);
     let answer = OwnAnswer { response: &response, date: &shard.date(), fields: None, keep: false };
     // A client that is gone gets no answer; it is counted all the same.
     // One that came too slowly is charged for that, by its reason.
@@ -194,7 +195,7 @@ pub async fn malformed(
     finish(shard, local, down, &record);
 }
 
-/// Tells somebody who speaks HTTP to a TLS port what is wrong.
+/// Tells somebody who speaks HTTP to a TLS port what is wrong, and ends the connection so that it arrives.
 pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     let mut out = Vec::with_capacity(256);
     let answer = Answer {
@@ -209,9 +210,19 @@ pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     };
     write_answer(&answer, &mut out);
     stream.tx.deadline.arm(LINGER);
-    // Nobody to tell when it fails.
-    let _ = stream.tx.send(&mut out).await;
+    if stream.tx.send(&mut out).await.is_err() {
+        return; // nobody to tell
+    }
     stream.tx.finish();
+    stream.rx.deadline.arm(LINGER);
+    let (mut rest, mut drained) = (Vec::with_capacity(HEAD_ROOM), 0);
+    while drained < LINGER_BYTES {
+        rest.clear();
+        match stream.rx.recv(&mut rest, HEAD_ROOM).await {
+            Ok(n @ 1..) => drained += n,
+            _ => return,
+        }
+    }
 }
 
 /// Tells the client that nothing more will come.
@@ -228,7 +239,7 @@ pub async fn close(client: &mut Http1) {
     while drained < LINGER_BYTES {
         let unread = client.intake.unread().len();
         client.intake.consume(unread);
-        match client.intake.receive(crate::tls::HEAD_ROOM).await {
+        match client.intake.receive(HEAD_ROOM).await {
             Ok(n @ 1..) => drained += n,
             _ => return,
         }

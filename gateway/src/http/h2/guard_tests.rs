@@ -31,7 +31,7 @@ fn begun() -> Guard {
 
 /// How many of `frames` in a row are borne within a window of their own, and what is said of the one after.
 fn borne(guard: &mut Guard, bytes: &[u8], now_ns: u64) -> (u32, Violation) {
-    for count in 0..10_000 {
+    for count in 0..100_000 {
         if let Err(violation) = guard.received(bytes, now_ns) {
             return (count, violation);
         }
