@@ -67,6 +67,11 @@ impl Frame {
         bytes.map_or(u32::MAX, u32::from_be_bytes)
     }
 
+    /// The first four octets as a number: the increment of a WINDOW_UPDATE.
+    pub fn word(&self) -> u32 {
+        self.payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word))
+    }
+
     /// Whether a flag is set.
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0

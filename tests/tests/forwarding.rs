@@ -190,7 +190,10 @@ fn end_to_end_fields_keep_their_order_and_spelling() {
 fn names_with_underscores_are_dropped() {
     // Many programs read `X_Real_IP` as `X-Real-IP`, so letting it pass would forge the latter.
     let suite = suite();
+    let counted = || suite.open.metrics().get("portcullis_request_fields_underscored_total", &[]);
+    let before = counted();
     let echoed = through(&suite.open, Request::get("/").header("X_Real_IP", "1.2.3.4").header("Plain", "1"));
+    assert_eq!(counted(), before + 1.0);
     assert!(echoed.all("x_real_ip").is_empty());
     assert_eq!(echoed.get("plain"), Some("1"));
 }

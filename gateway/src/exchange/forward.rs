@@ -18,6 +18,7 @@ use portcullis_config::{Config, ForwardedClientCert, ProxyHeader, RealIpHeader};
 
 use super::downstream::{Downstream, Origin};
 use crate::http::forwarded::{self, Node};
+use crate::http::proxy_protocol::{Ssl, Tlvs};
 use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
@@ -138,11 +139,32 @@ pub fn preamble(version: ProxyHeader, origin: &Origin, client: IpAddr) -> Preamb
     if version == ProxyHeader::Off {
         return Preamble::default();
     }
-    // Of a client that a field names, no port is known.
-    let port = if client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
-    let client = SocketAddr::new(client, port);
-    let header = proxy_header(version, client, origin.destination, origin.sni.as_deref());
+    // Of a client that a field names, no port is known, and nothing of its connection.
+    let own = client == origin.speaker.ip();
+    let client = SocketAddr::new(client, if own { origin.speaker.port() } else { 0 });
+    let header = proxy_header(version, client, origin.destination, &said(origin, own));
     Preamble { header, owner: Some(client) }
+}
+
+/// What a target is told of the client's connection: what a balancer has said, and what is known here of TLS.
+fn said(origin: &Origin, own: bool) -> Tlvs {
+    let told = origin.proxied.as_deref().filter(|_| own);
+    let mut said = told.cloned().unwrap_or_default();
+    if origin.sni.is_some() {
+        said.authority.clone_from(&origin.sni);
+    }
+    if let Some(version) = origin.tls_version.filter(|_| own) {
+        let peer = origin.peer.as_deref();
+        said.ssl = Some(Ssl {
+            certificate: peer.is_some(),
+            verified: peer.is_some(),
+            version: Some(version.into()),
+            common_name: peer.and_then(|peer| peer.common_name.as_deref()).map(Into::into),
+            cipher: None,
+        });
+        said.alpn = (origin.version == Version::Http2).then(|| "h2".into());
+    }
+    said
 }
 
 /// Says in the older fields what the nearest proxy says in `Forwarded`.

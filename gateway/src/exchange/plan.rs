@@ -215,7 +215,7 @@ impl<'a> Plan<'a> {
     }
 
     /// How the request body is coded anew.
-    pub fn request_recode(&self) -> Recode {
+    pub fn request_recode(&self) -> Recode<'static> {
         match self.web {
             Some(Wire::WebText) => Recode::FromText(Decoder::default()),
             _ => Recode::None,

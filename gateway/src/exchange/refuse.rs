@@ -13,6 +13,7 @@ use crate::http::grpc::{self, Call};
 use crate::http::h1::{Answer, Content, Persistence, fill_answer, write_answer};
 use crate::http::{Head, Known, Method, Refusal, Version};
 use crate::limit::Behaviour;
+use crate::net::deadline::SendLimit;
 use crate::net::{self, clock};
 use crate::plugin::Response;
 use crate::snapshot::Local;
@@ -100,7 +101,7 @@ pub async fn send(
             let end = body.is_empty();
             match client.reply.respond(&down.response, end) {
                 Ok(_) if end => true,
-                Ok(send) => send.data(Bytes::from(body), true, limit).await.is_ok(),
+                Ok(send) => send.data(Bytes::from(body), true, SendLimit::whole(limit)).await.is_ok(),
                 Err(_) => false,
             }
         }
@@ -187,6 +188,10 @@ pub async fn malformed(
     record.status = refusal.status;
     record.reason = Some(refusal.reason);
     record.call = Call::of(&down.request);
+    if record.call.is_some() {
+        // What a call is told is its `grpc-status`.
+        (record.status, record.verdict) = (200, Some(refusal.status));
+    }
     let answer = OwnAnswer { response: &response, date: &shard.date(), fields: None, keep: false };
     // A client that is gone gets no answer; it is counted all the same.
     // One that came too slowly is charged for that, by its reason.
