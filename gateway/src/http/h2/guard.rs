@@ -172,6 +172,11 @@ pub struct Guard {
     highest: u32,
     /// Streams whose end the client has not sent yet.
     unfinished: Vec<u32>,
+    /// The first stream that the client has opened.
+    first: u32,
+    /// It has left out numbers, or more unfinished than are followed: what a stream is that is not among the unfinished
+    /// cannot be said.
+    lost: bool,
 }
 
 /// A header block without END_HEADERS so far.
@@ -200,6 +205,8 @@ impl Guard {
             ended: 0,
             highest: 0,
             unfinished: Vec::new(),
+            first: 0,
+            lost: false,
         }
     }
 
@@ -281,35 +288,42 @@ impl Guard {
         }
     }
 
-    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec does not or under another error code: no DATA on a
-    /// stream that the client itself has ended, and no pseudo-field in trailers.
+    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec does not or under another error code: no DATA and
+    /// no HEADERS on a stream that the client itself has ended, and no pseudo-field in trailers.
     fn follow(&mut self, frame: &Frame) -> Result<(), Violation> {
         match frame.kind {
             kind::HEADERS if frame.stream > self.highest => {
+                if self.highest == 0 {
+                    self.first = frame.stream;
+                } else {
+                    self.lost |= frame.stream != self.highest + 2;
+                }
                 self.highest = frame.stream;
-                if !frame.has(flag::END_STREAM) && self.unfinished.len() < UNFINISHED_MAX {
-                    self.unfinished.push(frame.stream);
+                if !frame.has(flag::END_STREAM) {
+                    self.lost |= self.unfinished.len() >= UNFINISHED_MAX;
+                    if !self.lost {
+                        self.unfinished.push(frame.stream);
+                    }
                 }
             }
+            kind::HEADERS if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
             // Trailers (RFC 9113 section 8.1): the codec would pass over it.
             kind::HEADERS if frame.pseudo => return Err(Violation::Forbidden(PROTOCOL_ERROR)),
-            kind::DATA if frame.stream <= self.highest && self.unfinished.len() < UNFINISHED_MAX => {
-                let Some(at) = self.unfinished.iter().position(|stream| *stream == frame.stream) else {
-                    // On stream 0 it is another error, and the codec's.
-                    return if frame.stream == 0 { Ok(()) } else { Err(Violation::Forbidden(STREAM_CLOSED)) };
-                };
-                if frame.has(flag::END_STREAM) {
-                    self.unfinished.swap_remove(at);
-                }
-            }
-            kind::HEADERS | kind::RST_STREAM
-                if frame.kind == kind::RST_STREAM || frame.has(flag::END_STREAM) =>
-            {
+            kind::DATA if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
+            kind::RST_STREAM => self.unfinished.retain(|stream| *stream != frame.stream),
+            kind::HEADERS | kind::DATA if frame.has(flag::END_STREAM) => {
                 self.unfinished.retain(|stream| *stream != frame.stream);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether the client has opened that stream and ended it. On stream 0, and on one that was never opened, a frame is
+    /// another error, and the codec's.
+    fn is_ended(&self, stream: u32) -> bool {
+        let opened = stream % 2 == 1 && (self.first..=self.highest).contains(&stream);
+        opened && !self.lost && !self.unfinished.contains(&stream)
     }
 
     fn weigh(&mut self, frame: &Frame) -> Result<(), Reason> {

@@ -258,6 +258,13 @@ fn data_after_the_end_of_a_stream_rfc9113_5_1() {
     check(&[head(0, 1), trailers(&[0x82])], Err(Violation::Forbidden(PROTOCOL_ERROR)));
     check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
     check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
+    // A head after the end is no trailers.
+    check(&[head(flag::END_STREAM, 1), head(flag::END_STREAM, 1)], closed);
+    check(&[head(0, 1), trailers(&[0, 1, b'x', 0]), trailers(&[0, 1, b'x', 0])], closed);
+    check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), trailers(&[0, 1, b'x', 0])], closed);
+    // Numbers that were left out: section 5.1.1, the codec's.
+    check(&[head(0, 1), head(0, 5), head(flag::END_STREAM, 3)], Ok(()));
+    check(&[head(flag::END_STREAM, 5), head(flag::END_STREAM, 3)], Ok(()));
     // Never opened: the codec's to say.
     check(&[head(0, 1), data(0, 3)], Ok(()));
     check(&[head(0, 1), data(0, 0)], Ok(()));
