@@ -167,7 +167,15 @@ impl H2 {
     /// When nobody listens.
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> H2 {
-        let stream = TcpStream::connect(addr).expect("a connection");
+        Self::over(TcpStream::connect(addr).expect("a connection"))
+    }
+
+    /// On a connection that is there.
+    ///
+    /// # Panics
+    /// When its options cannot be set.
+    #[track_caller]
+    pub fn over(stream: TcpStream) -> H2 {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         H2 { stream, received: Vec::new(), acknowledges: true }
     }
