@@ -370,11 +370,13 @@ impl Plane for Gateway {
             listeners: listeners.collect::<io::Result<_>>()?,
             admin: None,
             bans: self.ledger.book.orders(),
+            tickets: self.ticketer.hand_over(),
         })
     }
 
     fn take_over(&mut self, handover: Handover) {
         self.inherited = handover.listeners.into_iter().collect();
+        self.ticketer.take_over(&handover.tickets);
         self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
     }

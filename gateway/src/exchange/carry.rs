@@ -142,14 +142,18 @@ async fn relay(
     let may_keep = stage.plan.keep_alive && by.pump.is_complete() && !stage.shard.retiring();
     let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
     let sent = answer.relay(stage.plan, &mut by, inlet, keep, record).await;
-    let Answering { reply, pump, cuts, .. } = by;
+    let Answering { reply, out, pump, cuts, .. } = by;
+    let told = match &sent {
+        Err(error) if !is_gone(stage, error) => answer.end_web(reply, out, why(stage, error)).await,
+        _ => false,
+    };
     let body_whole = pump.is_complete();
     if !body_whole {
         cuts.upstream.cut();
-        leave(reply, &cuts.client, sent.is_ok()).await;
+        leave(reply, &cuts.client, sent.is_ok() || told).await;
         pump.settle().await;
     }
-    let next = ended(stage, reply, record, sent, keep && body_whole);
+    let next = ended(stage, reply, record, sent, Left { keep: keep && body_whole, told });
     let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
     (next, whole)
 }
@@ -283,6 +287,24 @@ async fn leave(reply: &mut Reply<'_>, client: &Cut<'_>, answered: bool) {
     }
 }
 
+/// Why a response was not passed on whole.
+fn why(stage: Stage<'_>, error: &RelayError) -> Reason {
+    stage.expiry.passed().unwrap_or(error.of_response())
+}
+
+/// Whether there is nobody left to be told.
+fn is_gone(stage: Stage<'_>, error: &RelayError) -> bool {
+    why(stage, error) == Reason::ClientAborted || stage.expiry.passed().is_none() && error.is_of_receiver()
+}
+
+/// How the client's side is left after a response.
+struct Left {
+    /// It may go on, if the response went whole.
+    keep: bool,
+    /// If not, the client was told why within the body.
+    told: bool,
+}
+
 /// What becomes of the downstream connection or stream. Without a length the client could take what it has for the whole,
 /// so what is not whole is broken off; a call can be told why.
 fn ended(
@@ -290,15 +312,16 @@ fn ended(
     reply: &mut Reply<'_>,
     record: &mut Record,
     sent: Result<(), RelayError>,
-    keep: bool,
+    left: Left,
 ) -> Next {
     let Err(error) = sent else {
-        return if keep { Next::KeepAlive } else { Next::Close };
+        return if left.keep { Next::KeepAlive } else { Next::Close };
     };
-    let expired = stage.expiry.passed();
-    let reason = expired.unwrap_or(error.of_response());
-    record.reason = Some(reason);
-    let gone = reason == Reason::ClientAborted || expired.is_none() && error.is_of_receiver();
+    record.reason = Some(why(stage, &error));
+    if left.told {
+        return Next::Close;
+    }
+    let (reason, gone) = (why(stage, &error), is_gone(stage, &error));
     if let Reply::Http2(reply) = reply {
         let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
         match (told, gone) {

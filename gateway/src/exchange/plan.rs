@@ -71,6 +71,7 @@ pub struct Plan<'a> {
     expects_continue: Cell<bool>,
     /// Octets that the request body may have.
     pub body_limit: u64,
+    /// The client's host, or a plugin's, goes on to the target. A request without one (HTTP/1.0) has none to go on.
     preserve_host: bool,
     /// The connection is to become a tunnel, for this proof.
     pub upgrade: Option<Proof>,
@@ -115,7 +116,7 @@ impl<'a> Plan<'a> {
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
-            preserve_host: route.preserve_host || cx.rewritten.host,
+            preserve_host: (route.preserve_host || cx.rewritten.host) && names_host(&down.request),
             upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
             preamble: forward::preamble(
                 snapshot.services[service.index()].proxy_protocol,
@@ -164,6 +165,7 @@ impl<'a> Plan<'a> {
 
     /// Puts the request into `down.upstream_out`, with the body where it is in hand.
     pub fn write_request(&self, down: &mut Downstream, client: &Client<'_>) {
+        self.tell_time(&mut down.request);
         down.upstream_out.clear();
         let persistence = match self.upgrade {
             Some(_) => Persistence::Upgrade,
@@ -213,7 +215,7 @@ impl<'a> Plan<'a> {
     }
 
     /// How the request body is coded anew.
-    pub fn request_recode(&self) -> Recode {
+    pub fn request_recode(&self) -> Recode<'static> {
         match self.web {
             Some(Wire::WebText) => Recode::FromText(Decoder::default()),
             _ => Recode::None,
@@ -260,6 +262,10 @@ impl<'a> Plan<'a> {
     pub fn response_send(&self) -> SendLimit {
         SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
     }
+}
+
+fn names_host(request: &RequestHead) -> bool {
+    request.head.get_known(Known::Host).is_some_and(|host| !host.is_empty())
 }
 
 /// When the exchange is to be over: by the client's word, or the route's.

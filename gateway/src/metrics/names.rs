@@ -61,6 +61,7 @@ metrics! {
     HTTP2_CONNECTIONS: Counter "downstream_http2_connections_total" "Client connections that speak HTTP/2.";
     HTTP2_STREAMS: Counter "downstream_http2_streams_total" "Requests on client connections of HTTP/2.";
     HTTP2_STREAMS_ACTIVE: Gauge "downstream_http2_streams_active" "Those in progress.";
+    UNDERSCORED_FIELDS: Counter "request_fields_underscored_total" "Fields of requests left out for an underscore in their name.";
     TUNNELS: Counter "tunnels_total" "Connections that became tunnels (WebSocket).";
     TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";

@@ -98,6 +98,7 @@ impl Registry {
         out.family(&names::HTTP2_CONNECTIONS).sample(&[], self.count(|shard| &shard.http2_connections));
         out.family(&names::HTTP2_STREAMS).sample(&[], self.count(|shard| &shard.http2_streams));
         out.family(&names::HTTP2_STREAMS_ACTIVE).sample(&[], self.level(|shard| &shard.http2_streams_active));
+        out.family(&names::UNDERSCORED_FIELDS).sample(&[], self.count(|shard| &shard.underscored_fields));
         out.family(&names::TUNNELS).sample(&[], self.count(|shard| &shard.tunnels));
         out.family(&names::TUNNELS_ACTIVE).sample(&[], self.level(|shard| &shard.tunnels_active));
         out.family(&names::DOWNSTREAM_BYTES)

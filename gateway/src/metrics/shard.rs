@@ -36,6 +36,8 @@ pub struct ShardMetrics {
     pub http2_streams: Counter,
     /// Those in progress.
     pub http2_streams_active: Gauge,
+    /// Fields of requests left out for an underscore in their name.
+    pub underscored_fields: Counter,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -88,6 +90,7 @@ impl Default for ShardMetrics {
             http2_connections: Counter::default(),
             http2_streams: Counter::default(),
             http2_streams_active: Gauge::default(),
+            underscored_fields: Counter::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),
