@@ -16,6 +16,7 @@ use super::receive::{Framings, Halts, response_framings};
 use super::refuse::octets;
 use super::relay::{Coding, Leg, RelayError};
 use super::transfer::{Recode, Sink, Source, transfer};
+use crate::http::coding::Encoder;
 use crate::http::grpc::{self, Wire};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::http::{Known, ResponseHead, Version};
@@ -28,6 +29,8 @@ pub struct Answer {
     web: Option<Wire>,
     /// The body, where plugins have seen it whole.
     whole: Option<Bytes>,
+    /// What puts the body into a content coding.
+    encoder: Option<Box<Encoder>>,
 }
 
 /// What takes part in passing a response on.
@@ -49,7 +52,7 @@ impl Answer {
             // Trailers come behind whatever length was announced.
             framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
         }
-        Self { framings, web, whole: None }
+        Self { framings, web, whole: None, encoder: None }
     }
 
     /// Whether there is a body that plugins may see.
@@ -61,6 +64,14 @@ impl Answer {
     pub fn replace_body(&mut self, body: Vec<u8>) {
         self.framings.relayed = BodyFraming::Length(body.len() as u64);
         self.whole = Some(body.into());
+    }
+
+    /// Puts the body into a content coding on its way; its length is not known any more. Of no body there is nothing to code.
+    pub fn code(&mut self, plan: &Plan<'_>, encoder: Box<Encoder>) {
+        if !matches!(self.framings.relayed, BodyFraming::None | BodyFraming::Length(0)) {
+            self.framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
+            self.encoder = Some(encoder);
+        }
     }
 
     /// Sends the head and relays the body.
@@ -83,7 +94,8 @@ impl Answer {
             Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),
             inlet => inlet.body(&mut decoder, &halts.upstream),
         };
-        let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
+        let (leg, recode) = (self.leg(plan), self.recode());
+        let relaying = transfer(source, sink, leg, recode, &payload);
         let expired = pump.expiry();
         let give_up = || {
             cuts.upstream.cut();
@@ -150,9 +162,9 @@ impl Answer {
         }
     }
 
-    fn recode(&self) -> Recode {
+    fn recode(&mut self) -> Recode {
         match self.web {
-            None | Some(Wire::Grpc) => Recode::None,
+            None | Some(Wire::Grpc) => self.encoder.take().map_or(Recode::None, Recode::Encode),
             Some(Wire::Web) => Recode::ToWeb { text: false },
             Some(Wire::WebText) => Recode::ToWeb { text: true },
         }

@@ -25,6 +25,7 @@ use crate::http::h2::Protocol;
 use crate::http::h2::client::Outgoing;
 use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
+use crate::id::ServiceId;
 use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::net::deadline::SendLimit;
@@ -72,6 +73,8 @@ pub struct Plan<'a> {
     /// Octets that the request body may have.
     pub body_limit: u64,
     preserve_host: bool,
+    /// The response is held whole before it goes on.
+    pub buffers_response: bool,
     /// The connection is to become a tunnel, for this proof.
     pub upgrade: Option<Proof>,
     /// What connections to targets begin with.
@@ -91,7 +94,7 @@ impl<'a> Plan<'a> {
         record: &Record,
     ) -> Option<Self> {
         let snapshot = &*local.snapshot;
-        let service = route.service?;
+        let service = destination(local, route, cx)?;
         let mut plan = Self {
             service: &snapshot.services[service.index()],
             chain: &route.chain,
@@ -116,6 +119,7 @@ impl<'a> Plan<'a> {
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: route.preserve_host || cx.rewritten.host,
+            buffers_response: route.buffers_response,
             upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
             preamble: forward::preamble(
                 snapshot.services[service.index()].proxy_protocol,
@@ -259,6 +263,16 @@ impl<'a> Plan<'a> {
     /// How long the client may take to receive.
     pub fn response_send(&self) -> SendLimit {
         SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
+    }
+}
+
+/// The service that a plugin chose, or the route's.
+fn destination(local: &Local, route: &Route, cx: &Cx<'_>) -> Option<ServiceId> {
+    let Some(chosen) = cx.destination else { return route.service };
+    let own = route.service.filter(|_| chosen.falls_back);
+    match own {
+        Some(own) if !local.service(chosen.service).upstream.is_available(cx.now_ns) => Some(own),
+        _ => Some(chosen.service),
     }
 }
 

@@ -115,6 +115,14 @@ impl LocalUpstream {
         self.balancer.borrow_mut().pick(&View { upstream: self, now_ns }, tried, hash)
     }
 
+    /// Whether some target may be tried.
+    pub fn is_available(&self, now_ns: u64) -> bool {
+        let view = View { upstream: self, now_ns };
+        (0..view.len())
+            .map(|index| TargetIndex(index as u32))
+            .any(|target| view.weight(target) > 0 && view.available(target))
+    }
+
     /// Counts an exchange with a target until the guard is dropped.
     pub fn begin(&self, target: TargetIndex) -> Load<'_> {
         let load = &self.load[target.index()];
