@@ -44,12 +44,8 @@ static SECTION: Section = Section::new(
             Kind::NAME,
             "The service of this configuration that has them, in place of `url`.",
         ),
-        Key::new(
-            "query",
-            Kind::NAME,
-            "Path of a page there; `{status}` and `{url}` are filled in.",
-        )
-        .default("/{status}.html"),
+        Key::new("query", Kind::NAME, "Path of a page there; `{status}` and `{url}` are filled in.")
+            .default("/{status}.html"),
         Key::new("body", Kind::STRING, "The page itself; `{status}` and `{message}` are filled in."),
         Key::new("content_type", Kind::NAME, "Media type of `body`.").default("text/html; charset=utf-8"),
         Key::new(
