@@ -18,6 +18,7 @@ use super::receive::{Framings, Halts, response_framings};
 use super::refuse::{LINGER, message, octets};
 use super::relay::{Coding, Leg, RelayError, frame};
 use super::transfer::{Recode, Sink, Source, transfer, web_trailers};
+use crate::http::coding::Encoder;
 use crate::http::grpc::{self, Messages, Wire};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::http::{Known, ResponseHead, Version};
@@ -33,6 +34,8 @@ pub struct Answer {
     messages: Cell<Messages>,
     /// The body, where plugins have seen it whole.
     whole: Option<Bytes>,
+    /// What puts the body into a content coding.
+    encoder: Option<Box<Encoder>>,
 }
 
 /// What takes part in passing a response on.
@@ -54,7 +57,7 @@ impl Answer {
             // Trailers come behind whatever length was announced.
             framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
         }
-        Self { framings, web, messages: Cell::default(), whole: None }
+        Self { framings, web, messages: Cell::default(), whole: None, encoder: None }
     }
 
     /// Whether there is a body that plugins may see.
@@ -66,6 +69,14 @@ impl Answer {
     pub fn replace_body(&mut self, body: Vec<u8>) {
         self.framings.relayed = BodyFraming::Length(body.len() as u64);
         self.whole = Some(body.into());
+    }
+
+    /// Puts the body into a content coding on its way; its length is not known any more. Of no body there is nothing to code.
+    pub fn code(&mut self, plan: &Plan<'_>, encoder: Box<Encoder>) {
+        if !matches!(self.framings.relayed, BodyFraming::None | BodyFraming::Length(0)) {
+            self.framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
+            self.encoder = Some(encoder);
+        }
     }
 
     /// Sends the head and relays the body.
@@ -88,7 +99,9 @@ impl Answer {
             Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),
             inlet => inlet.body(&mut decoder, &halts.upstream),
         };
-        let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
+        let encoder = self.encoder.take();
+        let (leg, recode) = (self.leg(plan), self.recode(encoder));
+        let relaying = transfer(source, sink, leg, recode, &payload);
         let expired = pump.expiry();
         let told_at_the_end = self.web.is_some();
         let give_up = || {
@@ -158,9 +171,9 @@ impl Answer {
         }
     }
 
-    fn recode(&self) -> Recode<'_> {
+    fn recode(&self, encoder: Option<Box<Encoder>>) -> Recode<'_> {
         match self.web {
-            None | Some(Wire::Grpc) => Recode::None,
+            None | Some(Wire::Grpc) => encoder.map_or(Recode::None, Recode::Encode),
             Some(wire) => Recode::ToWeb { text: wire == Wire::WebText, messages: &self.messages },
         }
     }

@@ -24,14 +24,14 @@ use super::receive::{self, Halts};
 use super::relay::RelayError;
 use super::shard::Shard;
 use super::transfer::{Sink, Source, Stream, transfer};
-use super::{Next, forward, plugins, refuse, tunnel, whole};
+use super::{Next, forward, pages, plugins, refuse, tunnel, whole};
 use crate::http::Known;
 use crate::http::ResponseHead;
 use crate::http::grpc::Wire;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop};
 use crate::http::h2::Code;
 use crate::net::clock;
-use crate::plugin::Cx;
+use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
 
 /// What an exchange is carried by, the same for each attempt.
@@ -52,6 +52,8 @@ pub struct Carried {
     pub reusable: bool,
     /// The head of a 101 waits to be sent: what follows is a tunnel.
     pub upgraded: bool,
+    /// Nothing was sent: this is the answer in place of the response.
+    pub replaced: Option<Box<Response>>,
 }
 
 /// Sends the request, receives the response head, runs the response plugins and relays the response.
@@ -101,18 +103,30 @@ pub async fn carry(
     }
     (record.upstream_status, record.status) = (response.status(), response.status());
 
+    if let Some(page) = pages::in_place_of(stage, cx, request, record, response.status())
+        && let Some(page) = pump.beside(page, || cuts.upstream.cut(), || {}).await
+    {
+        // What is left of both bodies is of no use to anybody.
+        give_up(Failure::client_gone(), &cuts, pump).await;
+        record.body_touched |= is_touched(client, decoder.as_ref(), request_bytes.get());
+        let answer = Response::with_content(page.status, page.content);
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: false, replaced: Some(answer) });
+    }
+
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
         // The client is told in its own HTTP.
         record.head_bytes = tunnel::write_head(response, version, out);
         record.status = response.status();
-        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true, replaced: None });
     }
 
     // 7 relay
     let mut answer = Answer::new(plan, response, framing);
-    if answer.has_body() && plugins::wants_response_body(stage.local, plan.chain, cx, response) {
+    if answer.has_body()
+        && (plan.buffers_response || plugins::wants_response_body(stage.local, plan.chain, cx, response))
+    {
         // Boxed: exchanges whose bodies pass by need no room for it.
         let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
         match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
@@ -123,12 +137,15 @@ pub async fn carry(
             }
         }
     }
+    if let Some(encoder) = plugins::encoder(stage.local, plan.chain, cx, response, answer.framings.relayed) {
+        answer.code(plan, encoder);
+    }
     let by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
     let (next, whole) = relay(stage, &mut answer, by, inlet, record).await;
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
-    Ok(Carried { next, reusable, upgraded: false })
+    Ok(Carried { next, reusable, upgraded: false, replaced: None })
 }
 
 /// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.

@@ -25,6 +25,7 @@ use crate::http::h2::Protocol;
 use crate::http::h2::client::Outgoing;
 use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
+use crate::id::ServiceId;
 use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::net::deadline::SendLimit;
@@ -73,6 +74,8 @@ pub struct Plan<'a> {
     pub body_limit: u64,
     /// The client's host, or a plugin's, goes on to the target. A request without one (HTTP/1.0) has none to go on.
     preserve_host: bool,
+    /// The response is held whole before it goes on.
+    pub buffers_response: bool,
     /// The connection is to become a tunnel, for this proof.
     pub upgrade: Option<Proof>,
     /// What connections to targets begin with.
@@ -92,7 +95,7 @@ impl<'a> Plan<'a> {
         record: &Record,
     ) -> Option<Self> {
         let snapshot = &*local.snapshot;
-        let service = route.service?;
+        let service = destination(local, route, cx)?;
         let mut plan = Self {
             service: &snapshot.services[service.index()],
             chain: &route.chain,
@@ -117,6 +120,7 @@ impl<'a> Plan<'a> {
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
             preserve_host: (route.preserve_host || cx.rewritten.host) && names_host(&down.request),
+            buffers_response: route.buffers_response,
             upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
             preamble: forward::preamble(
                 snapshot.services[service.index()].proxy_protocol,
@@ -266,6 +270,16 @@ impl<'a> Plan<'a> {
 
 fn names_host(request: &RequestHead) -> bool {
     request.head.get_known(Known::Host).is_some_and(|host| !host.is_empty())
+}
+
+/// The service that a plugin chose, or the route's.
+fn destination(local: &Local, route: &Route, cx: &Cx<'_>) -> Option<ServiceId> {
+    let Some(chosen) = cx.destination else { return route.service };
+    let own = route.service.filter(|_| chosen.falls_back);
+    match own {
+        Some(own) if !local.service(chosen.service).upstream.is_available(cx.now_ns) => Some(own),
+        _ => Some(chosen.service),
+    }
 }
 
 /// When the exchange is to be over: by the client's word, or the route's.

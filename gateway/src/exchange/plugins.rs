@@ -6,6 +6,8 @@ use super::downstream::Downstream;
 use super::refuse;
 use super::shard::Shard;
 use super::whole::Taking;
+use crate::http::coding::Encoder;
+use crate::http::h1::BodyFraming;
 use crate::http::{Known, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::plugin::chain::Chain;
@@ -103,6 +105,18 @@ pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
     if response.head.get_known(Known::XRequestId).is_none() {
         response.head.append_known(Known::XRequestId, request_id);
     }
+}
+
+/// The encoder that the response goes through, if a plugin has one for it.
+pub fn encoder(
+    local: &Local,
+    chain: &Chain,
+    cx: &Cx<'_>,
+    response: &mut ResponseHead,
+    framing: BodyFraming,
+) -> Option<Box<Encoder>> {
+    let mut plugins = (0..chain.len()).filter_map(|step| chain.at(step, cx.identity.consumer));
+    plugins.find_map(|index| local.plugins[index.0 as usize].encoder(cx, response, framing))
 }
 
 /// Whether some plugin is to see the body of this response.

@@ -120,7 +120,10 @@ struct Told {
 impl Told {
     fn new(call: &Call, response: &Response) -> Self {
         Self {
-            status: grpc::status_of(response.status, response.reason).to_string(),
+            status: response
+                .grpc_status
+                .unwrap_or_else(|| grpc::status_of(response.status, response.reason))
+                .to_string(),
             message: grpc::message(&response.message),
             media_type: call.media_type(),
         }

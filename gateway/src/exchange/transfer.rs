@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::client::StreamBody;
 use super::cut::{Cut, unless, watched};
 use super::relay::{Coding, Leg, RelayError, frame, lost, relay};
+use crate::http::coding::Encoder;
 use crate::http::grpc::Messages;
 use crate::http::grpc_web::{Decoder, encode, trailer_frame};
 use crate::http::h1::{BodyDecoder, write_chunk_end};
@@ -100,7 +101,7 @@ pub async fn transfer(
     }
 }
 
-/// How the body is coded anew between gRPC and gRPC-Web.
+/// How the body is coded anew: between gRPC and gRPC-Web, or into a content coding.
 pub enum Recode<'a> {
     None,
     /// To gRPC, from base64.
@@ -110,6 +111,8 @@ pub enum Recode<'a> {
         text: bool,
         messages: &'a Cell<Messages>,
     },
+    /// Into a content coding. What has come in goes out when there is a pause.
+    Encode(Box<Encoder>),
 }
 
 /// The trailers as the last frame of the body of a call of gRPC-Web.
@@ -134,7 +137,23 @@ impl Recode<'_> {
                 let decoded = decoder.decode(&data).ok_or(BAD)?;
                 if last && !decoder.is_whole() { Err(BAD) } else { Ok(decoded.into()) }
             }
+            Self::Encode(encoder) => {
+                let coded = encoder.put(&data).and_then(|mut coded| {
+                    if last {
+                        coded.extend(encoder.finish()?);
+                    }
+                    Ok(coded)
+                });
+                Ok(coded.map_err(|_| RelayError::SourceClosed)?.into())
+            }
         }
+    }
+
+    /// What goes out before a pause, lest the receiver wait for what we have.
+    fn pause(&mut self) -> Result<Option<Bytes>, RelayError> {
+        let Self::Encode(encoder) = self else { return Ok(None) };
+        let coded = encoder.flush().map_err(|_| RelayError::SourceClosed)?;
+        Ok((!coded.is_empty()).then(|| coded.into()))
     }
 
     /// What the trailers are in the body.
@@ -156,6 +175,9 @@ async fn mixed(
         let piece = match source.at_hand().await? {
             Some(piece) => piece,
             None => {
+                if let Some(coded) = recode.pause()? {
+                    sink.put(coded, false, leg).await?;
+                }
                 sink.flush(leg).await?;
                 match clocked(&mut pace, &mut source, &mut sink, leg).await? {
                     Some(piece) => piece,
@@ -167,7 +189,12 @@ async fn mixed(
             Piece::Data(data, last) => {
                 payload.set(payload.get() + data.len() as u64);
                 let data = recode.data(data, last)?;
-                sink.put(data, last, leg).await?;
+                match (data.is_empty(), last) {
+                    // An empty chunk would be the end.
+                    (true, true) => return sink.end(None, leg).await,
+                    (true, false) => {}
+                    (false, _) => sink.put(data, last, leg).await?,
+                }
                 source.release();
                 if last {
                     return Ok(());
@@ -179,7 +206,10 @@ async fn mixed(
                 if let Some(frame) = told.and_then(|fields| recode.trailers(fields)) {
                     return sink.put(frame, true, leg).await;
                 }
-                recode.data(Bytes::new(), true)?;
+                let rest = recode.data(Bytes::new(), true)?;
+                if !rest.is_empty() {
+                    sink.put(rest, false, leg).await?;
+                }
                 return sink.end(trailers.filter(|fields| leg.trailers && !fields.is_empty()), leg).await;
             }
         }

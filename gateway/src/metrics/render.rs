@@ -15,7 +15,7 @@ use super::histogram::Totals;
 use super::names::{self, Metric};
 use super::registry::Registry;
 use super::route::{CLASSES, RouteMetrics, RouteSeries};
-use super::shard::{HandshakeFailure, LimiterDecision, ShardMetrics};
+use super::shard::{CopyOutcome, HandshakeFailure, LimiterDecision, ShardMetrics};
 
 impl Registry {
     /// Writes all that the registry holds. Kernel counters and target health are the caller's to add.
@@ -58,6 +58,10 @@ impl Registry {
         // A reason that only the kernel gives never counts here; a zero for it would mislead.
         for &reason in &Reason::ALL[Reason::KERNEL_COUNT..] {
             family.sample(&[("reason", reason.as_str())], self.sum(|shard| shard.reason(reason)));
+        }
+        let mut family = out.family(&names::MIRRORED);
+        for outcome in CopyOutcome::ALL {
+            family.sample(&[("outcome", outcome.as_str())], self.sum(|shard| shard.copies(outcome)));
         }
         let mut family = out.family(&names::LIMITER_DECISIONS);
         for decision in LimiterDecision::ALL {

@@ -72,6 +72,7 @@ pub struct ShardMetrics {
     tls_failed: [Counter; HandshakeFailure::ALL.len()],
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
+    copies: [Counter; CopyOutcome::ALL.len()],
     reasons: [Counter; Reason::COUNT],
 }
 
@@ -108,6 +109,7 @@ impl Default for ShardMetrics {
             driver: Gauge::default(),
             classes: Default::default(),
             limiter: Default::default(),
+            copies: Default::default(),
             // `Default` stops at 32 elements.
             reasons: std::array::from_fn(|_| Counter::default()),
         }
@@ -150,6 +152,17 @@ impl ShardMetrics {
         self.limiter[decision as usize].inc();
     }
 
+    /// Counts one copy of a request.
+    #[inline]
+    pub fn count_copy(&self, outcome: CopyOutcome) {
+        self.copies[outcome as usize].inc();
+    }
+
+    /// Copies of requests so far that came to this.
+    pub fn copies(&self, outcome: CopyOutcome) -> u64 {
+        self.copies[outcome as usize].get()
+    }
+
     /// Says which driver this shard got.
     pub fn set_driver(&self, driver: Driver) {
         // Zero stays "not started yet".
@@ -174,6 +187,35 @@ impl ShardMetrics {
     /// Limiter decisions of one kind so far.
     pub fn limiter(&self, decision: LimiterDecision) -> u64 {
         self.limiter[decision as usize].get()
+    }
+}
+
+/// What became of a copy of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOutcome {
+    /// It was answered.
+    Sent,
+    /// There was no answer.
+    Failed,
+    /// Too many were under way.
+    Dropped,
+    /// The request cannot be copied.
+    Unfit,
+}
+
+impl CopyOutcome {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [CopyOutcome; 4] =
+        [CopyOutcome::Sent, CopyOutcome::Failed, CopyOutcome::Dropped, CopyOutcome::Unfit];
+
+    /// The value of the `outcome` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CopyOutcome::Sent => "sent",
+            CopyOutcome::Failed => "failed",
+            CopyOutcome::Dropped => "dropped",
+            CopyOutcome::Unfit => "unfit",
+        }
     }
 }
 

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use portcullis_config::{self as config, Node, PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web, hmac_auth,
-    in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, multi_auth, path_rewrite,
-    prometheus, rate_limiting, redirect, request_size_limiting, request_termination, request_transformer,
-    request_validator, response_transformer, security_headers, token_bucket,
+    Registration, acl, basic_auth, bot_detection, buffering, canary, compression, correlation_id, cors, error_pages, fault_injection, forward_auth, grpc_web, hmac_auth, in_flight_limit, introspection, ip_restriction, jwt, key_auth, mirror, mtls_auth, multi_auth, path_rewrite, prometheus, rate_limiting, redirect, request_size_limiting, request_termination, request_transformer, request_validator, response_transformer, security_headers, token_bucket, traffic_split,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
@@ -16,8 +13,13 @@ pub static REGISTRY: &[&Registration] = &[
     &acl::REGISTRATION,
     &basic_auth::REGISTRATION,
     &bot_detection::REGISTRATION,
+    &buffering::REGISTRATION,
+    &canary::REGISTRATION,
+    &compression::REGISTRATION,
     &correlation_id::REGISTRATION,
     &cors::REGISTRATION,
+    &error_pages::REGISTRATION,
+    &fault_injection::REGISTRATION,
     &forward_auth::REGISTRATION,
     &grpc_web::REGISTRATION,
     &hmac_auth::REGISTRATION,
@@ -26,6 +28,7 @@ pub static REGISTRY: &[&Registration] = &[
     &ip_restriction::REGISTRATION,
     &jwt::REGISTRATION,
     &key_auth::REGISTRATION,
+    &mirror::REGISTRATION,
     &mtls_auth::REGISTRATION,
     &multi_auth::REGISTRATION,
     &path_rewrite::REGISTRATION,
@@ -39,6 +42,7 @@ pub static REGISTRY: &[&Registration] = &[
     &response_transformer::REGISTRATION,
     &security_headers::REGISTRATION,
     &token_bucket::REGISTRATION,
+    &traffic_split::REGISTRATION,
 ];
 
 /// The plugin with this name.

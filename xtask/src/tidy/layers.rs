@@ -17,7 +17,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["monoio", "io_uring", "core_affinity"], &["gateway/src/net/"]),
     (&["rustls", "rustls_pki_types"], &["gateway/src/tls/"]),
     (&["aws_lc_rs"], &["gateway/src/tls/", "gateway/src/plugin/", "gateway/src/upstream/sticky.rs"]),
-    (&["httparse", "h2"], &["gateway/src/http/"]),
+    (&["httparse", "h2", "brotli", "flate2", "zstd"], &["gateway/src/http/"]),
     (&["aya", "aya_log"], &["gateway/src/kernel/", "ebpf/abi/"]),
     (&["aya_ebpf", "aya_log_ebpf"], &["ebpf/src/"]),
     (&["jsonschema", "jsonwebtoken"], &["gateway/src/plugin/"]),
