@@ -53,6 +53,9 @@ async fn settle(
         if let Some(decision) = cx.limiter.take() {
             shard.metrics.count_limiter(decision);
         }
+        if std::mem::take(&mut cx.limited_alone) {
+            shard.metrics.limited_alone.inc();
+        }
         match flow {
             Flow::Continue => return Ok(()),
             Flow::Respond(response) => return Err(response),

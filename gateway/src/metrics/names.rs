@@ -78,6 +78,7 @@ metrics! {
     TARGET_HEALTHY: Gauge "upstream_target_healthy" "1 if the target is in use, 0 if it is ejected, by upstream and target.";
 
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
+    LIMITED_ALONE: Counter "limiter_alone_total" "Limits decided by this gateway alone because the shared store did not answer.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";
 
     STEERING: Gauge "listener_steering_info" "Always 1; the labels are the listener and how its new connections find their shard: core or hash.";

@@ -70,6 +70,8 @@ pub struct ShardMetrics {
     tls_failed: [Counter; HandshakeFailure::ALL.len()],
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
+    /// Limits decided by this gateway alone, because the store that it shares with others did not answer.
+    pub limited_alone: Counter,
     reasons: [Counter; Reason::COUNT],
 }
 
@@ -105,6 +107,7 @@ impl Default for ShardMetrics {
             driver: Gauge::default(),
             classes: Default::default(),
             limiter: Default::default(),
+            limited_alone: Counter::default(),
             // `Default` stops at 32 elements.
             reasons: std::array::from_fn(|_| Counter::default()),
         }

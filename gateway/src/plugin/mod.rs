@@ -29,11 +29,14 @@ mod introspection;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod limiting;
 mod mtls_auth;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
+mod redis;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
@@ -189,6 +192,8 @@ pub struct Cx<'a> {
     pub response_fields: Head,
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
+    /// The plugin at hand decided about a limit without the store that it shares with other gateways.
+    pub limited_alone: bool,
     pub rewritten: Rewritten,
     /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
     pub grpc_web: bool,
@@ -247,6 +252,7 @@ impl<'a> Cx<'a> {
             identity: Identity::default(),
             response_fields: Head::new(),
             limiter: None,
+            limited_alone: false,
             rewritten: Rewritten::default(),
             grpc_web: false,
             held: Vec::new(),

@@ -5,7 +5,7 @@ use portcullis_config::{PluginCatalog, Section};
 use super::{
     Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web,
     in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus,
-    rate_limiting, redirect, request_size_limiting, request_termination, request_transformer,
+    rate_limiting, rate_limiting_advanced, redirect, request_size_limiting, request_termination, request_transformer,
     request_validator, response_transformer, security_headers, token_bucket,
 };
 
@@ -27,6 +27,7 @@ pub static REGISTRY: &[&Registration] = &[
     &path_rewrite::REGISTRATION,
     &prometheus::REGISTRATION,
     &rate_limiting::REGISTRATION,
+    &rate_limiting_advanced::REGISTRATION,
     &redirect::REGISTRATION,
     &request_size_limiting::REGISTRATION,
     &request_termination::REGISTRATION,
