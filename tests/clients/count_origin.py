@@ -12,6 +12,12 @@ import threading
 import h11
 
 
+def tell(line: str) -> None:
+    # One write: the threads' lines must not mix.
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def serve(peer: socket.socket) -> None:
     connection = h11.Connection(h11.SERVER)
     request, length = None, 0
@@ -20,7 +26,7 @@ def serve(peer: socket.socket) -> None:
             try:
                 event = connection.next_event()
             except h11.RemoteProtocolError:
-                print("broken", flush=True)
+                tell("broken")
                 return
             if event is h11.NEED_DATA:
                 try:
@@ -35,7 +41,7 @@ def serve(peer: socket.socket) -> None:
             elif isinstance(event, h11.Data):
                 length += len(event.data)
             elif isinstance(event, h11.EndOfMessage):
-                print(f"{request.method.decode()} {request.target.decode('latin1')} {length}", flush=True)
+                tell(f"{request.method.decode()} {request.target.decode('latin1')} {length}")
                 body = b"" if request.method == b"HEAD" else request.target
                 head = h11.Response(status_code=200, headers=[("Content-Length", str(len(request.target)))])
                 answer = connection.send(head) + connection.send(h11.Data(body)) if body else connection.send(head)
@@ -52,7 +58,7 @@ def serve(peer: socket.socket) -> None:
 
 def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    print(f"port {listener.getsockname()[1]}", flush=True)
+    tell(f"port {listener.getsockname()[1]}")
 
     def accept() -> None:
         while True:

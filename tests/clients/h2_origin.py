@@ -1,15 +1,17 @@
 """An origin that speaks HTTP/2 with prior knowledge, by the `h2` package, well and badly.
 
-Usage: h2_origin.py. Prints its port, then a line for each request: its connection's number, method and path.
+Usage: h2_origin.py [no-connect]. Prints its port, then a line for each request: its connection's number, method and path.
 
 The path says what it does: /trailers, /empty, /interim, /refuse (the first time REFUSED_STREAM), /goaway (the first time
 GOAWAY below the stream), /reset (INTERNAL_ERROR), /cut (DATA, then INTERNAL_ERROR), /silent (nothing),
-/large; any other path is told of.
+/large; any other path is told of. A WebSocket (RFC 8441; not with `no-connect`) echoes until its client ends it, and prints
+"closed"; on /refused it is answered 403.
 """
 
 import json
 import socket
 import struct
+import sys
 import threading
 
 import h2.config
@@ -17,6 +19,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import h2.settings
 
 once = set()
 lock = threading.Lock()
@@ -37,9 +40,13 @@ class Connection:
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
         self.requests, self.waiting = {}, {}
+        # What is to be echoed on each tunnel, and those whose client has ended.
+        self.tunnels, self.over = {}, set()
 
     def run(self):
         self.h2.initiate_connection()
+        if "no-connect" not in sys.argv:
+            self.h2.update_settings({h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
         self.flush()
         while data := self.socket.recv(65536):
             for event in self.h2.receive_data(data):
@@ -56,6 +63,9 @@ class Connection:
             self.requests[event.stream_id] = {"fields": event.headers, "body": 0, "trailers": None}
             path = dict(event.headers)[":path"]
             print(self.number, dict(event.headers)[":method"], path, flush=True)
+            if dict(event.headers)[":method"] == "CONNECT":
+                self.open(event.stream_id, dict(self.requests.pop(event.stream_id)["fields"]))
+                return
             if path == "/refuse" and first(path):
                 self.h2.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
                 del self.requests[event.stream_id]
@@ -66,7 +76,9 @@ class Connection:
                 self.socket.shutdown(socket.SHUT_WR)
                 del self.requests[event.stream_id]
         elif isinstance(event, h2.events.DataReceived):
-            if event.stream_id in self.requests:
+            if event.stream_id in self.tunnels:
+                self.tunnels[event.stream_id] += event.data
+            elif event.stream_id in self.requests:
                 self.requests[event.stream_id]["body"] += len(event.data)
             self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
@@ -74,8 +86,21 @@ class Connection:
         elif isinstance(event, h2.events.StreamReset):
             self.requests.pop(event.stream_id, None)
             self.waiting.pop(event.stream_id, None)
+            self.tunnels.pop(event.stream_id, None)
+        elif isinstance(event, h2.events.StreamEnded) and event.stream_id in self.tunnels:
+            self.over.add(event.stream_id)
         elif isinstance(event, h2.events.StreamEnded) and event.stream_id in self.requests:
             self.answer(event.stream_id, self.requests.pop(event.stream_id))
+
+    def open(self, stream, fields):
+        """Answers an extended CONNECT, telling of its fields."""
+        if fields[":path"] == "/refused":
+            self.h2.send_headers(stream, [(":status", "403")], end_stream=True)
+            return
+        told = {name: value for name, value in fields.items() if name not in ("x-request-id",)}
+        head = [(":status", "200"), ("x-told", json.dumps(told)), ("sec-websocket-protocol", "chat")]
+        self.h2.send_headers(stream, head)
+        self.tunnels[stream] = b""
 
     def answer(self, stream, request):
         path = dict(request["fields"])[":path"]
@@ -106,7 +131,19 @@ class Connection:
             self.h2.send_headers(stream, [*head, ("content-length", str(len(body)))])
             self.waiting[stream] = body
 
+    def echo(self):
+        for stream, data in list(self.tunnels.items()):
+            while data and (room := min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)):
+                self.h2.send_data(stream, data[:room])
+                data = data[room:]
+            self.tunnels[stream] = data
+            if not data and stream in self.over:
+                self.h2.end_stream(stream)
+                del self.tunnels[stream]
+                print("closed", flush=True)
+
     def push(self):
+        self.echo()
         for stream, body in list(self.waiting.items()):
             while body:
                 room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)

@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 
 /// An origin of HTTP/2, and a gateway of one shard before it.
 fn pair() -> Option<(Background, Gateway)> {
-    let mut origin = Background::start(&mut python_with("h2", "h2_origin.py")?);
+    pair_with(&[])
+}
+
+fn pair_with(arguments: &[&str]) -> Option<(Background, Gateway)> {
+    let mut origin = Background::start(python_with("h2", "h2_origin.py")?.args(arguments));
     let addr = SocketAddr::from(([127, 0, 0, 1], origin.port()));
     let setup = Setup::new(format!(
         "services:\n  - name: web\n    url: http://{addr}\n    http_version: \"2\"\n    routes:\n      - name: all\n        \
@@ -146,4 +150,75 @@ fn a_stream_that_the_target_breaks_off_is_an_error() {
     let line = gateway.logged(|line| line["path"] == "/cut");
     assert_eq!(line["reason"], "upstream_truncated", "{line}");
     get(&gateway, "GET /after HTTP/1.1").expect(200);
+}
+
+const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+#[test]
+fn a_websocket_of_http1_becomes_a_stream_rfc8441() {
+    let Some((mut origin, gateway)) = pair() else { return };
+    let mut connection = Connection::open(gateway.addr());
+    let response = connection.send(ASK).response().expect(101);
+    assert_eq!(response.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert_eq!(response.header("sec-websocket-protocol"), "chat");
+    let told: Value = serde_json::from_str(response.header("x-told")).expect("fields");
+    for (name, value) in [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/chat?room=1"),
+        ("sec-websocket-version", "13"),
+    ] {
+        assert_eq!(told[name], value, "{told}");
+    }
+    for absent in ["sec-websocket-key", "upgrade", "connection", "host"] {
+        assert!(told.get(absent).is_none(), "{absent}: {told}");
+    }
+    assert_eq!(origin.line(), "0 CONNECT /chat?room=1");
+    for size in [1, 5000, 200_000] {
+        connection.send(vec![b'x'; size]);
+        assert_eq!(connection.take(size), vec![b'x'; size]);
+    }
+    // Requests share the connection with it.
+    get(&gateway, "GET /beside HTTP/1.1").expect(200);
+    assert_eq!(origin.line(), "0 GET /beside");
+    connection.finish_sending();
+    assert_eq!(origin.line(), "closed");
+    connection.expect_closed();
+    let line = gateway.logged(|line| line["path"] == "/chat?room=1");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(101), &Value::Null), "{line}");
+    assert_eq!(line["response_bytes"], json!(205_001), "{line}");
+}
+
+#[test]
+fn a_websocket_passes_from_stream_to_stream_rfc8441() {
+    let Some((mut origin, gateway)) = pair() else { return };
+    let told = frames(&gateway, "extended", &["/chat"]);
+    assert_eq!(
+        (&told["status"], &told["reset"], &told["ended"]),
+        (&json!(200), &Value::Null, &json!(true)),
+        "{told}"
+    );
+    assert_eq!(told["echoed"], json!([true, true, true]), "{told}");
+    assert_eq!((origin.line(), origin.line()), ("0 CONNECT /chat".to_owned(), "closed".to_owned()));
+    let refused = frames(&gateway, "extended", &["/refused"]);
+    assert_eq!(refused["status"], 403, "{refused}");
+}
+
+#[test]
+fn a_target_without_extended_connect_is_not_asked_for_a_websocket() {
+    let Some((mut origin, gateway)) = pair_with(&["no-connect"]) else { return };
+    for _ in 0..2 {
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(ASK).response().expect(502);
+    }
+    let line = gateway.logged(|line| line["path"] == "/chat?room=1");
+    assert_eq!(
+        (&line["reason"], &line["attempts"]),
+        (&json!("upstream_protocol_error"), &json!(1)),
+        "{line}"
+    );
+    get(&gateway, "GET /still HTTP/1.1").expect(200);
+    assert_eq!(origin.line(), "0 GET /still");
 }

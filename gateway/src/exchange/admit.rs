@@ -16,7 +16,7 @@ use crate::http::{Known, Refusal, RequestHead};
 use crate::id::RouteId;
 use crate::limit::Admission;
 use crate::metrics::LimiterDecision;
-use crate::plugin::{Content, Cx, Response};
+use crate::plugin::{Captures, Content, Cx, Response};
 use crate::route::{HeaderLookup, Query, Scheme, SchemeFit};
 use crate::snapshot::{Listener, Local, Route};
 
@@ -135,12 +135,13 @@ fn redirect_to_listener(redirect: RedirectHttps, request: &RequestHead) -> Box<R
     response.with_field("Location", format!("https://{host}{port}{path}{query}"))
 }
 
-/// Phase 3: the route, and how many bytes of the path its prefix took.
+/// Phase 3: the route, and how many bytes of the path its prefix took. Leaves in `cx` what plugins of the route want of the match.
 pub fn route(
     local: &Local,
     listener: Option<&Listener>,
     down: &mut Downstream,
     client: IpAddr,
+    cx: &mut Cx<'_>,
 ) -> Result<(RouteId, usize), Box<Response>> {
     if let Some(response) = listener.and_then(|listener| at_listener(local, listener, down)) {
         return Err(response);
@@ -160,7 +161,15 @@ pub fn route(
     };
     let found = local.snapshot.router.route(&query).ok_or_else(|| refuse::response(404, Reason::NoRoute))?;
     match found.scheme {
-        SchemeFit::Served => Ok((found.route, found.matched_len)),
+        SchemeFit::Served => {
+            cx.wants = local.snapshot.routes[found.route.index()].wants;
+            if cx.wants.captures
+                && let Some(groups) = local.snapshot.router.captures(&found, request.path())
+            {
+                cx.captures = Captures::new(&groups, request.path());
+            }
+            Ok((found.route, found.matched_len))
+        }
         SchemeFit::NeedsHttps => Err(redirect_to_https(&local.snapshot.routes[found.route.index()], request)),
         SchemeFit::NeedsHttp => Err(refuse::response(404, Reason::NoRoute)),
     }

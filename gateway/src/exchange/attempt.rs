@@ -62,6 +62,8 @@ pub struct Attempts<'a> {
     /// When the exchange is to be over.
     limit: Option<Limit>,
     preamble: Preamble,
+    /// The connection is to become a tunnel.
+    tunnel: bool,
     idempotent: bool,
     replayable: bool,
     hash: Option<u64>,
@@ -89,6 +91,7 @@ impl<'a> Attempts<'a> {
             connect_timeout: plan.times.connect,
             limit: plan.limit,
             preamble: plan.preamble.clone(),
+            tunnel: plan.upgrade.is_some(),
             idempotent: plan.method.is_idempotent(),
             replayable: plan.in_hand.is_some(),
             hash,
@@ -142,7 +145,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<Connected, Failure> {
         record.sent_ns = Some(now_ns);
         let stale = matches!(self.last, Some(Failure { reused: true, kind: retry::Failure::Reset, .. }));
-        if !stale && let Some(connection) = target.pool.reuse(now_ns, self.preamble.owner) {
+        if !stale && let Some(connection) = target.pool.reuse(now_ns, self.preamble.owner, self.tunnel) {
             shard.metrics.upstream_reuses.inc();
             return Ok(connection);
         }
@@ -151,7 +154,8 @@ impl<'a> Attempts<'a> {
         if left.is_zero() {
             return Err(self.limit.map_or(Failure::client_gone(), |limit| Failure::expired(limit.reason)));
         }
-        let connection = target.pool.connect(self.connect_timeout.min(left), self.preamble.clone());
+        let connection =
+            target.pool.connect(self.connect_timeout.min(left), self.preamble.clone(), self.tunnel);
         let connection = connection.await.map_err(Failure::connect)?;
         record.connected_ns = Some(clock::now_ns());
         Ok(connection)

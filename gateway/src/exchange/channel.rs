@@ -11,12 +11,11 @@ use super::downstream::Downstream;
 use super::failure::Failure;
 use super::plan::Plan;
 use super::transfer::{Sink, Source, Stream};
-use crate::http::Reason;
 use crate::http::h1::BodyDecoder;
 use crate::http::h2::SendBody;
 use crate::http::h2::client::{Place, Response};
 use crate::tls::Intake;
-use crate::upstream::{Connected, Pool, UpstreamConnection, retry};
+use crate::upstream::{Connected, Pool, UpstreamConnection};
 
 /// What an attempt is made on.
 pub enum Channel {
@@ -26,7 +25,7 @@ pub enum Channel {
 
 /// A stream to a target, on which the head of a request was sent.
 pub struct UpstreamStream {
-    send: SendBody,
+    pub send: SendBody,
     pub receive: Receive,
     /// The connection was there before.
     pub kept: bool,
@@ -61,10 +60,6 @@ impl Channel {
             Connected::Http1(connection) => {
                 plan.write_request(down, client);
                 Ok(Self::Http1(connection))
-            }
-            // A target that speaks HTTP/2 alone is not asked for a WebSocket.
-            Connected::Http2(_) if plan.upgrade.is_some() => {
-                Err(Failure::new(retry::Failure::ClientGone, Reason::UpstreamProtocolError, 502))
             }
             Connected::Http2(lease) => {
                 let kept = !lease.first;

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::channel::{Channel, Receive, UpstreamStream};
 use super::client::{Client, Http1, Http2, StreamBody};
 use super::cut::{Cut, unless};
 use crate::http::h2::SendBody;
 use crate::tls::{Intake, Tx};
+use crate::upstream::UpstreamConnection;
 
 /// Limits on waiting for a stream are the tunnel's.
 const NO_LIMIT: Duration = Duration::from_secs(365 * 86_400);
@@ -67,6 +69,29 @@ impl<'a> Side<'a> {
                 cut_inflow: Cut::Stream(&halts.receiving),
                 cut_outflow: Cut::Stream(&halts.sending),
             }),
+        }
+    }
+}
+
+impl<'a> Side<'a> {
+    /// The target's side. `None`: a stream that is over.
+    pub fn of_upstream(channel: &'a mut Channel, halts: &'a Halts) -> Option<Self> {
+        match channel {
+            Channel::Http1(connection) => {
+                let UpstreamConnection { intake, tx, .. } = connection;
+                Some(Self::of_connection(intake, tx))
+            }
+            Channel::Http2(stream) => {
+                let UpstreamStream { send, receive: Receive::Body { body, .. }, .. } = &mut **stream else {
+                    return None;
+                };
+                Some(Self {
+                    inflow: Inflow::Stream { body, unread: Bytes::new(), halt: &halts.receiving },
+                    outflow: Outflow::Stream { body: send, halt: &halts.sending },
+                    cut_inflow: Cut::Stream(&halts.receiving),
+                    cut_outflow: Cut::Stream(&halts.sending),
+                })
+            }
         }
     }
 }

@@ -34,6 +34,10 @@ impl Failure {
             AcquireError::Connect(ConnectError::TimedOut) => {
                 Self::new(retry::Failure::ConnectTimeout, Reason::ConnectTimeout, 504)
             }
+            // Nothing is wrong with a target that has no WebSockets.
+            AcquireError::NoConnect => {
+                Self::new(retry::Failure::ClientGone, Reason::UpstreamProtocolError, 502)
+            }
             AcquireError::Full => Self::new(retry::Failure::ConnectTimeout, Reason::QueueTimeout, 503),
             _ => Self::new(retry::Failure::Connect, Reason::ConnectFailed, 502),
         };

@@ -151,7 +151,7 @@ async fn decide<'a>(
     let mut admitted = admit::admit(shard, local, client, down, record)?;
     (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
     // 3 route
-    let (route, matched_len) = admit::route(local, listener, down, record.client)?;
+    let (route, matched_len) = admit::route(local, listener, down, record.client, cx)?;
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
     record.response_write = chosen.times.response_write;

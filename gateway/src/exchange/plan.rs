@@ -21,6 +21,7 @@ use super::{forward, tunnel};
 use crate::http::grpc::{self, Wire};
 use crate::http::grpc_web::Decoder;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits, Persistence, write_request};
+use crate::http::h2::Protocol;
 use crate::http::h2::client::Outgoing;
 use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
@@ -186,9 +187,9 @@ impl<'a> Plan<'a> {
     pub fn outgoing(&self) -> Outgoing {
         Outgoing {
             https: self.service.tls.is_some(),
-            end: self.in_hand == Some(0),
+            end: self.in_hand == Some(0) && self.upgrade.is_none(),
             te_trailers: self.takes_trailers || self.wire.is_some(),
-            protocol: None,
+            protocol: self.upgrade.map(|_| Protocol::WebSocket),
         }
     }
 

@@ -128,6 +128,11 @@ async fn from_stream(
                 {
                     *stream = Receive::Body { body: StreamBody::new(body, 0), _place };
                 }
+                if let Some(proof) = plan.upgrade.as_ref().filter(|_| matches!(response.status(), 200..=299))
+                {
+                    tunnel::grant(response, proof);
+                    return Ok(BodyFraming::None);
+                }
                 // The end came with the head. In HTTP/1 that is to be said.
                 let empty = framing == BodyFraming::None
                     && plan.method != Method::Head

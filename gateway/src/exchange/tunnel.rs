@@ -39,7 +39,6 @@ use crate::metrics::Counter;
 use crate::net::{self, clock};
 use crate::plugin::Response;
 use crate::tls::{BODY_ROOM, HEAD_ROOM};
-use crate::upstream::UpstreamConnection;
 
 /// The one protocol that connections are upgraded to. Others (h2c above all) would carry requests past every phase.
 pub const WEBSOCKET: &[u8] = b"websocket";
@@ -75,6 +74,12 @@ pub fn is_granted(response: &ResponseHead, proof: &Proof) -> bool {
         && protocols.next().is_none()
         && crate::http::h1::connection_options(&response.head).upgrade
         && proof.is_given_by(&response.head)
+}
+
+/// Makes a stream's consent the 101 that it stands for (RFC 8441 section 5): who answers an extended CONNECT has read it.
+pub fn grant(response: &mut ResponseHead, proof: &Proof) {
+    response.head.set("Sec-WebSocket-Accept", proof.as_bytes());
+    response.set_status(101);
 }
 
 /// Adds what a request in HTTP/1 proves itself by, and one on a stream does not have (RFC 8441 section 5).
@@ -141,17 +146,17 @@ pub async fn run(
     channel: &mut Channel,
     idle: Duration,
 ) -> Next {
-    let halts = Halts::default();
+    let (halts, upstream_halts) = (Halts::default(), Halts::default());
     let told = tell(client, down, record).await;
-    let (Some(client), Channel::Http1(connection)) =
-        (Side::of_client(client, &halts).filter(|_| told), channel)
-    else {
+    let Some(client) = Side::of_client(client, &halts).filter(|_| told) else {
         record.reason = Some(Reason::ClientAborted);
         return Next::Reset;
     };
+    let Some(upstream) = Side::of_upstream(channel, &upstream_halts) else {
+        record.reason = Some(Reason::UpstreamReset);
+        return Next::Reset;
+    };
     record.tunnel_ns = Some(clock::now_ns());
-    let UpstreamConnection { intake, tx, .. } = connection;
-    let upstream = Side::of_connection(intake, tx);
     let open = shard.open_tunnel();
     let tunnel = Tunnel::new(
         open.notice(),

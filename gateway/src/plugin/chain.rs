@@ -111,6 +111,15 @@ impl Chain {
         self.steps.len()
     }
 
+    /// Every instance that some consumer's request may meet.
+    pub fn instances(&self) -> impl Iterator<Item = PluginIndex> {
+        let of = |step: &Step| {
+            let consumers: Vec<_> = step.by_consumer.iter().map(|(_, index)| *index).collect();
+            step.default.into_iter().chain(consumers)
+        };
+        self.steps.iter().flat_map(of)
+    }
+
     /// No plugin applies, whoever the consumer is.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

@@ -44,8 +44,10 @@ mod request_transformer;
 mod request_validator;
 mod response_transformer;
 mod security_headers;
+mod status;
 mod token_bucket;
 mod transform;
+mod wants;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -67,6 +69,8 @@ use crate::limit::Table;
 use crate::metrics::LimiterDecision;
 use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
+
+pub use wants::{Captures, Wants};
 
 /// What becomes of the request after a plugin has seen it.
 pub enum Flow {
@@ -187,6 +191,12 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
+    /// What plugins of the route look at beside the request.
+    pub wants: Wants,
+    /// Of the route's path expression, where they are wanted.
+    pub captures: Captures,
+    /// Of the client's token once it is accepted, where they are wanted.
+    pub claims: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     /// Fields of the response, whoever makes it. They are added before response plugins see it, which edit the
     /// response itself.
     pub response_fields: Head,
@@ -250,6 +260,9 @@ impl<'a> Cx<'a> {
             table,
             limit_table,
             identity: Identity::default(),
+            wants: Wants::default(),
+            captures: Captures::default(),
+            claims: None,
             response_fields: Head::new(),
             limiter: None,
             limited_alone: false,
@@ -315,6 +328,11 @@ pub trait PluginSpec: Send + Sync {
     /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
     /// generation before.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+
+    /// What the plugin looks at that is not made for every request.
+    fn wants(&self) -> Wants {
+        Wants::default()
+    }
 
     /// Where in a request the plugin takes credentials from. The access log masks them, whatever its own settings.
     fn credential_places(&self) -> CredentialPlaces {

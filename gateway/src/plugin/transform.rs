@@ -95,6 +95,21 @@ impl<N> Default for Edits<N> {
     }
 }
 
+impl<N: Clone> Edits<N> {
+    /// The edits of one step alone.
+    pub fn only(&self, step: Step) -> Self {
+        let mut edits = Self::default();
+        match step {
+            Step::Remove => edits.remove.clone_from(&self.remove),
+            Step::Rename => edits.rename.clone_from(&self.rename),
+            Step::Replace => edits.replace.clone_from(&self.replace),
+            Step::Add => edits.add.clone_from(&self.add),
+            Step::Append => edits.append.clone_from(&self.append),
+        }
+        edits
+    }
+}
+
 impl Edits<FieldName> {
     /// Makes the edits, step by step.
     pub fn apply(&self, head: &mut Head, rendered: &Rendered) {
@@ -170,6 +185,19 @@ pub fn read<R: Reader>(fields: &Fields<'_>, key: &str, reader: &mut R) -> Edits<
         }
     }
     edits
+}
+
+/// Reads the list of names under `key`. What is wrong is reported and left out.
+pub fn read_names<R: Reader>(fields: &Fields<'_>, key: &str, reader: &mut R) -> Vec<R::Name> {
+    let items = fields.get(key).map(Node::items).unwrap_or_default();
+    let name = |(number, item): (usize, &Node)| match reader.name(Step::Remove, item.text()?) {
+        Ok(name) => Some(name),
+        Err(fault) => {
+            fields.diagnostics().error(item.span, format!("{}[{number}]", fields.path_of(key)), fault);
+            None
+        }
+    };
+    items.iter().enumerate().filter_map(name).collect()
 }
 
 /// Where an entry stands.

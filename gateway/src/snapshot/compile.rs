@@ -15,6 +15,7 @@ use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
 use crate::metrics::Registry;
 use crate::net::clock;
+use crate::plugin::Wants;
 use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
 use crate::route::{self, Router};
@@ -42,10 +43,10 @@ pub fn compile(
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     let found = Diagnostics::new(config.sources.clone());
     let consumers = Arc::new(Consumers::compile(&config, clock::wall(), &found));
-    let (plugins, candidates) = plugins::compile(&config, &consumers, &found);
+    let (plugins, chains) = plugins::compile(&config, &consumers, &found);
     let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
     let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
-    let router = compile_router(&config, &found);
+    let router = compile_router(&config, &chains, &found);
     warn_of_buffering(&config, &found);
     let mut loaded = edges::Loaded::default();
     let listen = |l| edges::listener(&config, l, cx.ticketer, &mut loaded, &found);
@@ -55,11 +56,12 @@ pub fn compile(
     let routes = config
         .routes
         .iter()
-        .enumerate()
-        .map(|(index, route)| Route {
+        .zip(chains)
+        .map(|(route, (chain, wants))| Route {
             name: route.name.as_str().into(),
             service: route.service.map(|service| ServiceId(service.0)),
-            chain: Chain::compile(&candidates, &config::RouteRef(index as u32), route.service.as_ref()),
+            chain,
+            wants,
             // A rule has no prefix that could be cut off.
             strip_path: route.strip_path && (route.rule.is_none() || !route.paths.is_empty()),
             preserve_host: route.preserve_host,
@@ -168,7 +170,7 @@ fn warn_of_buffering(config: &Config, found: &Diagnostics) {
     }
 }
 
-fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
+fn compile_router(config: &Config, chains: &[(Chain, Wants)], found: &Diagnostics) -> Option<Router> {
     let live = |route: &config::Route| {
         route.enabled
             && !route.is_passthrough()
@@ -191,7 +193,7 @@ fn compile_router(config: &Config, found: &Diagnostics) -> Option<Router> {
                 https: route.protocols.iter().any(|p| p.is_http() && p.is_tls()),
             },
             order: index as u64,
-            wants_captures: false,
+            wants_captures: chains[index].1.captures,
         }
     });
     match Router::compile(specs.collect()) {

@@ -34,9 +34,9 @@ use crate::kernel::Lists;
 use crate::limit::{CidrSet, SourceLimiter};
 use crate::log;
 use crate::metrics::RouteSeries;
-use crate::plugin::PluginSpec;
 use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
+use crate::plugin::{PluginSpec, Wants};
 use crate::route::Router;
 use crate::tls;
 use crate::upstream::{HttpVersion, UpstreamSpec};
@@ -88,6 +88,8 @@ pub struct Route {
     pub name: Arc<str>,
     pub service: Option<ServiceId>,
     pub chain: Chain,
+    /// What its plugins look at beside the request.
+    pub wants: Wants,
     pub strip_path: bool,
     pub preserve_host: bool,
     pub path_handling: config::PathHandling,

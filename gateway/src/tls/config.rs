@@ -155,6 +155,13 @@ impl ClientConfig {
         own.resumption = Resumption::in_memory_sessions(RESUMABLE_TARGETS);
         Self(Arc::new(own))
     }
+
+    /// The same configuration, which offers other protocols.
+    pub fn offering(&self, protocols: &[Alpn]) -> Self {
+        let mut own = (*self.0).clone();
+        own.alpn_protocols = wire_ids(protocols);
+        Self(Arc::new(own))
+    }
 }
 
 /// Compiles the options of connections to targets.

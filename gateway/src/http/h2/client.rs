@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -15,12 +15,13 @@ use bytes::Bytes;
 
 use super::Settings;
 use super::body::{RecvBody, SendBody};
+use super::frames::{Scanner, flag, kind};
 use super::request;
 use super::response;
 use super::transport::{Codec, Keep, Transport, drive};
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Method, RequestHead, ResponseHead};
-use crate::net::clock;
+use crate::net::{self, clock};
 use crate::tls;
 
 pub use super::request::Outgoing;
@@ -61,6 +62,8 @@ struct Shared {
     streams_left: Cell<u32>,
     /// The connection takes no more streams.
     leaving: Cell<bool>,
+    /// The target's settings are there.
+    settled: Cell<bool>,
     /// When the last stream ended.
     idle_since_ns: Cell<u64>,
     waiters: Rc<Waiters>,
@@ -117,11 +120,13 @@ pub fn connect(
         streams: Cell::new(0),
         streams_left: Cell::new(settings.streams_max),
         leaving: Cell::new(false),
+        settled: Cell::new(false),
         idle_since_ns: Cell::new(clock::now_ns()),
         waiters,
     });
     let client = Client { requests, shared: shared.clone(), own_max: settings.concurrent_streams };
-    let codec = RefCell::new(Driver { connection, shared, send_limit });
+    let codec =
+        RefCell::new(Driver { connection, shared, send_limit, frames: Scanner::default(), seen: false });
     let run = async move {
         drive(stream, transport, &codec).await;
         codec.borrow().shared.leave();
@@ -133,6 +138,9 @@ struct Driver {
     connection: h2::client::Connection<Transport, Bytes>,
     shared: Rc<Shared>,
     send_limit: Duration,
+    frames: Scanner,
+    /// A frame after the target's settings has begun, so the codec has read those by its next turn.
+    seen: bool,
 }
 
 impl Codec for Driver {
@@ -141,11 +149,19 @@ impl Codec for Driver {
         let over = Pin::new(&mut self.connection).poll(cx).map(|_| ());
         if over.is_ready() {
             self.shared.leave();
+        } else if self.seen && !self.shared.settled.replace(true) {
+            self.shared.waiters.wake();
         }
         over
     }
 
-    fn received(&mut self, _: &[u8]) -> Keep {
+    fn received(&mut self, mut bytes: &[u8]) -> Keep {
+        // The target's first frame is its settings (RFC 9113 section 3.4), and its acknowledgement of ours follows.
+        while !self.seen
+            && let Some(frame) = self.frames.next(&mut bytes)
+        {
+            self.seen = frame.kind != kind::SETTINGS || frame.has(flag::ACK);
+        }
         Keep::Yes
     }
 
@@ -247,8 +263,18 @@ impl Lease {
         ))
     }
 
-    /// Whether the target takes an extended CONNECT (RFC 8441 section 3); known once its settings are there.
-    pub fn takes_connect(&self) -> bool {
+    /// Whether the target takes an extended CONNECT (RFC 8441 section 3). Waits for its settings to say so, at most `limit`.
+    pub async fn takes_connect(&self, limit: Duration) -> bool {
+        let shared = &self.place.0;
+        let mut limit = pin!(net::sleep(limit));
+        poll_fn(|cx| {
+            if shared.settled.get() || shared.leaving.get() || limit.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            shared.waiters.wait(cx);
+            Poll::Pending
+        })
+        .await;
         self.requests.is_extended_connect_protocol_enabled()
     }
 }

@@ -26,6 +26,7 @@ use portcullis_abi::Reason;
 
 use super::fields;
 use crate::http::h1::{BodyFraming, HeadLimits};
+use crate::http::websocket::KEY;
 use crate::http::{Known, KnownSet, Method, Refusal, RequestHead, Version};
 
 /// What an extended CONNECT asks for.
@@ -194,6 +195,8 @@ pub(super) fn write(request: &RequestHead, outgoing: Outgoing) -> Option<Request
     *message.method_mut() = match outgoing.protocol {
         None => http::Method::from_bytes(request.upstream_method_text()).ok()?,
         Some(Protocol::WebSocket) => {
+            // The key proves nothing here, and is not sent (RFC 8441 section 5).
+            message.headers_mut().remove(KEY);
             message.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
             http::Method::CONNECT
         }

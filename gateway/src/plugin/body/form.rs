@@ -21,6 +21,17 @@ impl Field {
     }
 }
 
+/// What of a body the places name.
+pub fn allowed(places: &[Place], body: &[u8]) -> Vec<u8> {
+    let listed = |name: &[u8]| places.iter().any(|place| place.text().as_bytes() == name);
+    let kept = parameters(body).filter(|one| listed(&one.name()));
+    let raw = kept.map(|one| match one.raw_value {
+        Some(value) => [one.raw_name, b"=", value].concat(),
+        None => one.raw_name.to_vec(),
+    });
+    raw.collect::<Vec<_>>().join(&b'&')
+}
+
 /// The edits made on a body.
 pub fn edited(edits: &Edits<Place>, body: &[u8], rendered: &Rendered) -> Vec<u8> {
     let mut fields: Vec<Field> = parameters(body)

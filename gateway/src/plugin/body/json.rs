@@ -50,6 +50,18 @@ pub fn edited(edits: &Edits<Place>, body: &[u8], rendered: &Rendered) -> Result<
     Ok(out)
 }
 
+/// What of a body the places name.
+pub fn allowed(places: &[Place], body: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let text = std::str::from_utf8(body).map_err(|_| Malformed)?.trim_ascii();
+    let mut root =
+        Value::Text(Cow::Borrowed(serde_json::from_str::<&RawValue>(text).map_err(|_| Malformed)?.get()));
+    let ways: Vec<&[Segment]> = places.iter().map(|place| &*place.path).collect();
+    root.keep(&ways);
+    let mut out = Vec::with_capacity(body.len());
+    root.write(&mut out);
+    Ok(out)
+}
+
 /// A configured value as JSON. One that is not of its kind is a text: the configuration has been told.
 fn literal(place: &Place, value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
@@ -200,6 +212,50 @@ impl<'b> Value<'b> {
                 items.iter_mut().for_each(|value| value.descend(rest, member, item));
             }
             _ => {}
+        }
+    }
+
+    /// Keeps what is at the end of a way, and on it.
+    fn keep(&mut self, ways: &[&[Segment]]) {
+        self.open();
+        /// The rest of each way that begins with what `takes` takes; `None` if there is none.
+        fn onward<'w>(
+            ways: &[&'w [Segment]],
+            takes: impl Fn(&Segment) -> bool,
+        ) -> Option<Vec<&'w [Segment]>> {
+            let rests = ways.iter().filter_map(|way| way.split_first().filter(|(first, _)| takes(first)));
+            let rests: Vec<_> = rests.map(|(_, rest)| rest).collect();
+            (!rests.is_empty()).then_some(rests)
+        }
+        let go_on = |value: &mut Value<'b>, ways: Option<Vec<&[Segment]>>| match ways {
+            None => false,
+            Some(ways) => {
+                // A way that ends here takes everything below.
+                if ways.iter().all(|way| !way.is_empty()) {
+                    value.keep(&ways);
+                }
+                true
+            }
+        };
+        match self {
+            Value::Object(members) => members.retain_mut(|(name, value)| {
+                let is = |segment: &Segment| matches!(segment, Segment::Member(own) if **own == **name);
+                go_on(value, onward(ways, is))
+            }),
+            Value::Array(items) => {
+                let mut index = 0;
+                items.retain_mut(|value| {
+                    let is = |segment: &Segment| match segment {
+                        Segment::Item(own) => *own == index,
+                        Segment::Items => true,
+                        Segment::Member(_) => false,
+                    };
+                    let kept = go_on(value, onward(ways, is));
+                    index += 1;
+                    kept
+                });
+            }
+            Value::Text(_) => {}
         }
     }
 

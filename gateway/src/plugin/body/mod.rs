@@ -5,7 +5,7 @@
 //!
 //! | format | media type | a name is |
 //! |---|---|---|
-//! | `json` | `application/json`, `*/*+json` | a member; `a.b`, `a[0].b`, `a[*].b` go down |
+//! | `json` | `application/json`, `*/*+json` | a member; `a.b`, `a[0].b`, `a[*].b` go down, unless dots are part of names |
 //! | `form` | `application/x-www-form-urlencoded` | a field, whatever its characters |
 //! | `multipart` | `multipart/form-data` | the name of a part, whatever its characters |
 //!
@@ -118,6 +118,12 @@ impl Place {
         Ok(Place { text: text.into(), path: segments(text), value: ValueKind::String })
     }
 
+    /// The same as the name of one member, dots and all.
+    pub fn whole(mut self) -> Place {
+        self.path = [Segment::Member(self.text.clone())].into();
+        self
+    }
+
     /// The same with values of another kind.
     pub fn with_values(mut self, value: ValueKind) -> Place {
         self.value = value;
@@ -156,17 +162,23 @@ fn segments(text: &str) -> Box<[Segment]> {
 }
 
 /// Names in lists of edits are places, values are texts.
-pub struct Places<V>(pub V);
+pub struct Places<V> {
+    /// How a value is read.
+    pub value: V,
+    /// Kong's `dots_in_keys`: a dot in a name is part of it, and nothing goes down.
+    pub dots_in_keys: bool,
+}
 
 impl<V: FnMut(&str) -> Result<Text, Fault>> Reader for Places<V> {
     type Name = Place;
 
     fn name(&mut self, _: Step, text: &str) -> Result<Place, Fault> {
-        Place::parse(text)
+        let place = Place::parse(text)?;
+        Ok(if self.dots_in_keys { place.whole() } else { place })
     }
 
     fn value(&mut self, text: &str) -> Result<Text, Fault> {
-        (self.0)(text)
+        (self.value)(text)
     }
 }
 
@@ -212,6 +224,19 @@ impl Edits<Place> {
         };
         Ok(())
     }
+}
+
+/// Leaves of a JSON body what the places name, and nothing else. A body that is no object stays as it is.
+pub fn allow_json(places: &[Place], body: &mut Vec<u8>) -> Result<(), Malformed> {
+    if !body.trim_ascii().is_empty() {
+        *body = json::allowed(places, body)?;
+    }
+    Ok(())
+}
+
+/// The same of a form.
+pub fn allow_form(places: &[Place], body: &mut Vec<u8>) {
+    *body = form::allowed(places, body);
 }
 
 #[cfg(test)]

@@ -491,7 +491,7 @@ impl OnShard {
             Found::One(token) => token,
         };
         let owner = self.memory.verify(&token, cx.consumers, cx.wall.as_secs())?;
-        let needed = !self.spec.told.is_empty() || matches!(owner, Owner::Published(_));
+        let needed = !self.spec.told.is_empty() || cx.wants.claims || matches!(owner, Owner::Published(_));
         Ok((owner, needed.then(|| token.to_vec())))
     }
 
@@ -521,6 +521,9 @@ impl OnShard {
                     identity::identify_consumer(cx, head, consumer, subject())
                 }
                 Owner::Published(None) => identity::identify_nobody(cx, head, subject()),
+            }
+            if cx.wants.claims {
+                cx.claims = claims.map(Box::new);
             }
         };
         spec.access.decide_by(cx, request, |_, _| outcome, identify, |refused| spec.refuse(refused))

@@ -27,10 +27,11 @@ use portcullis_abi::Reason;
 
 use super::body::{self, Format, Place};
 use super::transform::{Edits, Rendered, Text};
-use super::{Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use super::{Cx, Flow, Plugin, PluginSpec, Registration, Response, Wants};
 use crate::http::h1::BodyFraming;
 use crate::http::path::{PathPolicy, normalise};
-use crate::http::{FieldName, Known, RequestHead};
+use crate::http::query::parameters;
+use crate::http::{FieldName, Known, Method, RequestHead};
 use template::Template;
 
 /// Kong's plugin of this name.
@@ -50,6 +51,8 @@ struct RequestTransformer {
     uri: Option<Uri>,
     method: Option<Box<[u8]>>,
     body: Edits<Place>,
+    /// All that a body may hold after the edits, unless empty.
+    allow: Vec<Place>,
     /// What cannot be edited goes on as it is.
     lenient: bool,
     /// What [`Text::Template`] refers to.
@@ -66,6 +69,14 @@ enum Uri {
 impl PluginSpec for RequestTransformer {
     fn instantiate(self: Arc<Self>, _: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
         Rc::new(Instance { spec: self, rendered: RefCell::default(), path: RefCell::default() })
+    }
+
+    fn wants(&self) -> Wants {
+        let of_path = match &self.uri {
+            Some(Uri::Template(template)) => template.wants(),
+            _ => Wants::default(),
+        };
+        self.templates.iter().map(Template::wants).fold(of_path, Wants::or)
     }
 }
 
@@ -84,11 +95,11 @@ impl Plugin for Instance {
         if !spec.templates.is_empty() {
             rendered.clear();
             for template in &spec.templates {
-                rendered.push(|out| template.render(head, out, as_it_is));
+                rendered.push(|out| template.render(cx, head, out, as_it_is));
             }
         }
         if let Some(uri) = &spec.uri {
-            if self.set_path(uri, head).is_err() {
+            if self.set_path(uri, cx, head).is_err() {
                 return Flow::Respond(Response::new(400, Reason::BadPathEncoding, "Bad request"));
             }
             cx.rewritten.path = true;
@@ -132,14 +143,40 @@ impl Plugin for Instance {
         let Some(format) = format(head) else { return Flow::Continue };
         let nothing = Rendered::new();
         let rendered = cx.held.iter().rev().find_map(|held| held.downcast_ref()).unwrap_or(&nothing);
-        match spec.body.apply_to_body(&format, body, rendered) {
-            Ok(()) => body::drop_validators(&mut head.head),
+        let edited = spec.body.apply_to_body(&format, body, rendered).and_then(|()| match &format {
+            _ if spec.allow.is_empty() => Ok(()),
+            Format::Json => body::allow_json(&spec.allow, body),
+            Format::Form => {
+                body::allow_form(&spec.allow, body);
+                Ok(())
+            }
+            Format::Multipart { .. } => Ok(()),
+        });
+        match edited {
+            Ok(()) if spec.edits_body() => body::drop_validators(&mut head.head),
+            Ok(()) => {}
             Err(_) if spec.lenient => {}
             Err(body::Malformed) => {
                 return Flow::Respond(Response::new(400, Reason::InvalidBody, "Malformed request body"));
             }
         }
+        if format == Format::Form && spec.makes_query(head) {
+            for one in parameters(body) {
+                head.append_parameter(one.name(), one.value());
+            }
+        }
         Flow::Continue
+    }
+}
+
+impl RequestTransformer {
+    fn edits_body(&self) -> bool {
+        !self.body.is_empty() || !self.allow.is_empty()
+    }
+
+    /// Whether a form is made part of the query: methods without bodies have their fields there.
+    fn makes_query(&self, head: &RequestHead) -> bool {
+        self.method.is_some() && matches!(head.upstream_method(), Method::Get | Method::Head)
     }
 }
 
@@ -150,12 +187,15 @@ fn format(head: &RequestHead) -> Option<Format> {
 
 impl Instance {
     fn edits_body(&self, cx: &Cx<'_>, head: &RequestHead) -> bool {
-        let edits = &self.spec.body;
+        let spec = &self.spec;
         let has_body = cx.body != BodyFraming::None;
-        !edits.is_empty() && (has_body || !edits.adds_nothing()) && format(head).is_some()
+        let edits = spec.edits_body() && (has_body || !spec.body.adds_nothing());
+        let makes_query = has_body && spec.makes_query(head);
+        (edits || makes_query)
+            && format(head).is_some_and(|format| edits || makes_query && format == Format::Form)
     }
 
-    fn set_path(&self, uri: &Uri, head: &mut RequestHead) -> Result<(), BadPath> {
+    fn set_path(&self, uri: &Uri, cx: &Cx<'_>, head: &mut RequestHead) -> Result<(), BadPath> {
         let template = match uri {
             Uri::Path(path) => {
                 head.set_path(path);
@@ -166,7 +206,7 @@ impl Instance {
         let (rendered, normal) = &mut *self.path.borrow_mut();
         rendered.clear();
         normal.clear();
-        template.render(head, rendered, encoded);
+        template.render(cx, head, rendered, encoded);
         let dots = |segment: &[u8]| matches!(segment, b"." | b"..");
         if rendered.split(|&byte| byte == b'/').any(dots) {
             return Err(BadPath);

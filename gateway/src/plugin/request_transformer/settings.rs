@@ -15,18 +15,30 @@ use crate::plugin::{CompileCx, PluginSpec};
 pub(super) static REQUEST_TRANSFORMER: Section = Section::new(
     "request-transformer",
     "Changes requests before they go upstream: remove, rename, replace, add, append, in this order. A value may hold \
-     `$(headers.name)` and `$(query_params.name)`, which stand for what the client sent.",
+     `$(headers.name)`, `$(query_params.name)`, `$(uri_captures.name)`, `$(consumer.username)` and `$(claims.name)`, which \
+     stand for what the client sent and who it is.",
     &[
         Key::new(
             "http_method",
             Kind::Text(&text::METHOD),
-            "Method sent instead of the client's. Form bodies are not made a query yet.",
+            "Method sent instead of the client's. For GET and HEAD the fields of a form go into the query too, as in Kong.",
         ),
         Key::new("remove", Kind::Section(&PARTS), "Names to remove."),
         Key::new("rename", Kind::Section(&PARTS), "`old:new` pairs of names."),
         Key::new("replace", Kind::Section(&REPLACE), "`name:value` pairs, set where the name is present."),
         Key::new("add", Kind::Section(&PARTS), "`name:value` pairs, set where the name is absent."),
         Key::new("append", Kind::Section(&PARTS), "`name:value` pairs, added in any case."),
+        Key::new(
+            "allow",
+            Kind::Section(&ALLOW),
+            "What of a body goes on, after the edits; everything if left out.",
+        ),
+        Key::new(
+            "dots_in_keys",
+            Kind::Bool,
+            "Whether dots are part of the names in `body`, and nothing goes down in JSON. Left out: false, and true with \
+             `defaults: kong`.",
+        ),
     ],
 );
 
@@ -43,6 +55,12 @@ const BODY: Key =
 
 static PARTS: Section =
     Section::new("request-transformer.parts", "Parts of a request.", &[HEADERS, QUERY, BODY]);
+static ALLOW: Section = Section::new(
+    "request-transformer.allow",
+    "What of a body goes on.",
+    &[Key::new("body", Kind::STRINGS, "Fields of a JSON or form body; all others are removed.")
+        .default("[]")],
+);
 static REPLACE: Section = Section::new(
     "request-transformer.replace",
     "Parts of a request, and its path.",
@@ -70,7 +88,11 @@ pub(super) fn compile(
     let mut query = Query { templates: headers.templates };
     let query_edits = transform::read(&fields, "querystring", &mut query);
     let mut templates = query.templates;
-    let body = transform::read(&fields, "body", &mut Places(|text: &str| value(text, &mut templates)));
+    let lenient = plugin.defaults == config::Defaults::Kong;
+    let dots_in_keys = fields.optional_bool("dots_in_keys").unwrap_or(lenient);
+    let mut places = Places { value: |text: &str| value(text, &mut templates), dots_in_keys };
+    let body = transform::read(&fields, "body", &mut places);
+    let allow = transform::read_names(&fields.section("allow"), "body", &mut places);
     let is_host = |name: &FieldName| name.known() == Known::Host;
     let host = edits.replace.iter().rev().find(|(name, _)| is_host(name)).map(|(_, value)| value.clone());
     edits.replace.retain(|(name, _)| !is_host(name));
@@ -87,7 +109,8 @@ pub(super) fn compile(
         uri: uri(&fields.section("replace")),
         method: method(&fields),
         body,
-        lenient: plugin.defaults == config::Defaults::Kong,
+        allow,
+        lenient,
         templates,
     }))
 }

@@ -209,8 +209,8 @@ fn wrong_settings_are_refused_with_their_place() {
     let fixture = Fixture::default();
     for (config, said) in [
         (
-            "{add: {headers: [\"X-Id:$(uri_captures.id)\"]}}",
-            "error: add.headers[0]: the template '$(uri_captures.id)' is not rendered yet",
+            "{add: {headers: [\"X-Id:$(uri_captures)\"]}}",
+            "error: add.headers[0]: the template '$(uri_captures)' is none that is understood",
         ),
         (
             "{add: {querystring: [\"a:1\", \"q:$(headers.a or 1)\"]}}",
@@ -249,8 +249,8 @@ fn wrong_settings_are_refused_with_their_place() {
         ("{replace: {uri: \"/u/.$(headers.x)\"}}", "error: replace.uri: \"/u/.$(headers.x)\" makes no path"),
         ("{replace: {uri: \"a$(headers.x)\"}}", "error: replace.uri: \"a$(headers.x)\" makes no path"),
         (
-            "{replace: {uri: \"/$(uri_captures[1])\"}}",
-            "error: replace.uri: the template '$(uri_captures[1])' is not rendered yet",
+            "{replace: {uri: \"/$(uri_captures[x])\"}}",
+            "error: replace.uri: the template '$(uri_captures[x])' is none that is understood",
         ),
         ("{add: {uri: /a}}", "error: add.uri: unknown key `uri` in request-transformer.parts"),
     ] {

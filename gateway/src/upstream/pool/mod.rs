@@ -113,6 +113,8 @@ pub enum AcquireError {
     #[error("the target does not speak HTTP/2")]
     NoHttp2,
     /// Every connection is full, and stayed so.
+    #[error("the target takes no extended CONNECT (RFC 8441)")]
+    NoConnect,
     #[error("no stream came free within the connect timeout")]
     Full,
     #[error("the connection that others were making was not made")]
@@ -137,9 +139,13 @@ impl Pool {
         *self.limits.borrow_mut() = limits;
     }
 
-    /// A connection that is there, if there is a good one: of the same `owner`, which no shared one has.
-    pub fn reuse(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<Connected> {
+    /// A connection that is there, if there is a good one: of the same `owner`, which no shared one has, and fit for a
+    /// `tunnel`.
+    pub fn reuse(&self, now_ns: u64, owner: Option<SocketAddr>, tunnel: bool) -> Option<Connected> {
         match self.connector.version {
+            HttpVersion::Auto if tunnel => self.reuse_http1(now_ns, owner).map(Connected::Http1),
+            // Whether the target allows it may have to be waited for.
+            HttpVersion::Two if tunnel => None,
             HttpVersion::One => self.reuse_http1(now_ns, owner).map(Connected::Http1),
             _ if owner.is_some() => None,
             HttpVersion::Two => self.multiplexed.reserve().map(Connected::Http2),
@@ -167,11 +173,33 @@ impl Pool {
         None
     }
 
-    /// A new connection, or a place on one that comes free within `limit`. Not to be dropped before its end.
+    /// A new connection, or a place on one that comes free within `limit`; one that is fit for a `tunnel`, if it is to
+    /// become one. Not to be dropped before its end.
     ///
     /// # Errors
     /// See [`AcquireError`]; nothing of the request was sent.
-    pub async fn connect(&self, limit: Duration, preamble: Preamble) -> Result<Connected, AcquireError> {
+    pub async fn connect(
+        &self,
+        limit: Duration,
+        preamble: Preamble,
+        tunnel: bool,
+    ) -> Result<Connected, AcquireError> {
+        match self.connector.version {
+            // Every target that has WebSockets has them in HTTP/1.1.
+            HttpVersion::Auto if tunnel => {
+                let owner = preamble.owner;
+                let stream = self.open(limit, preamble, true).await?;
+                Ok(Connected::Http1(self.own(stream, owner)))
+            }
+            HttpVersion::Two if tunnel => match self.establish(limit, preamble).await? {
+                Connected::Http2(lease) if !lease.takes_connect(limit).await => Err(AcquireError::NoConnect),
+                connected => Ok(connected),
+            },
+            _ => self.establish(limit, preamble).await,
+        }
+    }
+
+    async fn establish(&self, limit: Duration, preamble: Preamble) -> Result<Connected, AcquireError> {
         let owner = preamble.owner;
         let http2 = match self.connector.version {
             HttpVersion::One => false,
@@ -179,7 +207,7 @@ impl Pool {
             HttpVersion::Auto => self.connector.tls.is_some() && !self.chose_http1.get(),
         };
         if !http2 {
-            let stream = self.open(limit, preamble).await?;
+            let stream = self.open(limit, preamble, false).await?;
             return match stream.with_session(tls::Session::alpn).flatten() {
                 Some(tls::Alpn::H2) => {
                     self.chose_http1.set(false);
@@ -189,7 +217,7 @@ impl Pool {
             };
         }
         if owner.is_some() {
-            let stream = self.open(limit, preamble).await?;
+            let stream = self.open(limit, preamble, false).await?;
             return match (self.connector.version, stream.with_session(tls::Session::alpn)) {
                 (_, None | Some(Some(tls::Alpn::H2))) => self.share(stream, limit, owner),
                 (HttpVersion::Auto, Some(_)) => Ok(Connected::Http1(self.own(stream, owner))),
@@ -203,7 +231,7 @@ impl Pool {
             Turn::Failed => return Err(AcquireError::Shared),
             Turn::Connect(connecting) => connecting,
         };
-        let opened = self.open(limit, preamble).await;
+        let opened = self.open(limit, preamble, false).await;
         if opened.is_err() {
             self.multiplexed.failed();
         }
@@ -243,7 +271,13 @@ impl Pool {
         UpstreamConnection { intake, tx: stream.tx, requests: 1, owner }
     }
 
-    async fn open(&self, limit: Duration, mut preamble: Preamble) -> Result<tls::Stream, AcquireError> {
+    /// Opens a connection. `http1`: that is all that is offered by ALPN.
+    async fn open(
+        &self,
+        limit: Duration,
+        mut preamble: Preamble,
+        http1: bool,
+    ) -> Result<tls::Stream, AcquireError> {
         let mut stream = net::connect(self.connector.address, limit).await?;
         if !preamble.header.is_empty() {
             stream.tx.deadline.arm(limit);
@@ -252,7 +286,11 @@ impl Pool {
         }
         let Some((config, name)) = &self.connector.tls else { return Ok(tls::Stream::plain(stream)) };
         stream.rx.deadline.arm(limit);
-        let stream = tls::Stream::handshake(stream, tls::Session::client(config, name)?, Vec::new()).await?;
+        let session = match http1 {
+            true => tls::Session::client(&config.offering(&[tls::Alpn::Http11]), name)?,
+            false => tls::Session::client(config, name)?,
+        };
+        let stream = tls::Stream::handshake(stream, session, Vec::new()).await?;
         stream.rx.deadline().disarm();
         Ok(stream)
     }
