@@ -73,7 +73,7 @@ fn strict_counts_are_exact_over_gateways_and_shards() {
 #[test]
 fn kongs_older_keys_run_unchanged() {
     let (origin, redis) = (origin(), Redis::start_with(&["--requirepass", "secret"]));
-    let config = "{minute: 100000, hour: 3, policy: redis, redis_host: 127.0.0.1, redis_port: PORT, redis_password: secret, \
+    let config = "{hour: 3, day: 100000, policy: redis, redis_host: 127.0.0.1, redis_port: PORT, redis_password: secret, \
                   redis_timeout: 10000, redis_database: 3, limit_by: credential, hide_client_headers: true}";
     let gateways = [(); 2].map(|()| gateway(&origin, redis.addr(), "rate-limiting", config));
     let start = Request::get("/").send(gateways[0].addr()).expect(200);
@@ -86,11 +86,11 @@ fn kongs_older_keys_run_unchanged() {
     assert_eq!(session.ask(&["DBSIZE"]), "0");
     session.ask(&["SELECT", "3"]);
     let keys = session.ask(&["KEYS", "*"]);
-    assert!(keys.contains(":f:Hour:") && keys.contains(":f:Minute:"), "{keys}");
+    assert!(keys.contains(":f:Hour:") && keys.contains(":f:Day:"), "{keys}");
     assert!(!keys.contains("127.0.0.1"), "{keys}");
     for key in keys.lines() {
         let life: u64 = session.ask(&["TTL", key]).parse().expect("seconds");
-        assert!((1..=3_700).contains(&life), "{key}: {life}");
+        assert!((1..=86_500).contains(&life), "{key}: {life}");
     }
 }
 
@@ -99,7 +99,8 @@ fn redis_username_and_password_are_those_of_the_acl() {
     let (origin, redis) = (origin(), Redis::start());
     assert_eq!(redis.ask(&["ACL", "SETUSER", "gate", "on", ">pw", "~portcullis:*", "+@all"]), "OK");
     assert_eq!(redis.ask(&["ACL", "SETUSER", "default", "off"]), "OK");
-    let config = |password| format!("limit: [2], {LONG}, redis: {{REDIS, username: gate, password: {password}}}");
+    let config =
+        |password| format!("limit: [2], {LONG}, redis: {{REDIS, username: gate, password: {password}}}");
     let good = advanced(&origin, redis.addr(), &config("pw"));
     assert_eq!((passed(&good, 4), alone(&good)), (2, 0.0));
     let wrong = advanced(&origin, redis.addr(), &config("other"));
@@ -116,7 +117,9 @@ fn every_algorithm_counts_in_redis() {
         [("fixed_window", 3), ("sliding_counter", 3), ("sliding_log", 3), ("token_bucket, burst: [5]", 5)]
     {
         redis.ask(&["FLUSHALL"]);
-        let config = format!("limit: [3], window_size: [999983], identifier: ip, algorithm: {algorithm}, redis: {{REDIS}}");
+        let config = format!(
+            "limit: [3], window_size: [999983], identifier: ip, algorithm: {algorithm}, redis: {{REDIS}}"
+        );
         let gateways = [(); 2].map(|()| advanced(&origin, redis.addr(), &config));
         let all = passed(&gateways[0], 2) + passed(&gateways[1], 7);
         assert_eq!(all, admitted, "{algorithm}");
@@ -130,7 +133,8 @@ fn every_algorithm_counts_in_redis() {
 #[test]
 fn a_leaky_bucket_in_redis_delays() {
     let (origin, redis) = (origin(), Redis::start());
-    let config = "limit: [2], window_size: [1], identifier: ip, algorithm: leaky_bucket, burst: [3], redis: {REDIS}";
+    let config =
+        "limit: [2], window_size: [1], identifier: ip, algorithm: leaky_bucket, burst: [3], redis: {REDIS}";
     let gateway = advanced(&origin, redis.addr(), config);
     let begin = Instant::now();
     assert_eq!(passed(&gateway, 4), 4);
@@ -217,8 +221,11 @@ fn timeout_bounds_the_wait_for_a_server_that_hangs() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = silent.local_addr().expect("its address").port();
     let origin = origin();
-    let config = format!("{{limit: [3], {LONG}, strategy: redis, redis: {{host: 127.0.0.1, port: {port}, timeout: 200}}}}");
-    let below = format!("        plugins:\n          - name: rate-limiting-advanced\n            config: {config}\n");
+    let config = format!(
+        "{{limit: [3], {LONG}, strategy: redis, redis: {{host: 127.0.0.1, port: {port}, timeout: 200}}}}"
+    );
+    let below =
+        format!("        plugins:\n          - name: rate-limiting-advanced\n            config: {config}\n");
     let gateway = Gateway::start(&Setup::proxy(origin.addr(), &below));
     let begin = Instant::now();
     assert_eq!(passed(&gateway, 30), 3);
@@ -259,14 +266,31 @@ fn ssl_speaks_tls_and_ssl_verify_wants_a_known_authority() {
     let (cert, key) = (leaf.cert.display().to_string(), leaf.key.display().to_string());
     let ca = authority.ca_file().display().to_string();
     let options = [
-        "--port", "0", "--tls-port", "PORT", "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
-        "--tls-auth-clients", "no",
+        "--port",
+        "0",
+        "--tls-port",
+        "PORT",
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
     ];
     let redis = Redis::start_in(dir, &options);
     let origin = origin();
-    let config = |verify| format!("limit: [3], {LONG}, redis: {{REDIS, ssl: true, ssl_verify: {verify}, server_name: redis.test}}");
+    let config = |verify| {
+        format!(
+            "limit: [3], {LONG}, redis: {{REDIS, ssl: true, ssl_verify: {verify}, server_name: redis.test}}"
+        )
+    };
     let gateways = [(); 2].map(|()| advanced(&origin, redis.addr(), &config(false)));
-    assert_eq!((passed(&gateways[0], 2) + passed(&gateways[1], 4), gateways.each_ref().map(alone)), (3, [0.0, 0.0]));
+    assert_eq!(
+        (passed(&gateways[0], 2) + passed(&gateways[1], 4), gateways.each_ref().map(alone)),
+        (3, [0.0, 0.0])
+    );
     let strict = advanced(&origin, redis.addr(), &config(true));
     assert_eq!(passed(&strict, 4), 3, "by itself");
     assert!(alone(&strict) >= 4.0, "nobody knows the authority of this test");
@@ -277,7 +301,8 @@ fn cluster_nodes_are_found_by_redirections() {
     let origin = origin();
     let start = |_| {
         let bus = portcullis_tests::ports::Reserved::new().addr().port().to_string();
-        let options = ["--cluster-enabled", "yes", "--cluster-config-file", "DIR/nodes.conf", "--cluster-port", &bus];
+        let options =
+            ["--cluster-enabled", "yes", "--cluster-config-file", "DIR/nodes.conf", "--cluster-port", &bus];
         (Redis::start_with(&options), bus)
     };
     let nodes: [(Redis, String); 2] = [0, 1].map(start);
@@ -320,10 +345,17 @@ fn cluster_nodes_are_found_by_redirections() {
     for key in nodes[0].0.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).lines() {
         nodes[0].0.ask(&["DEL", key]);
     }
+    // Several windows are several keys, and Redis refuses those while they may be in two places; one window is one key.
+    let short = config(0).replace("[3, 1000]", "[3]").replace("[999983, 1999993]", "[999983]");
+    let single = advanced(&origin, nodes[0].0.addr(), &short);
+    for key in 0..20 {
+        assert!(matches!(send(&single, key), 200 | 429));
+    }
+    assert_eq!(nodes[0].0.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "0");
+    assert_eq!(nodes[1].0.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "1");
+    assert_eq!(alone(&single), 0.0);
+    // Those of several windows are decided, too.
     for key in 0..20 {
         assert!(matches!(send(&gateways[0], key), 200 | 429));
     }
-    assert_eq!(nodes[0].0.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "0");
-    assert_eq!(nodes[1].0.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "2");
-    assert_eq!(alone(&gateways[0]), 0.0);
 }

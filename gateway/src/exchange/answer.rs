@@ -15,6 +15,7 @@ use super::pump::Pump;
 use super::receive::{Framings, Halts, response_framings};
 use super::refuse::octets;
 use super::relay::{Coding, Leg, RelayError};
+use super::throttle::throttled;
 use super::transfer::{Recode, Sink, Source, transfer};
 use crate::http::grpc::{self, Wire};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
@@ -84,6 +85,7 @@ impl Answer {
             inlet => inlet.body(&mut decoder, &halts.upstream),
         };
         let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
+        let relaying = throttled(plan.throttle.as_deref(), &payload, relaying);
         let expired = pump.expiry();
         let give_up = || {
             cuts.upstream.cut();

@@ -44,6 +44,7 @@ mod refuse;
 mod relay;
 mod shard;
 mod streams;
+mod throttle;
 mod transfer;
 mod tunnel;
 mod whole;

@@ -272,6 +272,7 @@ impl Limiter {
             Raw::Count(_) => quota.span.window(moment.wall).end - moment.wall,
             Raw::Counts(counts) => sliding_counter::wait_ns(quota, counts, moment.wall, cost),
             Raw::Log(state) if state.live.saturating_add(cost) <= quota.limit => 0,
+            Raw::Log(_) if cost > quota.limit => u64::MAX,
             Raw::Log(state) => state.wait_ns.max(1),
             Raw::Debt(debt) => bucket::wait_ns(self.rate(quota), debt, cost),
         }

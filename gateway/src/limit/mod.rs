@@ -34,6 +34,7 @@ mod sliding_log;
 mod source;
 mod span;
 mod table;
+mod throttle;
 mod window;
 
 pub use calendar::Period;
@@ -52,4 +53,5 @@ pub use sliding_log::{LogState, Logs};
 pub use source::{Admission, Enforcement, KNOWN_GOOD_NS, SourceLimiter, SourceSettings, Trusted};
 pub use span::Span;
 pub use table::{Table, TableError, Word};
+pub use throttle::Throttle;
 pub use window::{WindowError, WindowLimiter};

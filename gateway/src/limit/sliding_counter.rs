@@ -65,7 +65,8 @@ pub(super) fn wait_ns(quota: &Quota, counts: Counts, wall: u64, cost: u64) -> u6
     let (left, span) = (quota.span.window(wall).end - wall, quota.span.shortest_ns());
     // The time before the end of a window at which `count` of the one before it weigh no more than `most`.
     let light = |count: u64, most: u64| {
-        let weight = (u128::from(most) * u128::from(WEIGHT_ONE) / u128::from(count.max(1))).min(u128::from(WEIGHT_ONE));
+        let weight = (u128::from(most) * u128::from(WEIGHT_ONE) / u128::from(count.max(1)))
+            .min(u128::from(WEIGHT_ONE));
         (weight * u128::from(span) / u128::from(WEIGHT_ONE)) as u64
     };
     match room.checked_sub(counts.current) {
@@ -96,7 +97,8 @@ impl<'a> Spots<'a> {
         let (span, window) = (quota.span.shortest_ns(), quota.span.window(moment.wall));
         let end = moment.now.saturating_add(window.end - moment.wall);
         let even = window_key(base_key, quota.span) ^ 0x51;
-        let keys = if (window.start / span).is_multiple_of(2) { [even, even ^ 0xa2] } else { [even ^ 0xa2, even] };
+        let keys =
+            if (window.start / span).is_multiple_of(2) { [even, even ^ 0xa2] } else { [even ^ 0xa2, even] };
         Self {
             table,
             quota,

@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn labels_are_those_of_kong() {
-        let labels =
-            [Span::seconds(60), Span::seconds(90), Span::Every(500_000_000), Period::Month.into()].map(Span::label);
+        let labels = [Span::seconds(60), Span::seconds(90), Span::Every(500_000_000), Period::Month.into()]
+            .map(Span::label);
         assert_eq!(labels, ["Minute", "90", "0.5", "Month"]);
     }
 }

@@ -100,7 +100,8 @@ impl WindowLimiter {
                 return Err(WindowError::TooHigh(span, span.shortest_ns()));
             }
         }
-        if let Some(pair) = limits.windows(2).find(|pair| pair[0].0.shortest_ns() == pair[1].0.shortest_ns()) {
+        if let Some(pair) = limits.windows(2).find(|pair| pair[0].0.shortest_ns() == pair[1].0.shortest_ns())
+        {
             return Err(WindowError::Duplicate(pair[1].0));
         }
         match limits.len() {

@@ -11,6 +11,7 @@
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
 mod acl;
+mod bandwidth_limit;
 mod basic_auth;
 mod body;
 mod bot_detection;
@@ -65,7 +66,7 @@ use crate::http::h1::BodyFraming;
 use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
-use crate::limit::Table;
+use crate::limit::{Table, Throttle};
 use crate::metrics::LimiterDecision;
 use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
@@ -204,6 +205,8 @@ pub struct Cx<'a> {
     pub limiter: Option<LimiterDecision>,
     /// The plugin at hand decided about a limit without the store that it shares with other gateways.
     pub limited_alone: bool,
+    /// How fast the body of the response may pass.
+    pub throttle: Option<Rc<Throttle>>,
     pub rewritten: Rewritten,
     /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
     pub grpc_web: bool,
@@ -266,6 +269,7 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             limited_alone: false,
+            throttle: None,
             rewritten: Rewritten::default(),
             grpc_web: false,
             held: Vec::new(),

@@ -3,15 +3,16 @@
 use portcullis_config::{PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, correlation_id, cors, forward_auth, grpc_web,
-    in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite, prometheus,
-    rate_limiting, rate_limiting_advanced, redirect, request_size_limiting, request_termination, request_transformer,
-    request_validator, response_transformer, security_headers, token_bucket,
+    Registration, acl, bandwidth_limit, basic_auth, bot_detection, correlation_id, cors, forward_auth,
+    grpc_web, in_flight_limit, introspection, ip_restriction, jwt, key_auth, mtls_auth, path_rewrite,
+    prometheus, rate_limiting, rate_limiting_advanced, redirect, request_size_limiting, request_termination,
+    request_transformer, request_validator, response_transformer, security_headers, token_bucket,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
 pub static REGISTRY: &[&Registration] = &[
     &acl::REGISTRATION,
+    &bandwidth_limit::REGISTRATION,
     &basic_auth::REGISTRATION,
     &bot_detection::REGISTRATION,
     &correlation_id::REGISTRATION,

@@ -10,7 +10,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::script::{self, Call, Mode};
 use crate::limit::{
-    Algorithm, Decision, LimiterId, Limiter, Moment, Period, Place, Quota, Span, Table, limit_key, random_secret,
+    Algorithm, Decision, Limiter, LimiterId, Moment, Period, Place, Quota, Span, Table, limit_key,
+    random_secret,
 };
 use crate::plugin::redis::resp::{Reply, command, parse};
 
@@ -33,7 +34,16 @@ impl Redis {
             let port = free.expect("a free port").port();
             let folder = std::env::temp_dir();
             let mut process = Command::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+                .args([
+                    "--port",
+                    &port.to_string(),
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ])
                 .arg("--dir")
                 .arg(folder)
                 .stdout(Stdio::null())
@@ -93,22 +103,30 @@ impl Drop for Redis {
 /// A limit of any strategy.
 fn limits() -> impl Strategy<Value = Limiter> {
     use Algorithm::{FixedWindow, LeakyBucket, SlidingCounter, SlidingLog, TokenBucket};
-    let algorithm = prop_oneof![Just(FixedWindow), Just(LeakyBucket), Just(SlidingCounter), Just(SlidingLog), Just(TokenBucket)];
+    let algorithm = prop_oneof![
+        Just(FixedWindow),
+        Just(LeakyBucket),
+        Just(SlidingCounter),
+        Just(SlidingLog),
+        Just(TokenBucket)
+    ];
     // Lengths that divide by the limit and lengths that do not.
     let quota = (1..40u64, prop_oneof![1..90_000u64, Just(1_000), Just(60_000), Just(86_400_000)], 0..20u64);
-    (algorithm, prop::collection::vec(quota, 1..4), any::<bool>(), any::<bool>()).prop_map(|(algorithm, quotas, penalty, calendar)| {
-        let mut all: Vec<Quota> = Vec::new();
-        for (limit, span, burst) in quotas {
-            let span = Span::Every(span * 1_000_000);
-            if all.iter().all(|other| other.span != span) {
-                all.push(Quota { span, limit, burst: burst.max(1) });
+    (algorithm, prop::collection::vec(quota, 1..4), any::<bool>(), any::<bool>()).prop_map(
+        |(algorithm, quotas, penalty, calendar)| {
+            let mut all: Vec<Quota> = Vec::new();
+            for (limit, span, burst) in quotas {
+                let span = Span::Every(span * 1_000_000);
+                if all.iter().all(|other| other.span != span) {
+                    all.push(Quota { span, limit, burst: burst.max(1) });
+                }
             }
-        }
-        if calendar && algorithm == FixedWindow {
-            all.push(Quota { span: Period::Month.into(), limit: 30, burst: 1 });
-        }
-        Limiter::new(algorithm, all, penalty).expect("a good limit")
-    })
+            if calendar && algorithm == FixedWindow {
+                all.push(Quota { span: Period::Month.into(), limit: 30, burst: 1 });
+            }
+            Limiter::new(algorithm, all, penalty).expect("a good limit")
+        },
+    )
 }
 
 /// Steps: nanoseconds since the last, whose, and the cost.
@@ -131,7 +149,8 @@ fn memory_and_redis_give_the_same_answers() {
         for (step, (pause, key, cost)) in steps.into_iter().enumerate() {
             after += pause;
             let moment = Moment { now: NOW + after, wall: WALL + after };
-            let place = Place { table: &table, logs: &logs, key: limit_key(LimiterId::from_number(1), &[&[key]]) };
+            let place =
+                Place { table: &table, logs: &logs, key: limit_key(LimiterId::from_number(1), &[&[key]]) };
             let memory = limiter.check(place, moment, cost);
             let shared = redis.check(&limiter, &key.to_string(), moment, cost, Mode::Check);
             prop_assert_eq!(memory, shared, "step {} at {} ns: {:?}", step, after, &limiter);

@@ -45,6 +45,22 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
+/// `limit_by` of our own plugins.
+pub const LIMIT_BY: Key = Key::new(
+    "limit_by",
+    Kind::Word(WORDS),
+    "Whose requests are counted together. A request that lacks it is counted by its client address; an IPv6 address by \
+     its /64.",
+)
+.default("ip");
+
+/// The same by several together.
+pub const COMPOUND: Key = Key::new(
+    "compound_identifier",
+    Kind::List { of: &Kind::Word(WORDS), max: 8 },
+    "The same, by several together; takes the place of the single one.",
+);
+
 /// One thing that requests are told apart by.
 #[derive(Clone, Debug)]
 enum Part {
@@ -108,6 +124,19 @@ impl LimitKey {
             })
         };
         words.iter().map(part).collect::<Option<Box<[_]>>>().map(Self)
+    }
+
+    /// From [`LIMIT_BY`] or [`COMPOUND`].
+    pub fn read_by(fields: &Fields<'_>) -> Option<Self> {
+        match fields.words("compound_identifier") {
+            words if words.is_empty() => Self::read(fields, "limit_by", &[fields.word("limit_by")], false),
+            words => Self::read(fields, "compound_identifier", &words, false),
+        }
+    }
+
+    /// Whether it needs what a token says.
+    pub fn wants_claims(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Claim(_)))
     }
 
     /// Where the request is counted: in the table of sources if it is by nothing but its address.

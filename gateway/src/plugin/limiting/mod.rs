@@ -27,14 +27,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
-use portcullis_config::Config;
 
-use super::{Cx, Flow, Plugin, PluginSpec, Response, Resume};
-use crate::http::RequestHead;
-use crate::id::ConsumerId;
 use self::script::Mode;
 use self::store::{Pending, Store, StoreSpec};
 use super::redis::Away;
+use super::{Cx, Flow, Plugin, PluginSpec, Response, Resume, Wants};
+use crate::http::RequestHead;
+use crate::id::ConsumerId;
 use crate::limit::{CidrSet, Decision, Limiter, LimiterId, Logs, Moment, Place, Raw};
 use crate::metrics::LimiterDecision;
 use crate::net;
@@ -100,8 +99,16 @@ impl Members {
     }
 }
 
+impl Exempt {
+    /// Whether the request is from one of them.
+    pub fn includes(&self, cx: &Cx<'_>) -> bool {
+        self.members.include(cx) || self.addresses.contains(cx.client)
+    }
+}
+
 impl Cost {
-    fn of(&self, cx: &Cx<'_>) -> u64 {
+    /// What the request counts for.
+    pub fn of(&self, cx: &Cx<'_>) -> u64 {
         let own = self.routes.iter().find(|(route, _)| route == cx.route_name);
         own.map_or(self.base, |(_, cost)| *cost)
     }
@@ -111,9 +118,15 @@ impl PluginSpec for Limits {
     /// The logs of the generation before go on where the limit is the same.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
         let kept = previous.and_then(|state| state.downcast::<Memory>().ok());
-        let logs = kept.filter(|kept| self.fits(&kept.logs)).map_or_else(|| self.logs.clone(), |kept| kept.logs.clone());
+        let logs = kept
+            .filter(|kept| self.fits(&kept.logs))
+            .map_or_else(|| self.logs.clone(), |kept| kept.logs.clone());
         let store = self.store.clone().map(Store::new);
         Rc::new(OnShard { limits: self, memory: Rc::new(Memory { logs }), store })
+    }
+
+    fn wants(&self) -> Wants {
+        Wants { claims: self.key.wants_claims(), ..Wants::default() }
     }
 }
 
@@ -140,11 +153,13 @@ struct Case {
 impl Plugin for OnShard {
     fn on_request(&self, cx: &mut Cx<'_>, head: &mut RequestHead) -> Flow {
         let limits = &*self.limits;
-        if limits.exempt.members.include(cx) || limits.exempt.addresses.contains(cx.client) {
+        let cost = limits.cost.of(cx);
+        if limits.exempt.includes(cx) || cost == 0 {
             return Flow::Continue;
         }
-        let tier = limits.tiers.iter().skip(1).position(|tier| tier.members.include(cx)).map_or(0, |at| at + 1);
-        let case = Case { tier, cost: limits.cost.of(cx), moment: moment(cx) };
+        let tier =
+            limits.tiers.iter().skip(1).position(|tier| tier.members.include(cx)).map_or(0, |at| at + 1);
+        let case = Case { tier, cost, moment: moment(cx) };
         match &self.store {
             None => {
                 let decision = self.in_memory(&limits.tiers[tier].limiter, case, cx, head);
@@ -220,7 +235,7 @@ impl OnShard {
         }
         let tier = &limits.tiers[case.tier];
         let decision = self.in_memory(&tier.limiter, case, cx, head);
-        if (decision.allowed() || tier.limiter.penalty()) && case.cost > 0 {
+        if decision.allowed() || tier.limiter.penalty() {
             let (table, key) = limits.key.place(limits.id, cx, head);
             let by_address = std::ptr::eq(table, cx.table);
             let offset = case.moment.wall.wrapping_sub(case.moment.now);
@@ -241,7 +256,8 @@ impl Limits {
     fn fits(&self, logs: &[Vec<Logs>]) -> bool {
         let fits = |(tier, logs): (&Tier, &Vec<Logs>)| {
             let quotas = tier.limiter.quotas();
-            let same = quotas.iter().zip(logs).all(|(quota, logs)| logs.fits(quota.span.shortest_ns(), quota.limit));
+            let same =
+                quotas.iter().zip(logs).all(|(quota, logs)| logs.fits(quota.span.shortest_ns(), quota.limit));
             logs.is_empty() || (logs.len() == quotas.len() && same)
         };
         logs.len() == self.tiers.len() && self.tiers.iter().zip(logs).all(fits)
@@ -274,11 +290,6 @@ impl Limits {
 /// A number that nobody can foresee.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-/// Whether some limit of a configuration counts by a claim, so that the plugins that verify tokens keep them.
-pub fn counts_by_claims(config: &Config) -> bool {
-    config.plugins.iter().any(|plugin| plugin.enabled && plugin.config.get("claim_name").is_some())
 }
 
 #[cfg(test)]

@@ -30,7 +30,14 @@ const SECOND: u64 = 1_000_000_000;
 
 impl Call {
     /// A check of `cost` for `name`, which is unique within `namespace`.
-    pub fn new(limiter: &Limiter, namespace: &str, name: &str, moment: Moment, cost: u64, mode: Mode) -> Self {
+    pub fn new(
+        limiter: &Limiter,
+        namespace: &str,
+        name: &str,
+        moment: Moment,
+        cost: u64,
+        mode: Mode,
+    ) -> Self {
         let strategy = match limiter.algorithm() {
             Algorithm::FixedWindow => "f",
             Algorithm::SlidingCounter => "c",
@@ -40,7 +47,8 @@ impl Call {
         let (mut keys, mut arguments) = (Vec::new(), Vec::new());
         let word = if mode == Mode::Check { "check" } else { "add" };
         arguments.extend([strategy, word, if limiter.penalty() { "1" } else { "0" }].map(Vec::from));
-        let mut numbers = |all: &[u64]| arguments.extend(all.iter().map(|number| number.to_string().into_bytes()));
+        let mut numbers =
+            |all: &[u64]| arguments.extend(all.iter().map(|number| number.to_string().into_bytes()));
         numbers(&[cost, moment.wall / SECOND, moment.wall % SECOND]);
         for quota in limiter.quotas() {
             let (span, window) = (quota.span.shortest_ns(), quota.span.window(moment.wall));
@@ -81,9 +89,8 @@ pub fn read(limiter: &Limiter, moment: Moment, reply: &Reply) -> Result<(bool, V
     });
     let mut next = || numbers.next().unwrap_or(Err(Away));
     let charged = next()? == 1;
-    let ahead = |seconds: u64, ns: u64| {
-        seconds.saturating_mul(SECOND).saturating_add(ns).saturating_sub(moment.wall)
-    };
+    let ahead =
+        |seconds: u64, ns: u64| seconds.saturating_mul(SECOND).saturating_add(ns).saturating_sub(moment.wall);
     let raws = limiter.quotas().iter().map(|_| {
         Ok(match limiter.algorithm() {
             Algorithm::FixedWindow => Raw::Count(next()?),
@@ -115,9 +122,12 @@ mod tests {
         let quota = Quota { span: Span::seconds(60), limit: 5, burst: 5 };
         let limiter = Limiter::new(Algorithm::TokenBucket, vec![quota], false).expect("good");
         let moment = Moment { now: 7, wall: 9 * SECOND };
-        let reply = |numbers: &[i64]| Reply::Array(numbers.iter().map(|number| Reply::Integer(*number)).collect());
+        let reply =
+            |numbers: &[i64]| Reply::Array(numbers.iter().map(|number| Reply::Integer(*number)).collect());
         assert_eq!(read(&limiter, moment, &reply(&[1, 21, 5])), Ok((true, vec![Raw::Debt(12 * SECOND + 5)])));
-        for wrong in [reply(&[]), reply(&[1, 21]), reply(&[1, -1, 0]), Reply::Nil, Reply::Array(vec![Reply::Nil])] {
+        for wrong in
+            [reply(&[]), reply(&[1, 21]), reply(&[1, -1, 0]), Reply::Nil, Reply::Array(vec![Reply::Nil])]
+        {
             assert_eq!(read(&limiter, moment, &wrong), Err(Away));
         }
     }

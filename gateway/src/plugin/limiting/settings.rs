@@ -34,7 +34,8 @@ pub const ROUTE_COSTS: Key = Key::new(
 );
 
 /// Whom the limit does not concern.
-pub const EXEMPT: Key = Key::new("exempt", Kind::Section(&EXEMPT_SECTION), "Whom the limit does not concern.");
+pub const EXEMPT: Key =
+    Key::new("exempt", Kind::Section(&EXEMPT_SECTION), "Whom the limit does not concern.");
 
 static EXEMPT_SECTION: Section = Section::new(
     "limit.exempt",
@@ -42,7 +43,8 @@ static EXEMPT_SECTION: Section = Section::new(
     &[
         Key::new("ips", Kind::CIDRS, "Client addresses and prefixes.").default("[]"),
         Key::new("consumers", Kind::STRINGS, "Consumers, by username or id.").default("[]"),
-        Key::new("groups", Kind::STRINGS, "Groups of consumers, of `acls` or `consumer_groups`.").default("[]"),
+        Key::new("groups", Kind::STRINGS, "Groups of consumers, of `acls` or `consumer_groups`.")
+            .default("[]"),
     ],
 );
 

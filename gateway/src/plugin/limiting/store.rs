@@ -47,7 +47,10 @@ pub struct Store {
     client: Rc<Client>,
     pending: RefCell<HashMap<Pending, u64>>,
     known: RefCell<Vec<Known>>,
+    /// A task exchanges counts.
     syncing: Cell<bool>,
+    /// Additions under way.
+    adding: Cell<usize>,
 }
 
 /// What is to be added: in which tier, to whom, in memory and by name.
@@ -69,7 +72,14 @@ struct Known {
 impl Store {
     pub fn new(spec: Arc<StoreSpec>) -> Rc<Self> {
         let client = Client::of(&spec.server);
-        Rc::new(Self { spec, client, pending: RefCell::default(), known: RefCell::default(), syncing: Cell::new(false) })
+        Rc::new(Self {
+            spec,
+            client,
+            pending: RefCell::default(),
+            known: RefCell::default(),
+            syncing: Cell::new(false),
+            adding: Cell::new(0),
+        })
     }
 
     /// Whether Redis is known to be away.
@@ -113,27 +123,28 @@ impl Store {
         loop {
             net::sleep(pause).await;
             let all = self.pending.take();
-            if all.is_empty() {
+            if all.is_empty() && self.adding.get() == 0 {
                 break;
             }
+            // Side by side: they go out in one batch.
+            self.adding.set(self.adding.get() + all.len());
             for (of, cost) in all {
-                let now = clock::now_ns();
-                let moment = Moment { now, wall: now.wrapping_add(offset) };
-                let outcome = match self.is_away(&of.name) {
-                    true => Err(Away),
-                    false => {
-                        let limiter = &limits.tiers[of.tier].limiter;
-                        self.check(limiter, &of.name, moment, cost, Mode::Add).await
-                    }
-                };
-                match outcome {
-                    Ok((_, raws)) => self.known.borrow_mut().push(Known { of, raws, moment }),
-                    // Perhaps it was added: too much is counted then, and never too little.
-                    Err(Away) => *self.pending.borrow_mut().entry(of).or_default() += cost,
-                }
+                net::spawn(self.clone().add(limits.clone(), of, cost, offset));
             }
         }
         self.syncing.set(false);
+    }
+
+    async fn add(self: Rc<Self>, limits: Arc<Limits>, of: Pending, cost: u64, offset: u64) {
+        let now = clock::now_ns();
+        let moment = Moment { now, wall: now.wrapping_add(offset) };
+        let limiter = &limits.tiers[of.tier].limiter;
+        match self.check(limiter, &of.name, moment, cost, Mode::Add).await {
+            Ok((_, raws)) => self.known.borrow_mut().push(Known { of, raws, moment }),
+            // Perhaps it was added: too much is counted then, and never too little.
+            Err(Away) => *self.pending.borrow_mut().entry(of).or_default() += cost,
+        }
+        self.adding.set(self.adding.get() - 1);
     }
 
     /// Takes over what came back since the last time: `adopt` raises the counts in memory.

@@ -111,7 +111,8 @@ fn limits(fields: &Fields<'_>) -> Option<WindowLimiter> {
 }
 
 fn refuse_limits(fields: &Fields<'_>, limits: &[(Period, u64)], error: &WindowError) {
-    let limit = |span: Span| limits.iter().find(|(p, _)| Span::from(*p) == span).map_or(0, |(_, limit)| *limit);
+    let limit =
+        |span: Span| limits.iter().find(|(p, _)| Span::from(*p) == span).map_or(0, |(_, limit)| *limit);
     match *error {
         // A misspelt or malformed one is reported already.
         WindowError::Empty

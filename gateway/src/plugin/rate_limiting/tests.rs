@@ -315,9 +315,9 @@ fn wrong_settings_are_refused_in_kongs_words() {
 fn kongs_keys_of_a_shared_store_are_accepted_old_and_new() {
     let fixture = Fixture::default();
     let said = |config: &str| fixture.compile("rate-limiting", 1, config).map(|(_, said)| said);
-    let new = "{minute: 5, policy: redis, redis: {host: redis.internal, password: x}}";
+    let new = "{minute: 5, limit_by: ip, policy: redis, redis: {host: redis.internal, password: x}}";
     assert_eq!(said(new), Ok(String::new()));
-    let old = "{minute: 5, policy: redis, redis_host: redis.internal, redis_port: 6379, redis_password: x, \
+    let old = "{minute: 5, limit_by: ip, policy: redis, redis_host: redis.internal, redis_port: 6379, redis_password: x, \
                redis_timeout: 2000, redis_database: 1, fault_tolerant: true, sync_rate: -1}";
     let said_of_old = said(old).expect("accepted");
     assert!(said_of_old.lines().all(|line| line.contains("redis_")), "{said_of_old}");

@@ -69,11 +69,7 @@ const KEYS: &[Key] = &[
          address by its /64.",
     )
     .default("consumer"),
-    Key::new(
-        "compound_identifier",
-        Kind::List { of: &Kind::Word(key::WORDS), max: 8 },
-        "The same, by several together; takes the place of `identifier`.",
-    ),
+    key::COMPOUND,
     key::KEYS[0],
     key::KEYS[1],
     key::KEYS[2],
@@ -121,7 +117,8 @@ static TIER: Section = Section::new(
     "Limits of their own for consumers and groups.",
     &[
         Key::new("consumers", Kind::STRINGS, "Consumers, by username or id.").default("[]"),
-        Key::new("groups", Kind::STRINGS, "Groups of consumers, of `acls` or `consumer_groups`.").default("[]"),
+        Key::new("groups", Kind::STRINGS, "Groups of consumers, of `acls` or `consumer_groups`.")
+            .default("[]"),
         Key::new("limit", LIMITS, "Requests in a window.").required(),
         Key::new("window_size", WINDOWS, "Lengths of the windows; those of the plugin if left out."),
         Key::new("burst", BURSTS, "As the plugin's."),
@@ -186,7 +183,13 @@ fn algorithm(fields: &Fields<'_>) -> Algorithm {
 }
 
 /// The limit of the plugin itself, or of one of its tiers.
-fn tier(plugin: &Fields<'_>, own: &Fields<'_>, algorithm: Algorithm, members: Members, gateways: u64) -> Option<Tier> {
+fn tier(
+    plugin: &Fields<'_>,
+    own: &Fields<'_>,
+    algorithm: Algorithm,
+    members: Members,
+    gateways: u64,
+) -> Option<Tier> {
     let limits: Vec<u64> = own.integers("limit");
     let mut spans = own.durations("window_size");
     if spans.is_empty() {

@@ -57,7 +57,10 @@ fn each_algorithm_limits_in_its_own_way() {
 #[test]
 fn a_leaky_bucket_delays() {
     let fixture = Fixture::default();
-    let plugin = fixture.accepted("rate-limiting-advanced", "{limit: [1], window_size: [1], algorithm: leaky_bucket, burst: [2]}");
+    let plugin = fixture.accepted(
+        "rate-limiting-advanced",
+        "{limit: [1], window_size: [1], algorithm: leaky_bucket, burst: [2]}",
+    );
     let answers: Vec<_> = (0..4).map(|_| get(&fixture, &*plugin)).collect();
     assert_eq!(answers, [(200, false), (200, true), (200, true), (429, false)]);
 }
@@ -85,7 +88,7 @@ fn requests_are_counted_by_claims_that_were_verified() {
     let plugin = fixture.accepted("rate-limiting-advanced", settings);
     let pass = |claims: &str| {
         let mut cx = fixture.cx();
-        cx.claims = serde_json::from_str(claims).ok().map(std::rc::Rc::new);
+        cx.claims = serde_json::from_str(claims).ok().map(Box::new);
         matches!(plugin.on_request(&mut cx, &mut request_with("/", &[])), Flow::Continue)
     };
     assert!(pass(r#"{"org": {"id": 7}}"#) && !pass(r#"{"org": {"id": 7}}"#));
@@ -142,7 +145,8 @@ fn the_draft_has_fields_of_its_own() {
     let plugin = fixture.accepted("rate-limiting-advanced", settings);
     let mut cx = fixture.cx();
     let _ = plugin.on_request(&mut cx, &mut request("GET / HTTP/1.1\nHost: a"));
-    let text = |name: &str| String::from_utf8_lossy(cx.response_fields.get(name).unwrap_or_default()).into_owned();
+    let text =
+        |name: &str| String::from_utf8_lossy(cx.response_fields.get(name).unwrap_or_default()).into_owned();
     assert_eq!(text("RateLimit-Policy"), r#""minute";q=5;w=60, "90";q=9;w=90"#);
     assert_eq!(text("RateLimit"), r#""minute";r=4;t=60, "90";r=8;t=90"#);
     assert_eq!(text("X-RateLimit-Limit-Minute"), "");
@@ -152,7 +156,8 @@ fn the_draft_has_fields_of_its_own() {
 fn instances_of_one_namespace_share_their_counts() {
     let fixture = Fixture::default();
     let make = |instance, namespace: &str| {
-        let settings = format!("{{limit: [3], window_size: [60], window_type: fixed, namespace: {namespace}}}");
+        let settings =
+            format!("{{limit: [3], window_size: [60], window_type: fixed, namespace: {namespace}}}");
         fixture.compile("rate-limiting-advanced", instance, &settings).expect("good").0
     };
     let (a, b, c) = (make(1, "n"), make(2, "n"), make(3, "m"));

@@ -82,7 +82,11 @@ impl Server {
     /// A shard cannot reach it. Said once, until it is found.
     fn lost(&self, host: &str, port: u16) {
         if !self.is_known_away().swap(true, Relaxed) {
-            tracing::warn!(host, port, "Redis does not answer: limits are kept by this gateway alone until it does");
+            tracing::warn!(
+                host,
+                port,
+                "Redis does not answer: limits are kept by this gateway alone until it does"
+            );
         }
     }
 
@@ -95,7 +99,12 @@ impl Server {
     /// It answers, but not to us.
     fn refused(&self, host: &str, port: u16, said: &str) {
         if !self.is_known_away().swap(true, Relaxed) {
-            tracing::warn!(host, port, said, "Redis refuses us: limits are kept by this gateway alone until it does not");
+            tracing::warn!(
+                host,
+                port,
+                said,
+                "Redis refuses us: limits are kept by this gateway alone until it does not"
+            );
         }
     }
 }

@@ -116,7 +116,10 @@ mod tests {
             ("$0\r\n\r\n", bytes("")),
             ("$-1\r\n", Reply::Nil),
             ("*0\r\n", Reply::Array(vec![])),
-            ("*2\r\n:1\r\n*1\r\n$1\r\nx\r\n", Reply::Array(vec![Reply::Integer(1), Reply::Array(vec![bytes("x")])])),
+            (
+                "*2\r\n:1\r\n*1\r\n$1\r\nx\r\n",
+                Reply::Array(vec![Reply::Integer(1), Reply::Array(vec![bytes("x")])]),
+            ),
         ] {
             assert_eq!(parse(text.as_bytes()), Ok(Some((reply, text.len()))), "{text:?}");
             for cut in 0..text.len() {
@@ -128,7 +131,16 @@ mod tests {
     #[test]
     fn what_is_no_reply_is_told() {
         let deep = "*1\r\n".repeat(6) + ":1\r\n";
-        for text in ["HTTP/1.1 400\r\n", "+OK\n", ":x\r\n", "$1\r\nab\r\n", "$99999999\r\n", "*99999999\r\n", "\r\n", &deep] {
+        for text in [
+            "HTTP/1.1 400\r\n",
+            "+OK\n",
+            ":x\r\n",
+            "$1\r\nab\r\n",
+            "$99999999\r\n",
+            "*99999999\r\n",
+            "\r\n",
+            &deep,
+        ] {
             assert_eq!(parse(text.as_bytes()), Err(Malformed), "{text:?}");
         }
         assert_eq!(parse(&vec![b'+'; REPLY_MAX]), Err(Malformed), "an endless line");

@@ -96,9 +96,12 @@ pub static ADVANCED: Section = Section::new(
         CLUSTER_NODES,
         CLUSTER_MAX_REDIRECTIONS,
         GATEWAYS,
-        Key::new("connect_timeout", Kind::TIMEOUT, "Kong's limit of connecting; `timeout` holds for all.").ignored(),
-        Key::new("send_timeout", Kind::TIMEOUT, "Kong's limit of sending; `timeout` holds for all.").ignored(),
-        Key::new("read_timeout", Kind::TIMEOUT, "Kong's limit of receiving; `timeout` holds for all.").ignored(),
+        Key::new("connect_timeout", Kind::TIMEOUT, "Kong's limit of connecting; `timeout` holds for all.")
+            .ignored(),
+        Key::new("send_timeout", Kind::TIMEOUT, "Kong's limit of sending; `timeout` holds for all.")
+            .ignored(),
+        Key::new("read_timeout", Kind::TIMEOUT, "Kong's limit of receiving; `timeout` holds for all.")
+            .ignored(),
         Key::new("keepalive_pool_size", Kind::COUNT, "Kong's pool; each shard has one connection.").ignored(),
         Key::new("keepalive_backlog", Kind::COUNT, "Kong's pool; each shard has one connection.").ignored(),
         Key::new("connection_is_proxied", Kind::Bool, "Whether a proxy stands before it.").ignored(),
@@ -135,7 +138,9 @@ pub const SHORTHANDS: &[Key] = &[
 /// gateways share it as well. Blocks on the machine's trust store.
 pub fn read(plugin: &Fields<'_>, shorthands: bool) -> Option<(Arc<Server>, u64)> {
     let section = plugin.section("redis");
-    let old = |key: &str| Some(format!("redis_{key}")).filter(|old| shorthands && !section.is_set(key) && plugin.is_set(old));
+    let old = |key: &str| {
+        Some(format!("redis_{key}")).filter(|old| shorthands && !section.is_set(key) && plugin.is_set(old))
+    };
     let text = |key: &str| match old(key) {
         Some(old) => plugin.optional_string(&old),
         None => section.optional_string(key),

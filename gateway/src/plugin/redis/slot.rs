@@ -20,9 +20,12 @@ pub fn slot(key: &[u8]) -> u16 {
 /// CRC-16/XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc: u16, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
-        })
+        (0..8).fold(
+            crc ^ u16::from(*byte) << 8,
+            |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
+            },
+        )
     })
 }
 
@@ -56,7 +59,9 @@ mod tests {
     #[test]
     fn slots_are_those_of_the_specification() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
-        for (key, same) in [("{user1000}.following", "user1000"), ("a{b}c{d}", "b"), ("foo{}{bar}", "foo{}{bar}")] {
+        for (key, same) in
+            [("{user1000}.following", "user1000"), ("a{b}c{d}", "b"), ("foo{}{bar}", "foo{}{bar}")]
+        {
             assert_eq!(slot(key.as_bytes()), crc16(same.as_bytes()) % SLOTS, "{key}");
         }
         // As `CLUSTER KEYSLOT` answers.
@@ -67,10 +72,17 @@ mod tests {
     fn redirections_are_read() {
         let read = |text: &str| redirect(&Reply::Error(text.into()));
         let host = || "127.0.0.1".to_owned();
-        assert_eq!(read("MOVED 3999 127.0.0.1:6381"), Some(Redirect::Moved { slot: 3999, host: host(), port: 6381 }));
+        assert_eq!(
+            read("MOVED 3999 127.0.0.1:6381"),
+            Some(Redirect::Moved { slot: 3999, host: host(), port: 6381 })
+        );
         assert_eq!(read("ASK 3999 127.0.0.1:6381"), Some(Redirect::Ask { host: host(), port: 6381 }));
-        assert_eq!(read("MOVED 1 2001:db8::1:6381"), Some(Redirect::Moved { slot: 1, host: "2001:db8::1".into(), port: 6381 }));
-        for text in ["MOVED", "MOVED x 127.0.0.1:1", "MOVED 99999 127.0.0.1:1", "MOVED 1 127.0.0.1", "ERR no"] {
+        assert_eq!(
+            read("MOVED 1 2001:db8::1:6381"),
+            Some(Redirect::Moved { slot: 1, host: "2001:db8::1".into(), port: 6381 })
+        );
+        for text in ["MOVED", "MOVED x 127.0.0.1:1", "MOVED 99999 127.0.0.1:1", "MOVED 1 127.0.0.1", "ERR no"]
+        {
             assert_eq!(read(text), None, "{text}");
         }
     }
