@@ -159,15 +159,14 @@ impl Limiter {
             admitted &= self.wait(quota, raws[index], moment, cost) == 0;
         }
         if admitted && cost > 0 {
-            for index in 0..self.quotas.len() {
-                match self.charge(place, index, moment, cost) {
-                    Ok(raw) => raws[index] = raw,
-                    Err(raw) => {
-                        raws[index] = raw;
-                        admitted = false;
-                        (0..index).for_each(|index| self.refund(place, index, moment, cost));
-                        break;
-                    }
+            for (index, raw) in raws[..self.quotas.len()].iter_mut().enumerate() {
+                let charged = self.charge(place, index, moment, cost);
+                admitted = charged.is_ok();
+                let (Ok(after) | Err(after)) = charged;
+                *raw = after;
+                if !admitted {
+                    (0..index).for_each(|index| self.refund(place, index, moment, cost));
+                    break;
                 }
             }
         }
