@@ -141,6 +141,11 @@ fn answer(mut stream: TcpStream) -> Result<()> {
             return Ok(());
         }
         head.extend(&some[..n]);
+        if head.starts_with(b"GET /large ") {
+            head.clear();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+            stream.write_all(&[b'x'; 1_000_000])?;
+        }
         while let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             head.drain(..end + 4);
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;

@@ -10,15 +10,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 
+use crate::abuse::{Attack, Made, Seen};
 use crate::client::Tally;
 
 /// Honest addresses.
 pub const HONEST: u8 = 16;
+/// Addresses of [`crate::abuse`].
+const ABUSING: u8 = 16;
 /// Flooding addresses.
 pub const ATTACKERS: u8 = 64;
 /// New connections a second and source, with a burst of as many. Four times what an honest address opens.
 pub const LIMIT: u32 = 100;
+
+/// The kernel's USER_HZ.
+const TICKS: f64 = 100.0;
 
 /// Where the gateway listens.
 pub const GATE: &str = "10.88.0.2:8080";
@@ -90,6 +97,18 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Processor seconds so far, user and kernel.
+    fn cpu(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        // The name may hold spaces; user and kernel ticks are the 12th and 13th field behind it (proc_pid_stat(5)).
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).take(2);
+        let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
+        Ok(ticks / TICKS)
+    }
+}
+
 impl Lab {
     pub fn new(work: &Path, portcullis: &Path) -> Result<Lab> {
         let id = std::process::id();
@@ -106,6 +125,9 @@ impl Lab {
         ip(&["-n", &server, "addr", "add", "10.88.0.2/16", "dev", "ve0"])?;
         for honest in 0..HONEST {
             ip(&["-n", &client, "addr", "add", &format!("{}/16", honest_address(honest)), "dev", "ve0"])?;
+        }
+        for number in 0..ABUSING {
+            ip(&["-n", &client, "addr", "add", &format!("{}/16", attacking_address(number)), "dev", "ve0"])?;
         }
         for name in [&client, &server] {
             ip(&["-n", name, "link", "set", "dev", "ve0", "up"])?;
@@ -133,9 +155,10 @@ impl Lab {
         };
         let admin = self.work.join("admin.sock");
         let text = format!(
-            "_format_version: \"3.0\"\nlisteners: [{{name: plain, address: '{GATE}'}}]\n\
+            "_format_version: \"3.0\"\nlisteners: [{{name: plain, address: '{GATE}', h2c: true}}]\n\
              admin: {{socket: {admin}}}\ntelemetry: {{access_log: 'off'}}\ntimeouts: {{drain_delay: 0s, drain: 2s}}\n\
-             services: [{{name: web, url: 'http://{ORIGIN}', routes: [{{name: all, paths: [/]}}]}}]\n{xdp}",
+             services: [{{name: web, url: 'http://{ORIGIN}', routes: [{{name: all, paths: [/], strip_path: false}}, {{name: \
+             private, paths: [/private], plugins: [{{name: key-auth}}]}}]}}]\n{xdp}",
             admin = admin.display()
         );
         let config = self.work.join(format!("{}.yaml", guard.as_str()));
@@ -203,6 +226,24 @@ impl Lab {
         self.honest(seconds)
     }
 
+    /// Honest clients for `seconds` beside an attack on `gateway`.
+    pub fn abuse(&self, gateway: &Running, attack: Attack, seconds: u64) -> Result<Seen> {
+        let name = attack.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let mut command = inside(&self.client, &std::env::current_exe()?);
+        // It begins before the honest clients, and ends after them.
+        command
+            .args(["attack", &name, &(seconds + 2).to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let attacker = command.spawn().context("the attacker")?;
+        std::thread::sleep(Duration::from_secs(1));
+        let (before, begun) = (gateway.cpu()?, Instant::now());
+        let honest = self.honest(seconds)?;
+        let cores = (gateway.cpu()? - before) / begun.elapsed().as_secs_f64();
+        let output = attacker.wait_with_output()?;
+        Ok(Seen { honest, made: Made::from_json(&output.stdout)?, cores })
+    }
+
     fn honest(&self, seconds: u64) -> Result<Tally> {
         let mut command = inside(&self.client, &std::env::current_exe()?);
         let output = command.args(["client", &seconds.to_string()]).output()?;
@@ -248,6 +289,11 @@ impl Drop for Names {
 /// The address of an honest client.
 pub fn honest_address(number: u8) -> std::net::Ipv4Addr {
     std::net::Ipv4Addr::new(10, 88, 1, number + 1)
+}
+
+/// The address of an attacker.
+pub fn attacking_address(number: u8) -> std::net::Ipv4Addr {
+    std::net::Ipv4Addr::new(10, 88, 2, number + 1)
 }
 
 /// The gateway's address.

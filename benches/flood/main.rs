@@ -8,6 +8,7 @@
 //!
 //! Owns the run and the comparison. The results say what this machine does, sender and receiver sharing its cores.
 
+mod abuse;
 mod chart;
 mod client;
 mod lab;
@@ -32,6 +33,10 @@ struct Options {
 enum Command {
     /// Measure all and write the results
     Run(RunOptions),
+    /// Honest clients beside abuse of HTTP
+    Abuse(RunOptions),
+    /// Attack; started by `abuse` in a namespace
+    Attack { attack: abuse::Attack, seconds: u64 },
     /// Answer requests; started by `run` in a namespace
     Origin { address: std::net::SocketAddr },
     /// Be honest clients; started by `run` in a namespace
@@ -70,6 +75,18 @@ struct Curve {
 fn main() -> Result<()> {
     match Options::parse().command {
         Command::Run(options) => run(&options),
+        Command::Abuse(options) => {
+            std::fs::create_dir_all(&options.work)?;
+            let lab = Lab::new(&options.work, &options.portcullis).context("the namespaces")?;
+            let text = abuse::run(&lab, options.seconds, options.rounds)?;
+            std::fs::write(options.results.join("abuse.md"), &text)?;
+            print!("{text}");
+            Ok(())
+        }
+        Command::Attack { attack, seconds } => {
+            println!("{}", abuse::attack(attack, seconds).to_json());
+            Ok(())
+        }
         Command::Origin { address } => client::origin(address),
         Command::Client { seconds } => {
             println!("{}", client::honest(seconds)?.to_json());

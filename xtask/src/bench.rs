@@ -40,6 +40,8 @@ enum Part {
     Xdp,
     /// Honest clients under a SYN flood, with the kernel part on and off, and beside nftables
     Flood,
+    /// Honest clients beside floods of HTTP/2, credential stuffing and slow connections
+    Abuse,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -54,7 +56,10 @@ pub fn run(options: &Options) -> Result<()> {
         xdp()?;
     }
     if wants(Part::Flood) {
-        flood(options)?;
+        flood(options, "run")?;
+    }
+    if wants(Part::Abuse) {
+        flood(options, "abuse")?;
     }
     Ok(())
 }
@@ -146,14 +151,14 @@ fn load(options: &Options) -> Result<()> {
     process::run(&mut command)
 }
 
-/// Namespaces and a flood out of trafgen; needs root.
-fn flood(options: &Options) -> Result<()> {
+/// Namespaces, honest clients in one of them, and a flood out of trafgen or an attacker beside them; needs root.
+fn flood(options: &Options, job: &str) -> Result<()> {
     anyhow::ensure!(process::is_root(), "the flood needs root (network namespaces, XDP, nftables)");
     needs::debian(needs::FLOOD_BENCH)?;
     let args = ["build", "--locked", "--package", "portcullis-benches", "--bin", "flood", "--release"];
     process::run(process::cargo().args(args))?;
     let mut command = Command::new(process::target_dir().join("release/flood"));
-    command.arg("run").arg("--portcullis").arg(run::build("release")?);
+    command.arg(job).arg("--portcullis").arg(run::build("release")?);
     command.arg("--work").arg(process::target_dir().join("flood"));
     command.arg("--results").arg(process::root().join(RESULTS));
     command.args(["--seconds", &options.seconds.to_string()]);
@@ -161,7 +166,7 @@ fn flood(options: &Options) -> Result<()> {
     process::run(&mut command)
 }
 
-/// A round takes two minutes.
+/// A round takes two or three minutes.
 const FLOOD_ROUNDS: u32 = 3;
 
 /// The kernel's own test-run of the program on packets, beside xdp-filter; needs root.

@@ -123,7 +123,8 @@ impl Listener {
                 },
                 // After shutdown(2) on a listening socket, accept answers EINVAL.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return None,
-                Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => return None,
+                // Why, the next turn looks at: it was to leave, or to look again.
+                Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => {}
                 // The connection died between handshake and accept: that one only.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => driver::sleep(ACCEPT_BACKOFF).await,
@@ -131,12 +132,26 @@ impl Listener {
         }
     }
 
+    /// Has a pending accept look at the queue again. Where two processes wait on one socket, the kernel wakes one of them
+    /// for a connection; if that one is about to leave and its accept is cancelled meanwhile, nobody else is told before
+    /// the next connection comes. False: there is nothing to wait for any more.
+    pub fn look_again(&self) -> bool {
+        if !self.left.get() {
+            self.cancel();
+        }
+        !self.left.get()
+    }
+
+    fn cancel(&self) {
+        let pending = self.canceller.take();
+        self.canceller.replace(pending.cancel());
+    }
+
     /// Ends a pending accept and begins no other, without a word to the socket: another process has it too, and takes
     /// the connections in its queue. One that is accepted in this very moment is still handed out.
     pub fn leave(&self) {
         self.left.set(true);
-        let pending = self.canceller.take();
-        self.canceller.replace(pending.cancel());
+        self.cancel();
     }
 
     /// Lets no further handshake begin, while those under way still end in the queue. A connection that completed

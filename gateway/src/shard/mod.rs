@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -397,8 +397,19 @@ async fn close(shard: Rc<Shard>, listeners: Vec<(SocketAddr, Rc<Listener>)>) {
 }
 
 async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, address: SocketAddr) {
+    net::spawn(remind(Rc::downgrade(&listener)));
     while let Some((stream, source)) = listener.accept().await {
         admit(&shard, stream, source, address);
+    }
+}
+
+/// Keeps a connection from waiting for the next one: see [`Listener::look_again`].
+async fn remind(listener: Weak<Listener>) {
+    loop {
+        net::sleep(TICK * LOOK_TICKS).await;
+        if !listener.upgrade().is_some_and(|listener| listener.look_again()) {
+            return;
+        }
     }
 }
 
