@@ -219,6 +219,11 @@ impl<'a> Fields<'a> {
         self.read(key, |_, scalar| leaf::socket_address(scalar).ok())
     }
 
+    /// A list of addresses with ports.
+    pub fn socket_addresses(&self, key: &str) -> Vec<SocketAddr> {
+        self.list(key, |_, scalar| leaf::socket_address(scalar).ok())
+    }
+
     /// A list of texts.
     pub fn strings(&self, key: &str) -> Vec<String> {
         self.list(key, |kind, scalar| leaf::check(kind, scalar)?.ok().map(|()| scalar.text.clone()))

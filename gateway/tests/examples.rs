@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use portcullis::id::Generation;
 use portcullis::metrics::Registry;
-use portcullis::snapshot::{CompileContext, GatewayCatalog, Snapshot, compile};
+use portcullis::snapshot::{CompileContext, GatewayCatalog, Names, Snapshot, compile};
 use portcullis::tls::Ticketer;
 use portcullis_config::schema::reference::{annotate, unmentioned};
 use portcullis_config::{
@@ -136,7 +136,9 @@ fn with_pem(text: &str, label: &str, pem: &str) -> String {
 fn snapshot(config: Config) -> (Snapshot, Vec<Diagnostic>) {
     let registry = Registry::new(1, 16);
     let ticketer = Ticketer::off();
+    let names = Names::default();
     let cx = CompileContext {
+        names: &names,
         generation: Generation(1),
         previous: None,
         registry: &registry,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis::id::Generation;
 use portcullis::metrics::Registry;
-use portcullis::snapshot::{CompileContext, GatewayCatalog, compile};
+use portcullis::snapshot::{CompileContext, GatewayCatalog, Names, compile};
 use portcullis::tls::Ticketer;
 use portcullis_config::{Diagnostic, Severity, load_str};
 
@@ -13,7 +13,9 @@ fn said(text: &str) -> Vec<Diagnostic> {
     let loaded = load_str("t.yaml", text, &GatewayCatalog).unwrap_or_else(|found| {
         panic!("{text}\n{}", found.iter().map(|one| format!("{one}\n")).collect::<String>())
     });
+    let names = Names::default();
     let cx = CompileContext {
+        names: &names,
         generation: Generation(1),
         previous: None,
         registry: &Registry::new(1, 100),

@@ -13,6 +13,7 @@
 pub mod admin;
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod eventually;
 pub mod gateway;
 pub mod h2;

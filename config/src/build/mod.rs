@@ -129,6 +129,7 @@ impl<'a> Builder<'a> {
             real_ip_recursive: single("real_ip_recursive").bool("real_ip_recursive"),
             forwarded_header: single("forwarded_header").bool("forwarded_header"),
             tickets: self.tickets(),
+            dns: runtime::dns(&single("dns").section("dns")),
             admin: runtime::admin(&single("admin").section("admin")),
             telemetry: runtime::telemetry(&single("telemetry").section("telemetry")),
             redis: single("redis").get("redis").cloned(),

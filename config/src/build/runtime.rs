@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    AccessLog, AccessLogDestination, Admin, Driver, Limits, LogFormat, LogLevel, OwnTimeouts, ShardCount,
-    Shards, Steering, Telemetry, Timeouts,
+    AccessLog, AccessLogDestination, Admin, Dns, Driver, Limits, LogFormat, LogLevel, OwnTimeouts,
+    ShardCount, Shards, Steering, Telemetry, Timeouts,
 };
 
 pub(super) fn shards(fields: &Fields<'_>) -> Shards {
@@ -36,6 +36,19 @@ pub(super) fn shards(fields: &Fields<'_>) -> Shards {
         _ => Steering::Auto,
     };
     Shards { count, cores, driver, steering }
+}
+
+pub(super) fn dns(fields: &Fields<'_>) -> Dns {
+    let (min_ttl, max_ttl) = (fields.duration("min_ttl"), fields.duration("max_ttl"));
+    if min_ttl > max_ttl {
+        fields.error("min_ttl", Fault::new("`min_ttl` is longer than `max_ttl`"));
+    }
+    Dns {
+        nameservers: fields.socket_addresses("nameservers"),
+        timeout: fields.duration("timeout"),
+        min_ttl: min_ttl.min(max_ttl),
+        max_ttl,
+    }
 }
 
 pub(super) fn limits(fields: &Fields<'_>) -> Limits {

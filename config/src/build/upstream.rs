@@ -6,8 +6,8 @@ use super::Builder;
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    ActiveCheck, Address, Algorithm, CheckKind, HashKey, Healthchecks, HealthyWhen, PassiveCheck, Target,
-    UnhealthyWhen, Upstream, UpstreamRef,
+    ActiveCheck, Address, Algorithm, CheckKind, CircuitBreaker, HashKey, Healthchecks, HealthyWhen,
+    PassiveCheck, Target, UnhealthyWhen, Upstream, UpstreamRef,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};
@@ -74,11 +74,14 @@ impl<'a> Builder<'a> {
             "least-connections" => Algorithm::LeastConnections,
             "consistent-hashing" => Algorithm::ConsistentHashing,
             "latency" => Algorithm::Latency,
+            "maglev" => Algorithm::Maglev,
+            "two-choices" => Algorithm::TwoChoices,
+            "random" => Algorithm::Random,
             _ => Algorithm::RoundRobin,
         };
         let hash_on = hash_key(fields, "hash_on");
         let hash_fallback = hash_key(fields, "hash_fallback");
-        if algorithm == Algorithm::ConsistentHashing
+        if matches!(algorithm, Algorithm::ConsistentHashing | Algorithm::Maglev)
             && hash_on == HashKey::None
             && fields.word("hash_on") == "none"
         {
@@ -100,9 +103,26 @@ impl<'a> Builder<'a> {
             client_certificate,
             targets: Vec::new(),
             healthchecks: healthchecks(&fields.section("healthchecks")),
+            slow_start: fields.duration("slow_start"),
+            circuit_breaker: fields
+                .optional_section("circuit_breaker")
+                .map(|fields| circuit_breaker(&fields)),
             tags: fields.strings("tags"),
             origin: fields.origin(),
         }
+    }
+}
+
+fn circuit_breaker(fields: &Fields<'_>) -> CircuitBreaker {
+    CircuitBreaker {
+        window: fields.duration("window"),
+        min_requests: fields.integer("min_requests"),
+        failure_percent: fields.integer("failure_percent"),
+        slow_after: fields.duration("slow_after"),
+        slow_percent: fields.integer("slow_percent"),
+        open_for: fields.duration("open_for"),
+        open_for_max: fields.duration("open_for_max"),
+        trials: fields.integer("trials"),
     }
 }
 
@@ -117,6 +137,7 @@ fn target(fields: &Fields<'_>) -> Option<Target> {
         id: fields.optional_string("id"),
         address,
         weight: fields.integer("weight"),
+        backup: fields.bool("backup"),
         tags: fields.strings("tags"),
         origin: fields.origin(),
     })

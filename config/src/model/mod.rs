@@ -71,6 +71,8 @@ pub struct Config {
     pub forwarded_header: bool,
     /// Keys of session tickets.
     pub tickets: Tickets,
+    /// How names of targets are resolved.
+    pub dns: Dns,
     /// The operator's interface.
     pub admin: Admin,
     /// Logs.

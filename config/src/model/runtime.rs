@@ -136,6 +136,19 @@ pub struct OwnTimeouts {
     pub tunnel_idle: Option<Duration>,
 }
 
+/// How names of targets are resolved (`dns`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Servers to ask; empty for those of the system.
+    pub nameservers: Vec<SocketAddr>,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// An answer is good for at least this.
+    pub min_ttl: Duration,
+    /// An answer is good for at most this.
+    pub max_ttl: Duration,
+}
+
 /// The operator's interface (`admin`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {

@@ -28,6 +28,10 @@ pub struct Upstream {
     pub targets: Vec<Target>,
     /// How targets are watched.
     pub healthchecks: Healthchecks,
+    /// Time in which a target that is new or back grows into its share; zero for at once.
+    pub slow_start: Duration,
+    /// When requests are refused because too many fail; `None` for never.
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// Free labels.
     pub tags: Vec<String>,
     /// Where it was written.
@@ -43,6 +47,8 @@ pub struct Target {
     pub address: Address,
     /// Share of the traffic, 0 to 65535; 0 takes none.
     pub weight: u16,
+    /// Takes traffic only while every other target is out.
+    pub backup: bool,
     /// Free labels.
     pub tags: Vec<String>,
     /// Where it was written.
@@ -61,6 +67,33 @@ pub enum Algorithm {
     ConsistentHashing,
     /// The one that answers soonest lately.
     Latency,
+    /// By hash, with Maglev's table.
+    Maglev,
+    /// The one with fewer open exchanges of two drawn by weight.
+    TwoChoices,
+    /// Drawn by weight.
+    Random,
+}
+
+/// When an upstream is not asked for a while (`circuit_breaker`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// Time over which answers are counted.
+    pub window: Duration,
+    /// Answers in the window before their share counts.
+    pub min_requests: u32,
+    /// Share of failures that opens it, in percent; 0 for never.
+    pub failure_percent: u8,
+    /// A response head that takes longer is slow; zero for none is.
+    pub slow_after: Duration,
+    /// Share of slow answers that opens it, in percent; 0 for never.
+    pub slow_percent: u8,
+    /// First time open; twice as long each time in a row.
+    pub open_for: Duration,
+    /// Longest time open.
+    pub open_for_max: Duration,
+    /// Requests let through then, and good answers that close it.
+    pub trials: u8,
 }
 
 /// What a request is hashed by.

@@ -23,7 +23,9 @@ pub use self::kernel::{
     XDP, XDP_AGGREGATES, XDP_BANS, XDP_BLAST_RADIUS, XDP_COSTS, XDP_LIMIT, XDP_LIMITS, XDP_LIST,
     XDP_PROMOTION, XDP_REFUSALS, XDP_RULE, XDP_TRIGGERS,
 };
-pub use self::runtime::{ACCESS_LOG, ADMIN, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS};
+pub use self::runtime::{
+    ACCESS_LOG, ADMIN, DNS, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS,
+};
 pub use self::service::{PLUGIN, ROUTE, SERVICE, TLS_SANS};
 pub use self::upstream::{
     ACTIVE, ACTIVE_HEALTHY, ACTIVE_UNHEALTHY, HEALTHCHECKS, PASSIVE, PASSIVE_HEALTHY, PASSIVE_UNHEALTHY,
@@ -120,6 +122,7 @@ const ROOT_KEYS: &[Key] = &[
     .default("false"),
     Key::new("tickets", Kind::Section(&TICKETS), "Keys of TLS session tickets."),
     Key::new("admin", Kind::Section(&ADMIN), "The operator's interface: metrics, status, reload."),
+    Key::new("dns", Kind::Section(&DNS), "How names of targets are resolved."),
     Key::new("telemetry", Kind::Section(&TELEMETRY), "Logs."),
     Key::new("redis", Kind::Section(&REDIS), "A Redis that limits shared by several gateways will use.")
         .reserved(),

@@ -39,6 +39,27 @@ pub static SHARDS: Section = Section::new(
 
 const COUNT: Kind = Kind::integer(1, u32::MAX as i64);
 
+/// Names of targets.
+pub static DNS: Section = Section::new(
+    "dns",
+    "How names of targets are resolved. Answers are asked for again when they run out; while a name does not resolve, its \
+     last addresses stay in use.",
+    &[
+        Key::new(
+            "nameservers",
+            Kind::list(&Kind::SocketAddress),
+            "Servers to ask, as in `10.0.0.53:53`; empty for those of the system.",
+        )
+        .default("[]")
+        .kong("kong.conf resolver_address"),
+        Key::new("timeout", Kind::duration(1, 60), "Longest wait for an answer, each of two tries.")
+            .default("2s")
+            .kong("kong.conf resolver_timeout"),
+        Key::new("min_ttl", Kind::duration(1, 3600), "An answer is good for at least this.").default("1s"),
+        Key::new("max_ttl", Kind::duration(1, 86_400), "An answer is good for at most this.").default("1h"),
+    ],
+);
+
 /// Limits.
 pub static LIMITS: Section = Section::new(
     "limits",

@@ -23,8 +23,16 @@ const UPSTREAM_KEYS: &[Key] = &[
         .required(),
     Key::new(
         "algorithm",
-        Kind::Word(&["round-robin", "least-connections", "consistent-hashing", "latency"]),
-        "How a target is chosen.",
+        Kind::Word(&[
+            "round-robin",
+            "least-connections",
+            "consistent-hashing",
+            "latency",
+            "maglev",
+            "two-choices",
+            "random",
+        ]),
+        "How a target is chosen; the last three are not Kong's.",
     )
     .default("round-robin"),
     Key::new("slots", Kind::integer(10, 65536), "Size of the ring for consistent hashing.").default("10000"),
@@ -53,7 +61,53 @@ const UPSTREAM_KEYS: &[Key] = &[
     Key::new("use_srv_name", Kind::Bool, "Whether the name in a SRV record becomes `Host`.").reserved(),
     Key::new("targets", super::entities(&const { Kind::Section(&TARGET) }), "The targets."),
     Key::new("healthchecks", Kind::Section(&HEALTHCHECKS), "How targets are watched."),
+    Key::new(
+        "slow_start",
+        Kind::duration(0, 86_400),
+        "A target that is new or back takes its full share only after this; 0 at once. Not Kong's.",
+    )
+    .default("0s"),
+    Key::new(
+        "circuit_breaker",
+        Kind::Section(&CIRCUIT_BREAKER),
+        "Refuses requests for a while when too many fail. Not Kong's.",
+    ),
 ];
+
+/// The circuit breaker of an upstream.
+pub static CIRCUIT_BREAKER: Section = Section::new(
+    "circuit_breaker",
+    "Refuses requests (503) for a while when too many fail; off without this section.",
+    &[
+        Key::new("window", Kind::duration(1, 3600), "Time over which answers are counted.").default("10s"),
+        Key::new(
+            "min_requests",
+            Kind::integer(1, 10_000),
+            "Answers that must be in the window before their share counts.",
+        )
+        .default("20"),
+        Key::new(
+            "failure_percent",
+            Kind::integer(0, 100),
+            "Share of failures that opens the breaker: broken connections, time-outs, and the statuses that \
+             `healthchecks.passive.unhealthy` lists; 0 never.",
+        )
+        .default("50"),
+        Key::new("slow_after", Kind::duration(0, 3600), "A response head that takes longer is slow; 0: none is.")
+            .default("0s"),
+        Key::new("slow_percent", Kind::integer(0, 100), "Share of slow answers that opens it; 0 never.")
+            .default("100"),
+        Key::new("open_for", Kind::duration(1, 3600), "First time open; twice as long each time in a row.")
+            .default("10s"),
+        Key::new("open_for_max", Kind::duration(1, 86_400), "Longest time open.").default("5m"),
+        Key::new(
+            "trials",
+            Kind::integer(1, 255),
+            "Requests let through after that time; so many good answers close the breaker, one bad opens it again.",
+        )
+        .default("3"),
+    ],
+);
 
 /// A target (Kong `targets`).
 pub static TARGET: Section = Section::new("target", "One address of an upstream.", TARGET_KEYS).with(RECORD);
@@ -67,6 +121,12 @@ const TARGET_KEYS: &[Key] = &[
     )
     .default("100"),
     Key::new("upstream", Kind::Reference(Entity::Upstream), "Whose target it is; not for a nested one."),
+    Key::new(
+        "backup",
+        Kind::Bool,
+        "Takes traffic only while every target that is no backup is out. Not Kong's.",
+    )
+    .default("false"),
 ];
 
 /// Health checks of an upstream.

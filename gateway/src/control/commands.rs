@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::cli::Format;
 use super::interfaces::Network;
+use super::names::Book;
 use super::reload::{Load, Loaded};
 use super::status::{ReloadReport, Tally};
 use super::{advice, client, gateway};
@@ -50,9 +51,12 @@ pub fn check(files: &[PathBuf], strict: bool, format: Format) -> Result<ExitCode
 
 /// What only compiling shows.
 pub(super) fn compile_findings(config: Arc<portcullis_config::Config>) -> Vec<Diagnostic> {
+    let book = Book::default();
+    book.prepare(&config);
     let cx = CompileContext {
         generation: Generation(1),
         previous: None,
+        names: book.names(),
         registry: &Registry::new(1, DEFAULT_MAX_ROUTE_SERIES),
         ticketer: &Ticketer::off(),
     };

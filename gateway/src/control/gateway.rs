@@ -23,6 +23,7 @@ use super::advice;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
 use super::ledger::{self, Ledger, View};
+use super::names::{Book, Refresher};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
@@ -59,6 +60,9 @@ pub struct Gateway {
     /// Shards whose thread has ended without being told to; said once each.
     dead: BTreeSet<ShardId>,
     ticketer: Ticketer,
+    book: Book,
+    /// `None` until the first generation is installed.
+    refresher: Option<Refresher>,
     ledger: Ledger,
     /// The shards' sockets once more, by address: for steering, and for a successor.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
@@ -114,6 +118,8 @@ impl Gateway {
             dead: BTreeSet::new(),
             limit_table: Arc::new(Table::new(LIMIT_KEYS, random_secret())?),
             ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
+            book: Book::default(),
+            refresher: None,
             ledger: Ledger::default(),
             sockets: BTreeMap::new(),
             inherited: BTreeMap::new(),
@@ -252,10 +258,11 @@ impl Plane for Gateway {
 
     fn compiler(&self) -> Compile<Self::Compiled> {
         let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
-        let previous = self.snapshot.clone();
+        let (previous, book) = (self.snapshot.clone(), self.book.clone());
         Box::new(move |config, generation| {
-            let previous = previous.as_deref();
-            let cx = CompileContext { generation, previous, registry: &registry, ticketer: &ticketer };
+            book.prepare(&config);
+            let (previous, names) = (previous.as_deref(), book.names());
+            let cx = CompileContext { generation, previous, names, registry: &registry, ticketer: &ticketer };
             snapshot::compile(config, &cx).map(|(snapshot, mut warnings)| {
                 warnings.extend(advice::of_config(&snapshot.config, &targets(&snapshot), &Network::read()));
                 warnings.extend(advice::of_machine(&snapshot.config));
@@ -278,6 +285,7 @@ impl Plane for Gateway {
         if let Err(cause) = self.ticketer.set(snapshot.ticket_keys.as_ref(), clock::now_ns()) {
             tracing::error!(%cause, "the keys of session tickets stay what they were");
         }
+        self.refresher = Some(self.book.refresh(&snapshot.config));
         let is_first = self.snapshot.is_none();
         self.kernel.beat(clock::now_ns());
         self.snapshot = Some(snapshot);
@@ -287,6 +295,10 @@ impl Plane for Gateway {
             self.ledger.book.tell_shards(&view);
         }
         Ok(())
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.book.has_changed()
     }
 
     fn beat(&mut self) {

@@ -23,6 +23,7 @@ mod interfaces;
 mod jwt;
 mod kernel;
 mod ledger;
+mod names;
 mod operate;
 mod operator;
 mod pcapng;
@@ -111,7 +112,8 @@ struct Reload<C> {
 enum Cause {
     /// Somebody asked: everything is read again.
     Asked,
-    /// Certificate or key files have changed: they are read again, for the configuration in force.
+    /// Certificate or key files, or addresses of targets' names, have changed: they are read again, for the configuration
+    /// in force.
     Files,
 }
 
@@ -146,8 +148,12 @@ impl<P: Plane> Control<P> {
             self.last_beat = Instant::now();
             self.plane.beat();
         }
-        if self.drain.is_none() && self.reload.is_none() && self.files.changed() {
+        let idle = self.drain.is_none() && self.reload.is_none();
+        let files_changed = idle && self.files.changed();
+        if files_changed {
             self.files.reading();
+        }
+        if files_changed || idle && self.plane.is_outdated() {
             let config = Arc::clone(&self.config);
             let load = move || Ok(Loaded { config: Arc::clone(&config), remarks: Vec::new() });
             self.run_reload(Cause::Files, Arc::new(load), Vec::new());

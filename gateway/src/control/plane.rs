@@ -37,6 +37,11 @@ pub trait Plane {
     /// A socket cannot be bound. Nothing has changed then.
     fn install(&mut self, compiled: Self::Compiled) -> Result<(), Vec<Diagnostic>>;
 
+    /// Whether what the generation was compiled from has changed outside of the configuration: the addresses of names.
+    fn is_outdated(&self) -> bool {
+        false
+    }
+
     /// Once a second: the sign of life that the kernel program waits for, health words, and what else is due.
     fn beat(&mut self);
 

@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostic, Diagnostics};
 
 use super::{
-    Listener, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, sources, upstreams,
+    Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, sources, upstreams,
 };
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy};
@@ -26,6 +25,8 @@ pub struct CompileContext<'a> {
     pub generation: Generation,
     /// The generation before, whose health and counters go on.
     pub previous: Option<&'a Snapshot>,
+    /// Addresses of targets' names.
+    pub names: &'a Names,
     pub registry: &'a Registry,
     /// One for the process, so that sessions resume on any shard and across reloads.
     pub ticketer: &'a Ticketer,
@@ -44,8 +45,8 @@ pub fn compile(
     let found = Diagnostics::new(config.sources.clone());
     let consumers = Arc::new(Consumers::compile(&config, clock::wall(), &found));
     let (plugins, chains) = plugins::compile(&config, &consumers, &found);
-    let mut upstream_list = upstreams::compile(&config, cx.previous, &found);
-    let services = compile_services(&config, &mut upstream_list, cx.previous, &found);
+    let mut upstream_list = upstreams::compile(&config, cx, &found);
+    let services = compile_services(&config, &mut upstream_list, cx, &found);
     let router = compile_router(&config, &chains, &found);
     warn_of_buffering(&config, &found);
     let mut loaded = edges::Loaded::default();
@@ -124,7 +125,7 @@ fn path_policy(http: &config::Http) -> PathPolicy {
 fn compile_services(
     config: &Config,
     upstream_list: &mut Vec<Arc<crate::upstream::UpstreamSpec>>,
-    previous: Option<&Snapshot>,
+    cx: &CompileContext<'_>,
     found: &Diagnostics,
 ) -> Vec<Service> {
     let mut clients = HashMap::new();
@@ -132,7 +133,7 @@ fn compile_services(
         .services
         .iter()
         .map(|service| {
-            let upstream = upstreams::of_service(config, service, upstream_list, previous, found);
+            let upstream = upstreams::of_service(config, service, upstream_list, cx, found);
             let tls = service.protocol.is_tls().then(|| edges::client(config, service, &mut clients, found));
             let (tls, tls_key) = tls.flatten().unzip();
             Service {
@@ -252,15 +253,4 @@ fn header(condition: &config::HeaderMatch) -> route::HeaderMatch {
         config::HeaderValue::Regex(regex) => vec![route::HeaderValue::Regex(regex.as_str().into())],
     };
     route::HeaderMatch { name: condition.name.clone(), values }
-}
-
-/// The first address of a target's name.
-pub(super) fn resolve(address: &config::Address) -> std::io::Result<SocketAddr> {
-    match address {
-        config::Address::Socket(address) => Ok(*address),
-        config::Address::Name { host, port } => (host.as_str(), *port)
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| std::io::Error::other("the name has no address")),
-    }
 }

@@ -5,7 +5,9 @@ use crate::metrics::Registry;
 
 fn snapshot(text: &str) -> Snapshot {
     let loaded = config::load_str("test.yaml", text, &GatewayCatalog).expect("a good configuration");
+    let names = Names::default();
     let cx = CompileContext {
+        names: &names,
         generation: Generation(1),
         previous: None,
         registry: &Registry::new(1, 16),

@@ -1,15 +1,16 @@
 //! Compiles upstreams, and takes the condition of their targets over from the generation before.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_config::{self as config, Config, Diagnostics};
 
-use super::compile::resolve;
-use super::{Snapshot, probes};
+use super::{CompileContext, Endpoint, Names, Snapshot, probes};
 use crate::id::UpstreamId;
-use crate::upstream::balance::{Algorithm, Ring, TargetIndex, WhenAllDown};
+use crate::net::clock;
+use crate::upstream::balance::{Algorithm, Maglev, Ring, TargetIndex, WhenAllDown};
 use crate::upstream::health::{Group, Policy, Statuses};
-use crate::upstream::{TargetSpec, UpstreamSpec};
+use crate::upstream::{TargetSpec, UpstreamSpec, breaker};
 
 /// Longest ejection, whatever the number of times in a row.
 const EJECTION_MAX_NS: u64 = 600_000_000_000;
@@ -17,20 +18,20 @@ const EJECTION_MAX_NS: u64 = 600_000_000_000;
 const TRIAL_NS: u64 = 30_000_000_000;
 
 /// The upstreams of the configuration, in its order.
-pub fn compile(config: &Config, previous: Option<&Snapshot>, found: &Diagnostics) -> Vec<Arc<UpstreamSpec>> {
+pub fn compile(config: &Config, cx: &CompileContext<'_>, found: &Diagnostics) -> Vec<Arc<UpstreamSpec>> {
     config
         .upstreams
         .iter()
         .map(|upstream| {
-            let targets = upstream
-                .targets
-                .iter()
-                .map(|t| target(&t.address, t.weight, None, &t.origin, found))
-                .collect();
+            let targets = upstream.targets.iter().flat_map(|t| {
+                let places = targets(cx.names, &t.address, t.weight, None, &t.origin, found);
+                places.into_iter().map(|place| TargetSpec { backup: t.backup || place.backup, ..place })
+            });
+            let targets = targets.collect();
             warn_of_what_is_not_done(upstream, found);
-            let mut spec = build(config, &upstream.name, targets, Some(upstream), previous);
+            let mut spec = build(config, &upstream.name, targets, Some(upstream), cx.previous);
             spec.probe = probes::compile(config, upstream, found);
-            keep_if_same(spec, previous)
+            keep_if_same(spec, cx.previous)
         })
         .collect()
 }
@@ -53,49 +54,84 @@ pub fn of_service(
     config: &Config,
     service: &config::Service,
     upstreams: &mut Vec<Arc<UpstreamSpec>>,
-    previous: Option<&Snapshot>,
+    cx: &CompileContext<'_>,
     found: &Diagnostics,
 ) -> UpstreamId {
     match &service.destination {
         config::Destination::Upstream(upstream) => UpstreamId(upstream.0),
         config::Destination::Target(address) => {
             let default_port = service.protocol.default_port();
-            let only = target(address, 100, Some(default_port), &service.origin, found);
-            let spec = build(config, &only.name.clone(), vec![only], None, previous);
-            upstreams.push(keep_if_same(spec, previous));
+            let targets = targets(cx.names, address, 100, Some(default_port), &service.origin, found);
+            let spec = build(config, &address.to_string(), targets, None, cx.previous);
+            upstreams.push(keep_if_same(spec, cx.previous));
             UpstreamId(upstreams.len() as u32 - 1)
         }
     }
 }
 
-fn target(
+/// The targets that one address of the configuration stands for: as many as its name has places. A name that does not
+/// resolve makes one that nobody picks.
+fn targets(
+    names: &Names,
     address: &config::Address,
     weight: u16,
     default_port: Option<u16>,
     origin: &config::Origin,
     found: &Diagnostics,
-) -> TargetSpec {
-    let resolved = resolve(address).map_err(|cause| {
-        let fault = config::Fault::new(format!("{address} does not resolve: {cause}"));
-        found.warning(
-            origin.span,
-            &origin.path,
-            fault.hint("it gets no traffic until a reload finds its address"),
-        );
-    });
-    let (host, port) = match address {
-        config::Address::Socket(address) if address.is_ipv6() => {
-            (format!("[{}]", address.ip()), address.port())
+) -> Vec<TargetSpec> {
+    let (name, port) = match address {
+        config::Address::Socket(address) => {
+            return vec![target(
+                address.to_string(),
+                Some(*address),
+                &literal(address),
+                weight,
+                default_port,
+            )];
         }
-        config::Address::Socket(address) => (address.ip().to_string(), address.port()),
-        config::Address::Name { host, port } => (host.clone(), *port),
+        config::Address::Name { host, port } => (host, *port),
     };
+    let endpoints = names.endpoints(name).unwrap_or_else(|cause| {
+        let fault = config::Fault::new(format!("{address} does not resolve: {cause}"));
+        found.warning(origin.span, &origin.path, fault.hint("it gets no traffic until it does"));
+        Vec::new()
+    });
+    let of = |endpoint: &Endpoint| {
+        let place = SocketAddr::new(endpoint.ip, endpoint.port.unwrap_or(port));
+        // One alone keeps its name when its address changes; several are told apart by their addresses.
+        let known_as = if endpoints.len() == 1 { address.to_string() } else { format!("{name}@{place}") };
+        let weight = endpoint.weight.unwrap_or(weight);
+        let spec = target(known_as, Some(place), &(name.clone(), place.port()), weight, default_port);
+        TargetSpec { backup: endpoint.backup, ..spec }
+    };
+    match endpoints.len() {
+        0 => vec![target(address.to_string(), None, &(name.clone(), port), weight, default_port)],
+        _ => endpoints.iter().map(of).collect(),
+    }
+}
+
+/// Host and port of a literal address as they stand in `Host`.
+fn literal(address: &SocketAddr) -> (String, u16) {
+    match address.ip() {
+        IpAddr::V6(ip) => (format!("[{ip}]"), address.port()),
+        IpAddr::V4(ip) => (ip.to_string(), address.port()),
+    }
+}
+
+fn target(
+    known_as: String,
+    address: Option<SocketAddr>,
+    (host, port): &(String, u16),
+    weight: u16,
+    default_port: Option<u16>,
+) -> TargetSpec {
     let tls_name = host.trim_start_matches('[').trim_end_matches(']').into();
-    let host = if Some(port) == default_port { host } else { format!("{host}:{port}") };
+    let host = if Some(*port) == default_port { host.clone() } else { format!("{host}:{port}") };
     TargetSpec {
-        name: address.to_string().into(),
-        address: resolved.ok(),
+        name: known_as.into(),
+        address,
         weight,
+        backup: false,
         host: host.into_bytes().into(),
         tls_name,
     }
@@ -110,25 +146,30 @@ fn build(
 ) -> UpstreamSpec {
     let old = previous.and_then(|snapshot| snapshot.upstreams.iter().find(|old| *old.name == *name));
     let health = match old {
-        Some(old) if old.targets.iter().map(|t| &t.name).eq(targets.iter().map(|t| &t.name)) => {
-            old.health.clone()
+        Some(old) if old.targets.iter().map(place).eq(targets.iter().map(place)) => old.health.clone(),
+        Some(old) => {
+            let known = |index: usize| old.targets.iter().position(|t| place(t) == place(&targets[index]));
+            let group = Group::adopting(targets.len(), |index| {
+                Some((&*old.health, TargetIndex(known(index)? as u32)))
+            });
+            // A target that joins others starts slowly, where that is asked for.
+            let now_ns = clock::now_ns();
+            let new = (0..targets.len()).filter(|&index| known(index).is_none());
+            new.for_each(|index| group.begin(TargetIndex(index as u32), now_ns));
+            Arc::new(group)
         }
-        Some(old) => Arc::new(Group::adopting(targets.len(), |index| {
-            let known = old.targets.iter().position(|t| t.name == targets[index].name)?;
-            Some((&*old.health, TargetIndex(known as u32)))
-        })),
         None => Arc::new(Group::new(targets.len())),
     };
     let algorithm = match upstream.map(|u| u.algorithm) {
         None | Some(config::Algorithm::RoundRobin) => Algorithm::RoundRobin,
         Some(config::Algorithm::LeastConnections) => Algorithm::LeastConnections,
-        // Latency is judged by load until measurements are shared: two choices, fewer under way wins.
-        Some(config::Algorithm::Latency) => Algorithm::TwoChoices,
+        Some(config::Algorithm::Latency) => Algorithm::Latency,
+        Some(config::Algorithm::TwoChoices) => Algorithm::TwoChoices,
+        Some(config::Algorithm::Random) => Algorithm::Random,
         Some(config::Algorithm::ConsistentHashing) => {
-            let points: Vec<(u64, u32)> =
-                targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect();
-            Algorithm::ConsistentHashing(Arc::new(Ring::new(&points)))
+            Algorithm::ConsistentHashing(Arc::new(Ring::new(&points(&targets))))
         }
+        Some(config::Algorithm::Maglev) => Algorithm::Maglev(Arc::new(Maglev::new(&points(&targets)))),
     };
     UpstreamSpec {
         name: name.into(),
@@ -143,6 +184,33 @@ fn build(
         health_policy: upstream.map_or_else(Policy::default, |u| policy(&u.healthchecks.passive)),
         retry_budget_percent: config.limits.retry_budget_percent.into(),
         probe: None,
+        slow_start_ns: upstream.map_or(0, |u| nanoseconds(u.slow_start)),
+        breaker: upstream.and_then(|u| u.circuit_breaker.as_ref()).map(|settings| {
+            let known = old.and_then(|old| old.breaker.as_ref()).map(|(breaker, _)| breaker.clone());
+            (known.unwrap_or_default(), breaker_policy(settings))
+        }),
+    }
+}
+
+/// What makes a target the same as one of before.
+fn place(target: &TargetSpec) -> (&str, Option<SocketAddr>) {
+    (&target.name, target.address)
+}
+
+fn points(targets: &[TargetSpec]) -> Vec<(u64, u32)> {
+    targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect()
+}
+
+fn breaker_policy(settings: &config::CircuitBreaker) -> breaker::Policy {
+    breaker::Policy {
+        window_ns: nanoseconds(settings.window),
+        requests_min: settings.min_requests,
+        failures_percent: settings.failure_percent,
+        slow_ns: nanoseconds(settings.slow_after),
+        slow_percent: settings.slow_percent,
+        open_ns: nanoseconds(settings.open_for),
+        open_max_ns: nanoseconds(settings.open_for_max),
+        trials: settings.trials,
     }
 }
 

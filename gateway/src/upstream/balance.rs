@@ -10,7 +10,9 @@
 //! | least-connections | lowest (load + 1) / weight; ties in turn | n |
 //! | random | by weight | n |
 //! | two choices | two by weight, then the one with less load for its weight | n |
+//! | latency | two by weight, then the one that would answer sooner: recent answer time x requests under way | n |
 //! | consistent-hashing | the ring from the hash on; round-robin for requests that have none | log n, then the steps past targets that are out |
+//! | maglev | the same with Maglev's table | 1, then the steps past targets that are out |
 //!
 //! **When targets fail.** A target that is not available is passed over and the others share its part. If none is
 //! left, [`WhenAllDown::Refuse`] gives `None`, for which the caller answers 503; [`WhenAllDown::Ignore`] then picks as
@@ -18,8 +20,12 @@
 //! `threshold` works the other way round: below that percentage of available weight the whole upstream is refused,
 //! lest the rest break under the load of all.
 
+mod ring;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
+
+pub use ring::{Maglev, Ring};
 
 /// Index of a target in its upstream's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +49,16 @@ pub trait TargetView {
 
     /// Requests under way, of this shard or of all.
     fn load(&self, target: TargetIndex) -> u32;
+
+    /// How long answers took lately, in ns; 0: not known.
+    fn latency_ns(&self, _target: TargetIndex) -> u64 {
+        0
+    }
+
+    /// Whether it takes traffic only when all that are not backups are out.
+    fn is_backup(&self, _target: TargetIndex) -> bool {
+        false
+    }
 }
 
 /// How to choose.
@@ -56,8 +72,12 @@ pub enum Algorithm {
     Random,
     /// The better of two random ones.
     TwoChoices,
+    /// Kong's `latency`: peak EWMA (Finagle's), by two choices.
+    Latency,
     /// Kong's `consistent-hashing`.
     ConsistentHashing(Arc<Ring>),
+    /// The same with another table.
+    Maglev(Arc<Maglev>),
 }
 
 /// What to do when health leaves nobody.
@@ -88,14 +108,6 @@ pub struct Balancer {
 pub struct Tried {
     targets: [u32; Tried::CAPACITY],
     len: u8,
-}
-
-/// Points on a circle, more of them for more weight; the same in every shard and every process that has the same
-/// targets, whatever their order.
-#[derive(Debug)]
-pub struct Ring {
-    /// Sorted by hash.
-    points: Vec<(u64, TargetIndex)>,
 }
 
 impl TargetIndex {
@@ -168,7 +180,9 @@ impl Balancer {
             return None;
         }
         let fresh = |target| view.weight(target) > 0 && !tried.contains(target);
-        let picked = self.pick_among(view, hash, |target| fresh(target) && view.available(target));
+        let open = |target| fresh(target) && view.available(target);
+        let first = self.pick_among(view, hash, |target| open(target) && !view.is_backup(target));
+        let picked = first.or_else(|| self.pick_among(view, hash, open));
         if picked.is_none() && self.when_all_down == WhenAllDown::Ignore {
             return self.pick_among(view, hash, fresh);
         }
@@ -181,22 +195,34 @@ impl Balancer {
         hash: Option<u64>,
         eligible: impl Fn(TargetIndex) -> bool,
     ) -> Option<TargetIndex> {
-        if let (Algorithm::ConsistentHashing(ring), Some(hash)) = (&self.algorithm, hash) {
-            return ring.pick(hash, eligible);
+        match (&self.algorithm, hash) {
+            (Algorithm::ConsistentHashing(ring), Some(hash)) => return ring.pick(hash, eligible),
+            (Algorithm::Maglev(table), Some(hash)) => return table.pick(hash, eligible),
+            _ => {}
         }
         match self.algorithm {
-            Algorithm::RoundRobin | Algorithm::ConsistentHashing(_) => self.round_robin(view, eligible),
+            Algorithm::RoundRobin | Algorithm::ConsistentHashing(_) | Algorithm::Maglev(_) => {
+                self.round_robin(view, eligible)
+            }
             Algorithm::LeastConnections => self.least_connections(view, eligible),
             Algorithm::Random => self.random.pick(view, eligible),
-            Algorithm::TwoChoices => {
-                let one = self.random.pick(view, &eligible)?;
-                let other = self.random.pick(view, |target| target != one && eligible(target));
-                Some(match other {
-                    Some(other) if compare_load(view, other, one) == Ordering::Less => other,
-                    _ => one,
-                })
-            }
+            Algorithm::TwoChoices => self.two_choices(view, eligible, compare_load),
+            Algorithm::Latency => self.two_choices(view, eligible, compare_expected),
         }
+    }
+
+    fn two_choices<V: TargetView>(
+        &mut self,
+        view: &V,
+        eligible: impl Fn(TargetIndex) -> bool,
+        compare: impl Fn(&V, TargetIndex, TargetIndex) -> Ordering,
+    ) -> Option<TargetIndex> {
+        let one = self.random.pick(view, &eligible)?;
+        let other = self.random.pick(view, |target| target != one && eligible(target));
+        Some(match other {
+            Some(other) if compare(view, other, one) == Ordering::Less => other,
+            _ => one,
+        })
     }
 
     /// Smooth weighted round robin (nginx's method): every eligible target earns its weight, the richest is picked
@@ -245,35 +271,6 @@ impl Balancer {
     }
 }
 
-impl Ring {
-    /// A ring of targets, each with a key that names it for good (a hash of its address) and a weight. An empty list,
-    /// or no weight above 0, gives an empty ring, which picks nothing.
-    pub fn new(targets: &[(u64, u32)]) -> Ring {
-        let all: u64 = targets.iter().map(|&(_, weight)| u64::from(weight)).sum();
-        let weighty = targets.iter().filter(|&&(_, weight)| weight > 0).count() as u64;
-        let mut points = Vec::new();
-        for (index, &(key, weight)) in (0..).zip(targets) {
-            let share = POINTS_PER_TARGET * weighty * u64::from(weight);
-            // Rounded, but nobody with a weight goes without a point.
-            let count = if weight == 0 { 0 } else { ((share + all / 2) / all).max(1) };
-            points.extend((0..count).map(|nth| (mix(key ^ mix(nth + 1)), TargetIndex(index))));
-        }
-        points.sort_unstable();
-        Ring { points }
-    }
-
-    fn pick(&self, hash: u64, eligible: impl Fn(TargetIndex) -> bool) -> Option<TargetIndex> {
-        // Spread, since hashes of requests need not be.
-        let start = self.points.partition_point(|&(point, _)| point < mix(hash));
-        let (before, from) = self.points.split_at(start);
-        let mut last = None;
-        from.iter().chain(before).map(|&(_, target)| target).find(|&target| {
-            // Neighbours on the ring are often the same target.
-            last.replace(target) != Some(target) && eligible(target)
-        })
-    }
-}
-
 /// One round of smooth weighted round robin.
 fn step(
     credits: &mut [i64],
@@ -304,6 +301,20 @@ fn step(
 fn compare_load(view: &impl TargetView, a: TargetIndex, b: TargetIndex) -> Ordering {
     let scaled = |of, by| (u64::from(view.load(of)) + 1) * u64::from(view.weight(by));
     scaled(a, b).cmp(&scaled(b, a))
+}
+
+/// Compares how long the next request would take: recent answer time x (load + 1). Weights have had their say in the
+/// draw. A target nobody has measured goes first while it is idle, so that it is measured, and by its load after that.
+fn compare_expected(view: &impl TargetView, a: TargetIndex, b: TargetIndex) -> Ordering {
+    let expected = |target| u128::from(view.latency_ns(target)) * (u128::from(view.load(target)) + 1);
+    let unknown = |target| view.latency_ns(target) == 0;
+    match (unknown(a), unknown(b)) {
+        (false, false) => expected(a).cmp(&expected(b)),
+        (true, true) => compare_load(view, a, b),
+        (true, false) if view.load(a) == 0 => Ordering::Less,
+        (false, true) if view.load(b) == 0 => Ordering::Greater,
+        _ => compare_load(view, a, b),
+    }
 }
 
 fn targets(view: &impl TargetView) -> impl Iterator<Item = TargetIndex> {
@@ -349,9 +360,6 @@ fn mix(mut word: u64) -> u64 {
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// On average. The share of a target of weight w then deviates by about 1 / sqrt(160), 8 %.
-const POINTS_PER_TARGET: u64 = 160;
 
 /// Bounds the work of the first pick; no machine has as many shards.
 const MOST_SKIPPED: u32 = 1024;

@@ -303,6 +303,9 @@ impl Group {
             (false, true) => return Change::None,
             (true, _) => {}
         }
+        if was_down {
+            self.begin(target, now);
+        }
         let mut word = Word(record.word.load(Ordering::Relaxed));
         let mut restored = was_down;
         while word.phase() != Phase::Healthy {
@@ -316,6 +319,24 @@ impl Group {
             }
         }
         if restored { Change::Restored } else { Change::None }
+    }
+
+    /// For how long a target has been healthy again, in ns; `None` where it always was, is not now, or probes took it out.
+    pub fn healthy_for_ns(&self, target: TargetIndex, now: u64) -> Option<u64> {
+        let word = Word(self.record(target)?.word.load(Ordering::Relaxed));
+        let since = word.time();
+        let healthy = word.phase() == Phase::Healthy && since != 0;
+        healthy.then(|| u64::from(ticks(now).wrapping_sub(since)) << word::TICK_SHIFT)
+    }
+
+    /// Marks a target as healthy since `now`, so that it starts slowly.
+    pub fn begin(&self, target: TargetIndex, now: u64) {
+        let Some(record) = self.record(target) else { return };
+        let word = Word(record.word.load(Ordering::Relaxed));
+        if word.phase() == Phase::Healthy {
+            // Lost to a report: then it is not new any more.
+            let _ = record.swap(word, word.restored(ticks(now).max(1)));
+        }
     }
 
     /// Nobody probes any more: what probes said last must not stay for ever.

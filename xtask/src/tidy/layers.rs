@@ -23,10 +23,12 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["jsonschema", "jsonwebtoken"], &["gateway/src/plugin/"]),
     (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
     (&["tokio_uring", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
+    (&["hickory_resolver"], &["gateway/src/control/"]),
     // The codec of HTTP/2 reads and writes by tokio's traits; nothing of tokio runs there.
     (&["tokio"], &["gateway/src/control/", "gateway/src/http/h2/transport.rs"]),
     (&["saphyr_parser"], &["config/"]),
     (&["ratatui"], &["gateway/src/control/top/"]),
+    (&["mimalloc"], &["gateway/src/main.rs"]),
     (&["clap"], &["gateway/src/main.rs", "gateway/src/control/", "xtask/"]),
     (&["anyhow"], &["gateway/src/main.rs", "gateway/src/control/", "gateway/build.rs", "xtask/"]),
 ];

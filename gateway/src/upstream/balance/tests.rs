@@ -64,7 +64,9 @@ fn every_algorithm(targets: &Targets) -> Vec<Algorithm> {
         Algorithm::LeastConnections,
         Algorithm::Random,
         Algorithm::TwoChoices,
+        Algorithm::Latency,
         Algorithm::ConsistentHashing(Arc::new(Ring::new(&keys))),
+        Algorithm::Maglev(Arc::new(Maglev::new(&keys))),
     ]
 }
 
@@ -288,5 +290,84 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn maglev_gives_exact_shares_and_moves_little() {
+    let keys = |names: &[u64], weight: u32| names.iter().map(|&key| (key, weight)).collect::<Vec<_>>();
+    let shares = |table: &Maglev, len: usize| {
+        let picks: Vec<_> =
+            (0..20_000).map(|hash| table.pick(hash, |_| true).expect("somebody").index()).collect();
+        (counts(&picks, len), picks)
+    };
+    let (even, before) = shares(&Maglev::new(&keys(&[11, 22, 33, 44], 100)), 4);
+    assert!(even.iter().all(|&count| (4_700..5_300).contains(&count)), "{even:?}");
+    // Without the last target, what the others had stays with them, but for a little.
+    let (_, after) = shares(&Maglev::new(&keys(&[11, 22, 33], 100)), 3);
+    let moved = before.iter().zip(&after).filter(|(before, after)| **before != 3 && before != after).count();
+    assert!(moved < 15_000 / 5, "{moved}");
+    let (weighted, _) = shares(&Maglev::new(&[(1, 300), (2, 100), (3, 0)]), 3);
+    assert!((14_500..15_500).contains(&weighted[0]) && weighted[2] == 0, "{weighted:?}");
+    assert!(Maglev::new(&[]).pick(7, |_| true).is_none());
+    assert!(Maglev::new(&[(1, 0)]).pick(7, |_| true).is_none());
+}
+
+#[derive(Debug, Default)]
+struct Timed {
+    latency: Vec<u64>,
+    loads: Vec<u32>,
+    backups: Vec<usize>,
+    down: Vec<usize>,
+}
+
+impl TargetView for Timed {
+    fn len(&self) -> usize {
+        self.latency.len()
+    }
+
+    fn weight(&self, _: TargetIndex) -> u32 {
+        1
+    }
+
+    fn available(&self, target: TargetIndex) -> bool {
+        !self.down.contains(&target.index())
+    }
+
+    fn load(&self, target: TargetIndex) -> u32 {
+        self.loads[target.index()]
+    }
+
+    fn latency_ns(&self, target: TargetIndex) -> u64 {
+        self.latency[target.index()]
+    }
+
+    fn is_backup(&self, target: TargetIndex) -> bool {
+        self.backups.contains(&target.index())
+    }
+}
+
+#[test]
+fn latency_prefers_who_would_answer_sooner() {
+    let pick = |latency: &[u64], loads: &[u32]| {
+        let view = Timed { latency: latency.to_vec(), loads: loads.to_vec(), ..Timed::default() };
+        Balancer::new(Algorithm::Latency, 0, 1).pick(&view, &Tried::default(), None).map(TargetIndex::index)
+    };
+    assert_eq!(pick(&[5, 50], &[0, 0]), Some(0));
+    assert_eq!(pick(&[5, 50], &[20, 0]), Some(1), "21 x 5 is more than 50");
+    assert_eq!(pick(&[5, 0], &[0, 0]), Some(1), "nobody has measured it yet");
+    assert_eq!(pick(&[5, 0], &[0, 1]), Some(0), "it is being measured");
+}
+
+#[test]
+fn backups_wait_until_the_others_are_out() {
+    for algorithm in every_algorithm(&Targets::new(&[1, 1, 1])) {
+        let mut view = Timed { latency: vec![0; 3], loads: vec![0; 3], backups: vec![1], ..Timed::default() };
+        let mut balancer = Balancer::new(algorithm, 0, 1);
+        let mut picked =
+            |view: &Timed| balancer.pick(view, &Tried::default(), Some(9)).map(TargetIndex::index);
+        assert!((0..50).all(|_| picked(&view) != Some(1)));
+        view.down = vec![0, 2];
+        assert!((0..50).all(|_| picked(&view) == Some(1)));
     }
 }
