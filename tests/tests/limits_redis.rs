@@ -365,3 +365,17 @@ fn cluster_nodes_are_found_by_redirections() {
         assert!(matches!(send(&gateways[0], key), 200 | 429));
     }
 }
+
+#[test]
+fn the_redis_of_the_configuration_is_that_of_plugins_that_name_none() {
+    let (origin, redis) = (origin(), Redis::start());
+    let config = format!("{{limit: [3], {LONG}, strategy: redis}}");
+    let below =
+        format!("        plugins:\n          - name: rate-limiting-advanced\n            config: {config}\n");
+    let section = format!("redis: {{host: 127.0.0.1, port: {}, timeout: 10s}}", redis.port());
+    let gateways = [(); 2].map(|()| Gateway::start(&Setup::proxy(origin.addr(), &below).with(&section)));
+    assert_eq!(
+        (passed(&gateways[0], 2) + passed(&gateways[1], 4), gateways.each_ref().map(alone)),
+        (3, [0.0, 0.0])
+    );
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_config::schema::text;
-use portcullis_config::{Fault, Fields, Key, Kind, Section};
+use portcullis_config::{Config, Fault, Fields, Key, Kind, Section};
 
 use super::store::StoreSpec;
 use super::{Cost, Exempt, Members, script};
@@ -73,6 +73,7 @@ pub fn store(
     keys: &StoreKeys,
     namespace: String,
     algorithm: Algorithm,
+    config: &Config,
 ) -> Option<Arc<StoreSpec>> {
     let policy = fields.word(keys.policy);
     if policy == "cluster" {
@@ -97,7 +98,7 @@ pub fn store(
         let fault = Fault::new("a log of what all gateways admit cannot be put together afterwards");
         fields.error("sync_rate", fault.hint(format!("`sync_rate: {}` checks at each request", keys.strict)));
     }
-    let Some((server, gateways)) = redis::read(fields, keys.shorthands) else {
+    let Some((server, gateways)) = redis::read(fields, keys.shorthands, config) else {
         if !fields.section("redis").has_unknown_keys() {
             fields.error(keys.policy, Fault::new(format!("`{}: redis` needs `redis.host`", keys.policy)));
         }

@@ -76,7 +76,7 @@ pub(super) fn compile(
     let limiter = Limiter::new(Algorithm::FixedWindow, quotas.collect(), false).ok()?;
     let namespace = format!("{:016x}", cx.instance);
     let keys = StoreKeys { policy: "policy", strict: -1.0, shorthands: true };
-    let store = settings::store(&fields, &keys, namespace, Algorithm::FixedWindow);
+    let store = settings::store(&fields, &keys, namespace, Algorithm::FixedWindow, cx.config);
     let tier = Tier {
         members: Members::default(),
         alone: settings::part(&limiter, store.as_ref().map_or(1, |store| store.gateways)),

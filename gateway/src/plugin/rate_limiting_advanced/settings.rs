@@ -142,7 +142,7 @@ pub(super) fn compile(
     let namespace = fields.optional_string("namespace");
     let keys = StoreKeys { policy: "strategy", strict: 0.0, shorthands: false };
     let shared = namespace.clone().unwrap_or_else(|| format!("{:016x}", cx.instance));
-    let store = settings::store(&fields, &keys, shared, algorithm);
+    let store = settings::store(&fields, &keys, shared, algorithm, cx.config);
     let gateways = store.as_ref().map_or(1, |store| store.gateways);
     let mut tiers = vec![tier(&fields, &fields, algorithm, Members::default(), gateways)];
     for own in fields.sections("tiers") {

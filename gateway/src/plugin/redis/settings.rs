@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_config::schema::text;
-use portcullis_config::{Fault, Fields, Key, Kind, Section};
+use portcullis_config::sections::REDIS;
+use portcullis_config::{Config, Fault, Fields, Key, Kind, Section};
 
 use super::Server;
 use crate::tls;
@@ -134,10 +135,17 @@ pub const SHORTHANDS: &[Key] = &[
         .deprecated("write `redis: {server_name: ..}`"),
 ];
 
-/// Reads the section `redis` of a plugin; where `shorthands`, what it lacks from the older keys. Returns how many
-/// gateways share it as well. Blocks on the machine's trust store.
-pub fn read(plugin: &Fields<'_>, shorthands: bool) -> Option<(Arc<Server>, u64)> {
-    let section = plugin.section("redis");
+/// Reads the section `redis` of a plugin; where `shorthands`, what it lacks from the older keys. Without a server there,
+/// that of the whole configuration. Returns how many gateways share it as well. Blocks on the machine's trust store.
+pub fn read(plugin: &Fields<'_>, shorthands: bool, config: &Config) -> Option<(Arc<Server>, u64)> {
+    let own = plugin.section("redis");
+    let named =
+        own.is_set("host") || own.is_set("cluster_nodes") || (shorthands && plugin.is_set("redis_host"));
+    let section = match config.redis.as_ref().filter(|_| !named) {
+        Some(node) => Fields::new(node, &REDIS, "redis", config.defaults, plugin.diagnostics()),
+        None => own,
+    };
+    let shorthands = shorthands && named;
     let old = |key: &str| {
         Some(format!("redis_{key}")).filter(|old| shorthands && !section.is_set(key) && plugin.is_set(old))
     };
@@ -158,7 +166,8 @@ pub fn read(plugin: &Fields<'_>, shorthands: bool) -> Option<(Arc<Server>, u64)>
         None => section.duration("timeout"),
     };
     let node = |node: Fields<'_>| (node.string("ip"), node.integer("port"));
-    let mut nodes: Vec<(String, u16)> = section.sections("cluster_nodes").into_iter().map(node).collect();
+    let of_cluster = || section.sections("cluster_nodes").into_iter().map(node).collect();
+    let mut nodes: Vec<(String, u16)> = if named { of_cluster() } else { Vec::new() };
     if nodes.is_empty() {
         nodes.extend(text("host").zip(number("port").and_then(|port| u16::try_from(port).ok())));
     }
@@ -174,7 +183,8 @@ pub fn read(plugin: &Fields<'_>, shorthands: bool) -> Option<(Arc<Server>, u64)>
     };
     let database = number("database").unwrap_or_default();
     let (username, password, server_name) = (text("username"), text("password"), text("server_name"));
-    let (ssl, redirections) = (truth("ssl_verify"), section.integer("cluster_max_redirections"));
+    let (ssl, redirections) =
+        (truth("ssl_verify"), if named { section.integer("cluster_max_redirections") } else { 0 });
     let all = format!(
         "{nodes:?} {timeout:?} {username:?} {password:?} {database} {ssl} {} {server_name:?} {redirections}",
         tls.is_some()
