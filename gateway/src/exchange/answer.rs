@@ -17,6 +17,7 @@ use super::pump::Pump;
 use super::receive::{Framings, Halts, response_framings};
 use super::refuse::{LINGER, message, octets};
 use super::relay::{Coding, Leg, RelayError, frame};
+use super::throttle::throttled;
 use super::transfer::{Recode, Sink, Source, transfer, web_trailers};
 use crate::http::coding::Encoder;
 use crate::http::grpc::{self, Messages, Wire};
@@ -102,6 +103,7 @@ impl Answer {
         let encoder = self.encoder.take();
         let (leg, recode) = (self.leg(plan), self.recode(encoder));
         let relaying = transfer(source, sink, leg, recode, &payload);
+        let relaying = throttled(plan.throttle.as_deref(), &payload, relaying);
         let expired = pump.expiry();
         let told_at_the_end = self.web.is_some();
         let give_up = || {

@@ -46,6 +46,7 @@ mod refuse;
 mod relay;
 mod shard;
 mod streams;
+mod throttle;
 mod transfer;
 mod tunnel;
 mod whole;

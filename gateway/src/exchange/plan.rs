@@ -3,6 +3,7 @@
 //! Owns the upstream's view of a request: method, path, framing, host. Decided once, before the first attempt.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use crate::http::h2::client::Outgoing;
 use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
 use crate::id::ServiceId;
-use crate::limit::LeastRate;
+use crate::limit::{LeastRate, Throttle};
 use crate::net::clock;
 use crate::net::deadline::SendLimit;
 use crate::plugin::Cx;
@@ -80,6 +81,8 @@ pub struct Plan<'a> {
     pub upgrade: Option<Proof>,
     /// What connections to targets begin with.
     pub preamble: Preamble,
+    /// How fast the body of the response may pass.
+    pub throttle: Option<Rc<Throttle>>,
 }
 
 impl<'a> Plan<'a> {
@@ -127,6 +130,7 @@ impl<'a> Plan<'a> {
                 &down.origin,
                 cx.client,
             ),
+            throttle: cx.throttle.clone(),
         };
         if plan.upgrade.is_some() {
             tunnel::ask(&mut down.request.head);

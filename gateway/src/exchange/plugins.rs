@@ -63,6 +63,9 @@ async fn settle(
             // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
             let _ = limiter.penalize_by(&shard.table, cx.source, Behaviour::Plugin, points, cx.now_ns);
         }
+        if std::mem::take(&mut cx.limited_alone) {
+            shard.metrics.limited_alone.inc();
+        }
         match flow {
             Flow::Continue => return Ok(()),
             Flow::Respond(response) => return Err(response),

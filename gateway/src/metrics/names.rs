@@ -81,6 +81,7 @@ metrics! {
 
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
     MIRRORED: Counter "mirrored_requests_total" "Copies of requests, by outcome: sent, failed, dropped (too many under way) or unfit (a body too long or of unknown length).";
+    LIMITED_ALONE: Counter "limiter_alone_total" "Limits decided by this gateway alone because the shared store did not answer.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";
 
     STEERING: Gauge "listener_steering_info" "Always 1; the labels are the listener and how its new connections find their shard: core or hash.";

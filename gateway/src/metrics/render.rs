@@ -67,6 +67,7 @@ impl Registry {
         for decision in LimiterDecision::ALL {
             family.sample(&[("decision", decision.as_str())], self.sum(|shard| shard.limiter(decision)));
         }
+        out.family(&names::LIMITED_ALONE).sample(&[], self.count(|shard| &shard.limited_alone));
     }
 
     fn render_routes(&self, out: &mut Exposition) {

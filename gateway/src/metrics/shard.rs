@@ -73,6 +73,8 @@ pub struct ShardMetrics {
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
     copies: [Counter; CopyOutcome::ALL.len()],
+    /// Limits decided by this gateway alone, because the store that it shares with others did not answer.
+    pub limited_alone: Counter,
     reasons: [Counter; Reason::COUNT],
 }
 
@@ -110,6 +112,7 @@ impl Default for ShardMetrics {
             classes: Default::default(),
             limiter: Default::default(),
             copies: Default::default(),
+            limited_alone: Counter::default(),
             // `Default` stops at 32 elements.
             reasons: std::array::from_fn(|_| Counter::default()),
         }

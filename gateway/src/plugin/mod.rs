@@ -11,6 +11,7 @@
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
 mod acl;
+mod bandwidth_limit;
 mod basic_auth;
 mod body;
 mod bot_detection;
@@ -37,13 +38,16 @@ mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod mirror;
+mod limiting;
 mod mtls_auth;
 mod multi_auth;
 mod password;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
+mod redis;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
@@ -75,7 +79,7 @@ use crate::http::h1::BodyFraming;
 use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
-use crate::limit::Table;
+use crate::limit::{Table, Throttle};
 use crate::metrics::LimiterDecision;
 use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
@@ -261,6 +265,10 @@ pub struct Cx<'a> {
     /// Points that the plugin at hand takes from the source for what it did: `xdp.costs.plugin` says what one costs, and
     /// `xdp.bans.triggers.plugin` how many are one too many.
     pub points: u32,
+    /// The plugin at hand decided about a limit without the store that it shares with other gateways.
+    pub limited_alone: bool,
+    /// How fast the body of the response may pass.
+    pub throttle: Option<Rc<Throttle>>,
     pub rewritten: Rewritten,
     /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
     pub grpc_web: bool,
@@ -330,6 +338,8 @@ impl<'a> Cx<'a> {
             response_fields: Head::new(),
             limiter: None,
             points: 0,
+            limited_alone: false,
+            throttle: None,
             rewritten: Rewritten::default(),
             grpc_web: false,
             destination: None,

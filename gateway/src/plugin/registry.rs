@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use portcullis_config::{self as config, Node, PluginCatalog, Section};
 
 use super::{
-    Registration, acl, basic_auth, bot_detection, buffering, canary, compression, correlation_id, cors, error_pages, fault_injection, forward_auth, grpc_web, hmac_auth, in_flight_limit, introspection, ip_restriction, jwt, key_auth, mirror, mtls_auth, multi_auth, path_rewrite, prometheus, rate_limiting, redirect, request_size_limiting, request_termination, request_transformer, request_validator, response_transformer, security_headers, token_bucket, traffic_split,
+    Registration, acl, bandwidth_limit, basic_auth, bot_detection, buffering, canary, compression, correlation_id, cors, error_pages, fault_injection, forward_auth, grpc_web, hmac_auth, in_flight_limit, introspection, ip_restriction, jwt, key_auth, mirror, mtls_auth, multi_auth, path_rewrite, prometheus, rate_limiting, rate_limiting_advanced, redirect, request_size_limiting, request_termination, request_transformer, request_validator, response_transformer, security_headers, token_bucket, traffic_split,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.
 pub static REGISTRY: &[&Registration] = &[
     &acl::REGISTRATION,
+    &bandwidth_limit::REGISTRATION,
     &basic_auth::REGISTRATION,
     &bot_detection::REGISTRATION,
     &buffering::REGISTRATION,
@@ -34,6 +35,7 @@ pub static REGISTRY: &[&Registration] = &[
     &path_rewrite::REGISTRATION,
     &prometheus::REGISTRATION,
     &rate_limiting::REGISTRATION,
+    &rate_limiting_advanced::REGISTRATION,
     &redirect::REGISTRATION,
     &request_size_limiting::REGISTRATION,
     &request_termination::REGISTRATION,
