@@ -31,11 +31,13 @@ pub struct Setup {
     listeners: String,
     h2c: bool,
     shards: Option<usize>,
+    steering: Option<String>,
     driver: Option<String>,
     tls: Option<String>,
     admin_address: Option<SocketAddr>,
     timeouts: Option<String>,
     place: Option<(SocketAddr, PathBuf)>,
+    format_version: Option<&'static str>,
 }
 
 impl Setup {
@@ -62,9 +64,21 @@ impl Setup {
         self
     }
 
+    /// Sets the version of the declarative format; 3.0 unless called.
+    pub fn format_version(mut self, version: &'static str) -> Setup {
+        self.format_version = Some(version);
+        self
+    }
+
     /// Sets the number of shards; 2 unless called.
     pub fn shards(mut self, count: usize) -> Setup {
         self.shards = Some(count);
+        self
+    }
+
+    /// Says how new connections find their shard; the gateway's own choice unless called.
+    pub fn steering(mut self, steering: &str) -> Setup {
+        self.steering = Some(steering.to_owned());
         self
     }
 
@@ -131,8 +145,9 @@ impl Setup {
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
-            "_format_version: \"3.0\"\ndefaults: portcullis\n\
+            "_format_version: \"{version}\"\ndefaults: portcullis\n\
              listeners:\n  - name: plain\n    address: {plain}\n{h2c}",
+            version = self.format_version.unwrap_or("3.0"),
             plain = places.plain,
             h2c = if self.h2c { "    h2c: true\n" } else { "" },
         );
@@ -144,12 +159,13 @@ impl Setup {
         }
         text.push_str(&self.listeners);
         text.push_str(&format!(
-            "shards:\n  count: {count}\n  driver: {driver}\n\
+            "shards:\n  count: {count}\n  driver: {driver}\n  steering: {steering}\n\
              admin:\n  socket: {socket}\n{address}\
              telemetry:\n  access_log:\n    destination: {log}\n\
              timeouts: {{{timeouts}}}\n",
             count = self.shards.unwrap_or(2),
             driver = driver.as_deref().unwrap_or("auto"),
+            steering = self.steering.as_deref().unwrap_or("auto"),
             socket = places.socket().display(),
             address = self.admin_address.map(|addr| format!("  address: {addr}\n")).unwrap_or_default(),
             log = places.access_log().display(),

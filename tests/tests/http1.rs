@@ -24,7 +24,7 @@ fn suite() -> Arc<Suite> {
         let origin = Origin::start(Echo::default());
         let gate = Gate::shut();
         let held = Origin::start(Held { gate: gate.clone(), midway: false });
-        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nContent-Length: 5\r\n\r\n";
         let others = [
             ("hints", Origin::start(Interim { interim: hints })),
             ("early", Origin::start(EarlyResponse { status: "403 Forbidden", close: true })),
@@ -225,6 +225,12 @@ fn interim_responses_reach_a_client_of_http_1_1_only() {
     assert_eq!(response.text(), "final");
     let links: Vec<_> = response.interim.iter().filter_map(|head| head.get("link")).collect();
     assert_eq!(links, ["</a.css>; rel=preload"]);
+    // RFC 9110 section 8.6.
+    assert!(
+        response.interim.iter().all(|head| head.get("content-length").is_none()),
+        "{:?}",
+        response.interim
+    );
 
     let response = exchange(suite.gateway.addr(), "GET /hints HTTP/1.0\r\nHost: test\r\n\r\n").expect(200);
     assert_eq!((response.text().as_str(), response.interim.len()), ("final", 0));
@@ -314,6 +320,30 @@ fn absolute_form_is_routed_by_its_authority() {
     let response =
         exchange(suite.gateway.addr(), "GET http://named.test/abs?x=1 HTTP/1.1\r\nHost: named.test\r\n\r\n");
     assert_eq!(response.expect(200).echoed().target(), "/abs?x=1");
+}
+
+#[test]
+fn options_of_the_server_as_a_whole_rfc9112_3_2_4() {
+    let suite = suite();
+    let before = suite.origin.requests();
+    let asked = "OPTIONS http://test HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let response = exchange(suite.gateway.addr(), asked).expect(200);
+    assert!(response.header("allow").contains("OPTIONS"), "{:?}", response.head.fields);
+    assert_eq!(suite.origin.requests(), before, "it went on as a request for the root");
+}
+
+#[test]
+fn max_forwards_is_counted_down_and_ends_here_rfc9110_7_6_2() {
+    let suite = suite();
+    let echoed = Request::new("OPTIONS", "/far").header("Max-Forwards", "2").send(suite.gateway.addr());
+    assert_eq!(echoed.expect(200).echoed().all("max-forwards"), ["1"]);
+    // Of other methods it means nothing.
+    let echoed = Request::get("/far").header("Max-Forwards", "0").send(suite.gateway.addr());
+    assert_eq!(echoed.expect(200).echoed().target(), "/far");
+    let before = suite.origin.requests();
+    let response = Request::new("OPTIONS", "/far").header("Max-Forwards", "0").send(suite.gateway.addr());
+    assert!(response.expect(200).header("allow").contains("GET"));
+    assert_eq!(suite.origin.requests(), before);
 }
 
 #[test]

@@ -124,8 +124,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new("admin", Kind::Section(&ADMIN), "The operator's interface: metrics, status, reload."),
     Key::new("dns", Kind::Section(&DNS), "How names of targets are resolved."),
     Key::new("telemetry", Kind::Section(&TELEMETRY), "Logs."),
-    Key::new("redis", Kind::Section(&REDIS), "A Redis that limits shared by several gateways will use.")
-        .reserved(),
+    Key::new("redis", Kind::Section(&REDIS), "The Redis of shared limits that name none of their own."),
     Key::new("services", entities(&const { Kind::Section(&SERVICE) }), "Upstream APIs."),
     Key::new(
         "routes",

@@ -352,16 +352,23 @@ pub static LOG: Section = Section::new(
 /// Redis.
 pub static REDIS: Section = Section::new(
     "redis",
-    "A Redis for limits that several gateways share. Kept; nothing uses it yet.",
+    "The Redis of limits that several gateways share and that name none of their own.",
     &[
         Key::new("host", Kind::Text(&text::HOST), "Where it is.").default("127.0.0.1"),
         Key::new("port", Kind::PORT, "Its port.").default("6379"),
-        Key::new("timeout", Kind::TIMEOUT, "Longest wait for an answer.").default("2s"),
+        Key::new("timeout", Kind::TIMEOUT, "Longest wait for an answer; then the gateway decides by itself.")
+            .default("100ms"),
         Key::new("username", Kind::NAME, "User name."),
         Key::new("password", Kind::STRING, "Password.").secret(),
         Key::new("database", Kind::integer(0, 65535), "Database number.").default("0"),
         Key::new("ssl", Kind::Bool, "Whether to speak TLS.").default("false"),
         Key::new("ssl_verify", Kind::Bool, "Whether its certificate is verified.").default("true"),
         Key::new("server_name", Kind::Text(&text::HOST), "Name in its certificate."),
+        Key::new(
+            "gateways",
+            Kind::integer(1, 10_000),
+            "How many gateways share the limits. While Redis is away each of them keeps to this part of every limit.",
+        )
+        .default("1"),
     ],
 );

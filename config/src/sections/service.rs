@@ -235,14 +235,14 @@ const ROUTE_KEYS: &[Key] = &[
     Key::new(
         "request_buffering",
         Kind::Bool,
-        "Whether a request body is read whole before it is sent on. Bodies are streamed; only plugins buffer.",
+        "Whether a request body is held whole before it is sent on, up to `limits.buffered_body`. Streamed with `defaults: kong` all the same.",
     )
     .default("false")
     .kong_default("true"),
     Key::new(
         "response_buffering",
         Kind::Bool,
-        "Whether a response body is read whole before it is sent on. Bodies are streamed; only plugins buffer.",
+        "Whether a response body is held whole before it is sent on, up to `limits.buffered_body`. Streamed with `defaults: kong` all the same.",
     )
     .default("false")
     .kong_default("true"),

@@ -22,7 +22,7 @@ use portcullis_config::{self as config, Config, Diagnostic, Severity};
 use super::advice;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
-use super::ledger::{self, Ledger, View};
+use super::ledger::{self, Ledger, Memory, View};
 use super::names::{Book, Refresher};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
@@ -106,6 +106,8 @@ impl Gateway {
         let count = shard_count(config);
         let registry = Arc::new(Registry::new(count, DEFAULT_MAX_ROUTE_SERIES));
         registry.control().set_started(super::reload::unix_seconds());
+        let mut kernel = KernelPart::load(config)?;
+        let ledger = ledger_of(config, &mut kernel);
         Ok(Self {
             shards: None,
             snapshot: None,
@@ -113,7 +115,7 @@ impl Gateway {
             driver,
             refused: refused.map(|cause| cause.to_string()),
             cores: cores(config, count),
-            kernel: KernelPart::load(config)?,
+            kernel,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
             draining: false,
             dead: BTreeSet::new(),
@@ -121,7 +123,7 @@ impl Gateway {
             ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
             book: Book::default(),
             refresher: None,
-            ledger: Ledger::default(),
+            ledger,
             sockets: BTreeMap::new(),
             inherited: BTreeMap::new(),
             steerings: Steerings::new(),
@@ -168,9 +170,14 @@ impl Gateway {
     /// Hands the banned prefixes to the kernel's lists.
     fn sync_bans(&mut self) {
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        self.sync_kernel();
+    }
+
+    /// Writes the lists anew where they differ.
+    fn sync_kernel(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
         if let Err(cause) = self.kernel.sync(snapshot, clock::now_ns()) {
-            tracing::error!("the banned prefixes are not in the kernel's lists: {cause:#}");
+            tracing::error!("the kernel's lists are not what they should be: {cause:#}");
         }
     }
 
@@ -234,7 +241,8 @@ impl Gateway {
             shards.publish(snapshot)?;
         }
         for (address, sockets) in bound {
-            let steered = steer(snapshot.config.shards.steering, address, &sockets, &self.cores);
+            let wanted = snapshot.config.shards.steering;
+            let steered = steer(wanted, address, &sockets, &self.cores, self.kernel.kernel_mut());
             tracing::debug!(%address, ?steered, "new connections");
             self.steerings.insert(address, steered);
             let kept = sockets.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
@@ -244,6 +252,7 @@ impl Gateway {
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         for &address in old.difference(&addresses(snapshot)) {
             self.steerings.remove(&address);
+            self.kernel.steer_no_more(address);
             self.sockets.remove(&address);
             shards.close(address)?;
         }
@@ -288,8 +297,11 @@ impl Plane for Gateway {
         }
         self.refresher = Some(self.book.refresh(&snapshot.config));
         let is_first = self.snapshot.is_none();
-        self.kernel.beat(clock::now_ns());
+        let tripped = self.kernel.beat(clock::now_ns());
         self.snapshot = Some(snapshot);
+        if tripped {
+            self.sync_kernel();
+        }
         // Listeners that this configuration no longer has.
         self.inherited.clear();
         if let Some(view) = self.view(false).filter(|_| is_first) {
@@ -304,7 +316,9 @@ impl Plane for Gateway {
 
     fn beat(&mut self) {
         let now_ns = clock::now_ns();
-        self.kernel.beat(now_ns);
+        if self.kernel.beat(now_ns) {
+            self.sync_kernel();
+        }
         if let Some(snapshot) = &self.snapshot {
             self.ticketer.rotate(snapshot.config.tickets.rotation, now_ns);
         }
@@ -356,11 +370,13 @@ impl Plane for Gateway {
             listeners: listeners.collect::<io::Result<_>>()?,
             admin: None,
             bans: self.ledger.book.orders(),
+            tickets: self.ticketer.hand_over(),
         })
     }
 
     fn take_over(&mut self, handover: Handover) {
         self.inherited = handover.listeners.into_iter().collect();
+        self.ticketer.take_over(&handover.tickets);
         self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
     }
@@ -432,6 +448,7 @@ impl Plane for Gateway {
                     address: listener.address.to_string(),
                     tls: listener.tls.is_some(),
                     steering: self.steerings.get(&listener.address).map_or("hash", Steered::as_str),
+                    steered_by: self.steerings.get(&listener.address).map_or("kernel", Steered::by),
                 })
                 .collect(),
             connections: shards.iter().map(|shard| shard.connections).sum(),
@@ -456,6 +473,17 @@ impl Plane for Gateway {
         write_ledger(&mut out, &self.ledger.counts(self.kernel.table(), clock::now_ns()));
         out.finish()
     }
+}
+
+/// With the orders of the processes before this one, put in force again.
+fn ledger_of(config: &Config, kernel: &mut KernelPart) -> Ledger {
+    let memory = Memory::beside(config.admin.socket.as_deref());
+    let mut ledger = Ledger { memory, ..Ledger::default() };
+    let (table, now_ns) = (Arc::clone(kernel.table()), clock::now_ns());
+    ledger.book.adopt(ledger.memory.recall(), &table, now_ns);
+    ledger.book.expire(now_ns);
+    kernel.set_banned(ledger.book.prefixes().collect());
+    ledger
 }
 
 /// The cores of the shards: those of the configuration, else those that the process may run on, in turn.

@@ -35,6 +35,8 @@ mod forward;
 mod hops;
 mod http1;
 mod lookout;
+mod mirror;
+mod pages;
 mod passthrough;
 mod plan;
 mod plugins;
@@ -44,6 +46,7 @@ mod refuse;
 mod relay;
 mod shard;
 mod streams;
+mod throttle;
 mod transfer;
 mod tunnel;
 mod whole;
@@ -58,7 +61,7 @@ use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
-use carry::{Stage, carry};
+use carry::{Carried, Stage, carry};
 use channel::Channel;
 use client::Client;
 use downstream::Downstream;
@@ -125,7 +128,10 @@ async fn exchange(
     record.identity = cx.identity;
     let next = match next {
         Ok(next) => next,
-        Err(response) => respond(shard, client, down, &mut cx, &mut record, &response).await,
+        Err(mut response) => {
+            pages::put(local, &cx, &down.request, &record, &mut response).await;
+            respond(shard, client, down, &mut cx, &mut record, &response).await
+        }
     };
     // 8 finish
     down.plugin_fields = std::mem::take(&mut cx.response_fields);
@@ -173,7 +179,7 @@ async fn decide<'a>(
         body: None,
     };
     plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
-    if taking.is_worth_keeping(&down.request) {
+    if chosen.buffers_request || taking.is_worth_keeping(&down.request) {
         // Boxed: most requests have no body, or all of it came with the head.
         Box::pin(taking.take(cx, down)).await?;
     }
@@ -185,6 +191,9 @@ async fn decide<'a>(
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
     forward::add_provenance(down, cx.client, &record.request_id, &snapshot.config);
+    if !cx.copies.is_empty() {
+        mirror::launch(shard, cx, down, client, &plan);
+    }
     Ok(plan)
 }
 
@@ -222,6 +231,12 @@ async fn forward(
             )
             .await
             {
+                Ok(Carried { replaced: Some(answer), .. }) => {
+                    let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
+                    attempts.answered(&target, record.upstream_status, answered_ns);
+                    channel.close(target.pool(), false, answered_ns);
+                    return Err(answer);
+                }
                 Ok(carried) => {
                     client.consume(plan.in_hand.unwrap_or(0));
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);

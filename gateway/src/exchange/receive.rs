@@ -14,7 +14,7 @@ use super::tunnel;
 use crate::http::h1::{self, BodyFraming, HopByHop, Parsed, parse_response};
 use crate::http::h2::client::Received;
 use crate::http::websocket::Proof;
-use crate::http::{Method, ResponseHead, Version};
+use crate::http::{Known, Method, ResponseHead, Version};
 use crate::tls::{BODY_ROOM, Intake};
 use crate::upstream::retry;
 
@@ -183,6 +183,8 @@ impl Interim<'_> {
         }
         if response.status() != 100 && self.version != Version::Http10 {
             h1::strip_hop_by_hop(&mut response.head);
+            // RFC 9110 section 8.6: none in a 1xx, which has no body.
+            response.head.remove_known(Known::ContentLength);
             if !reply.interim(response, out, self.plan.response_send()).await {
                 return Err(Failure::client_gone());
             }

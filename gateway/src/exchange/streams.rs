@@ -60,19 +60,27 @@ pub(super) async fn serve(
     }
 }
 
+/// Sets of messages for the next requests. Boxed: a set is moved from task to task, and each task's future holds its place
+/// twice.
+type Spare = Rc<RefCell<Vec<Box<Downstream>>>>;
+
 /// What the streams of a connection share.
 struct Connection {
     shard: Rc<Shard>,
     origin: Rc<Origin>,
     /// Open for as long as a stream is.
     open: Rc<OpenConnection>,
-    spare: Rc<RefCell<Vec<Downstream>>>,
+    spare: Spare,
     /// Its head is being filled.
-    next: Option<Downstream>,
+    next: Option<Box<Downstream>>,
     exchanges: u32,
 }
 
 impl Connection {
+    fn fresh(&self) -> Box<Downstream> {
+        Box::new(Downstream::new(self.origin.clone()))
+    }
+
     fn penalize(&self) {
         let local = self.shard.local();
         let source = self.origin.source.ip();
@@ -88,7 +96,7 @@ impl Application for Connection {
 
     fn take_head(&mut self) -> RequestHead {
         let spare = self.spare.borrow_mut().pop();
-        let mut down = spare.unwrap_or_else(|| Downstream::new(self.origin.clone()));
+        let mut down = spare.unwrap_or_else(|| self.fresh());
         let head = std::mem::take(&mut down.request);
         self.next = Some(down);
         head
@@ -96,7 +104,7 @@ impl Application for Connection {
 
     fn request(&mut self, request: Incoming) {
         let Incoming { head, refusal, framing, protocol, body, responder } = request;
-        let mut down = self.next.take().unwrap_or_else(|| Downstream::new(self.origin.clone()));
+        let mut down = self.next.take().unwrap_or_else(|| self.fresh());
         self.exchanges = self.exchanges.saturating_add(1);
         (down.request, down.exchanges) = (head, self.exchanges);
         let client = Http2 {
@@ -123,9 +131,9 @@ impl Application for Connection {
 async fn serve_stream(
     shard: Rc<Shard>,
     open: Rc<OpenConnection>,
-    spare: Rc<RefCell<Vec<Downstream>>>,
+    spare: Spare,
     mut client: Http2,
-    mut down: Downstream,
+    mut down: Box<Downstream>,
     refusal: Option<Refusal>,
 ) {
     shard.metrics.http2_streams.inc();

@@ -129,6 +129,21 @@ impl Head {
         self.live_fields().map(|field| (field.known, self.slice(field.name()), self.slice(field.value())))
     }
 
+    /// All text of this head, also that of fields that were removed.
+    pub fn text(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// Where in [`Head::text`] a piece of it is.
+    pub fn place_of(&self, piece: &[u8]) -> std::ops::Range<usize> {
+        let start = (piece.as_ptr() as usize).wrapping_sub(self.arena.as_ptr() as usize);
+        debug_assert!(start <= self.arena.len(), "a piece of another text");
+        match start.checked_add(piece.len()) {
+            Some(end) if end <= self.arena.len() => start..end,
+            _ => 0..0,
+        }
+    }
+
     /// The text of a span of this head.
     #[inline]
     pub fn slice(&self, span: Span) -> &[u8] {

@@ -37,5 +37,5 @@ pub use render::{
     write_kernel_packets, write_ledger, write_steering, write_targets,
 };
 pub use route::{RouteMetrics, RouteSeries};
-pub use shard::{Driver, HandshakeFailure, LimiterDecision, ShardMetrics};
+pub use shard::{CopyOutcome, Driver, HandshakeFailure, LimiterDecision, ShardMetrics};
 pub use sources::{Busy, BusySources, steady_rate};

@@ -95,6 +95,9 @@ pub struct Route {
     pub wants: Wants,
     pub strip_path: bool,
     pub preserve_host: bool,
+    /// Bodies are held whole before they go on.
+    pub buffers_request: bool,
+    pub buffers_response: bool,
     pub path_handling: config::PathHandling,
     /// Answer to plain HTTP on a route for HTTPS only.
     pub https_redirect_status: u16,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Settings;
-use super::body::{RecvBody, SendBody};
+use super::body::{Growth, RecvBody, SendBody};
 use super::frames::{Scanner, flag, kind};
 use super::request;
 use super::response;
@@ -54,6 +54,11 @@ impl From<h2::Error> for ClientError {
     }
 }
 
+/// Streams that may fill their windows, whose readers are slow, before they stop the others of their connection.
+const SLOW_READERS: u32 = 16;
+/// RFC 9113 section 6.9.1.
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+
 /// What the streams of a connection, its driver and the pool share.
 struct Shared {
     /// Streams open at present.
@@ -71,6 +76,8 @@ struct Shared {
     /// The first stream was not opened yet.
     fresh: Cell<bool>,
     waiters: Rc<Waiters>,
+    /// Of the windows of the streams.
+    growth: Rc<Growth>,
 }
 
 /// Tasks that wait for a place on a connection, whichever it is.
@@ -129,10 +136,12 @@ pub fn connect(
         heard_ns: Cell::new(0),
         fresh: Cell::new(true),
         waiters,
+        growth: Rc::new(Growth::new(settings.stream_window, settings.connection_window / 4)),
     });
     let client = Client { requests, shared: shared.clone(), own_max: settings.concurrent_streams };
-    let codec =
-        RefCell::new(Driver { connection, shared, send_limit, frames: Scanner::default(), seen: false });
+    let window = settings.connection_window;
+    let frames = Scanner::default();
+    let codec = RefCell::new(Driver { connection, shared, window, send_limit, frames, seen: false });
     let run = async move {
         drive(stream, transport, &codec).await;
         codec.borrow().shared.leave();
@@ -143,6 +152,8 @@ pub fn connect(
 struct Driver {
     connection: h2::client::Connection<Transport, Bytes>,
     shared: Rc<Shared>,
+    /// Of the connection, at first.
+    window: u32,
     send_limit: Duration,
     frames: Scanner,
     /// A frame after the target's settings has begun, so the codec has read those by its next turn.
@@ -151,6 +162,14 @@ struct Driver {
 
 impl Codec for Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (connection, own_window) = (&mut self.connection, self.window);
+        self.shared.growth.apply(|size| {
+            connection.set_initial_window_size(size)?;
+            // As many slow readers as before have to come together to stop the streams of others.
+            let all = size.saturating_mul(SLOW_READERS).clamp(own_window, WINDOW_MAX);
+            connection.set_target_window_size(all);
+            Ok(())
+        });
         // How it ended, each stream learns for itself.
         let over = Pin::new(&mut self.connection).poll(cx).map(|_| ());
         if over.is_ready() {
@@ -354,6 +373,7 @@ impl Response {
     /// The body, after the final head. The place on the connection is kept for as long as it is received.
     pub fn into_body(self) -> Option<(RecvBody, Place)> {
         let Response { body, place, .. } = self;
-        body.map(|body| (RecvBody::new(body), place))
+        let growth = place.0.growth.clone();
+        body.map(|body| (RecvBody::new(body, growth), place))
     }
 }

@@ -4,6 +4,7 @@
 //! connection-specific fields and `TE`; here are the spaces around values (RFC 9113 section 8.2.1), underscores and
 //! cookies in crumbs (section 8.2.3).
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_abi::Reason;
 
@@ -84,16 +85,18 @@ pub(super) fn read_trailers(map: &HeaderMap, head: &mut Head) -> Result<(), Reas
 /// The fields of `head` as they go out: without those that concern an HTTP/1 connection, and without `except`.
 pub(super) fn write(head: &Head, except: KnownSet) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(head.len() + 2);
+    // One copy for all values: each is a part of it.
+    let text = Bytes::copy_from_slice(head.text());
     for (known, name, value) in head.iter() {
         if CONNECTION_SPECIFIC.contains(known) || except.contains(known) {
             continue;
         }
         // A head holds tokens and no line ends; what a value may not hold besides (controls) is left out with its field.
-        let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii()))
-        else {
-            continue;
-        };
+        let value = HeaderValue::from_maybe_shared(text.slice(head.place_of(value.trim_ascii())));
+        let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), value) else { continue };
+        // Never the same twice: in the table of the other side's decoder it would only take the place of others (RFC 7541
+        // section 6.2.3).
+        value.set_sensitive(known == Known::XRequestId);
         // Fails beyond 24,576 fields, of which no head has that many.
         let _ = map.try_append(name, value);
     }
