@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 use portcullis_config::ServerHeader;
@@ -45,6 +46,21 @@ pub struct Stage<'a> {
     pub target: &'a Target<'a>,
 }
 
+impl Stage<'_> {
+    /// How long the target may think from now on.
+    fn first_byte(&self) -> Duration {
+        self.plan.first_byte().min(self.attempts.left_of(self.target, clock::now_ns()))
+    }
+
+    /// Whether a response is passed on, by its status; else it is a failure to be tried again.
+    fn keep(&self, status: u16) -> Result<(), Failure> {
+        match self.attempts.drops(status, clock::now_ns()) {
+            true => Err(Failure::status(status)),
+            false => Ok(()),
+        }
+    }
+}
+
 /// What a carried exchange leaves behind.
 pub struct Carried {
     pub next: Next,
@@ -69,7 +85,7 @@ pub async fn carry(
     if plan.wants_continue() && !client.send_continue(&mut down.out).await {
         return Err(Failure { sent: false, ..Failure::client_gone() });
     }
-    let halts = Halts::with(plan.first_byte().min(stage.attempts.left_of(stage.target, clock::now_ns())));
+    let halts = Halts::with(stage.first_byte());
     let request_bytes = Cell::new(0);
     let cuts = Cuts::of(client, channel, &halts);
     let limit = channel.limit(&halts.begun);
@@ -83,24 +99,18 @@ pub async fn carry(
     let mut pump = Pump::new(body, stage.expiry);
     let version = request.version();
     // The target has its time from when it has the request; what comes before has limits of its own.
-    let over = || {
-        let left = stage.attempts.left_of(stage.target, clock::now_ns());
-        limit.cut_after(plan.first_byte().min(left));
-    };
+    let over = || limit.cut_after(stage.first_byte());
     pump.is_complete().then(over);
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
     let head = pump.beside(head, || cuts.upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
-    let framing = match head {
+    let framing = match head.and_then(|framing| stage.keep(response.status()).map(|()| framing)) {
         Ok(framing) => framing,
         Err(failure) => {
             let failure = give_up(failure, &cuts, pump).await;
             return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
         }
     };
-    if stage.attempts.drops(response.status(), clock::now_ns()) {
-        return Err(give_up(Failure::status(response.status()), &cuts, pump).await);
-    }
     (record.upstream_status, record.status) = (response.status(), response.status());
 
     if let Some(page) = pages::in_place_of(stage, cx, request, record, response.status())
