@@ -72,6 +72,13 @@ pub struct Carried {
     pub replaced: Option<Box<Response>>,
 }
 
+impl Carried {
+    /// An exchange that is over, with an upstream connection that is not used again.
+    const fn ended(next: Next) -> Self {
+        Self { next, reusable: false, upgraded: false, replaced: None }
+    }
+}
+
 /// Sends the request, receives the response head, runs the response plugins and relays the response.
 pub async fn carry(
     stage: Stage<'_>,
@@ -120,7 +127,7 @@ pub async fn carry(
         give_up(Failure::client_gone(), &cuts, pump).await;
         record.body_touched |= is_touched(client, decoder.as_ref(), request_bytes.get());
         let answer = Response::with_content(page.status, page.content);
-        return Ok(Carried { next: Next::Close, reusable: false, upgraded: false, replaced: Some(answer) });
+        return Ok(Carried { replaced: Some(answer), ..Carried::ended(Next::Close) });
     }
 
     // 6 response plugins
@@ -129,33 +136,44 @@ pub async fn carry(
         // The client is told in its own HTTP.
         record.head_bytes = tunnel::write_head(response, version, out);
         record.status = response.status();
-        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true, replaced: None });
+        return Ok(Carried { upgraded: true, ..Carried::ended(Next::Close) });
     }
 
     // 7 relay
     let mut answer = Answer::new(plan, response, framing);
-    if answer.has_body()
-        && (plan.buffers_response || plugins::wants_response_body(stage.local, plan.chain, cx, response))
-    {
-        // Boxed: exchanges whose bodies pass by need no room for it.
-        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
-        match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
-            Ok(body) => answer.replace_body(body),
-            Err(failure) => {
-                let failure = give_up(failure, &cuts, pump).await;
-                return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
-            }
-        }
+    let mut by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
+    if let Err(failure) = prepare(stage, cx, &mut answer, &mut by, &mut inlet).await {
+        let failure = give_up(failure, &cuts, pump).await;
+        return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
     }
-    if let Some(encoder) = plugins::encoder(stage.local, plan.chain, cx, response, answer.framings.relayed) {
-        answer.code(plan, encoder);
-    }
-    let by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
     let (next, whole) = relay(stage, &mut answer, by, inlet, record).await;
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
-    Ok(Carried { next, reusable, upgraded: false, replaced: None })
+    Ok(Carried { reusable, ..Carried::ended(next) })
+}
+
+/// Lets plugins have the body before it goes on: whole where they want it so, and in a content coding.
+async fn prepare(
+    stage: Stage<'_>,
+    cx: &mut Cx<'_>,
+    answer: &mut Answer,
+    by: &mut Answering<'_, '_>,
+    inlet: &mut Inlet<'_>,
+) -> Result<(), Failure> {
+    let (plan, chain) = (stage.plan, stage.plan.chain);
+    if answer.has_body()
+        && (plan.buffers_response || plugins::wants_response_body(stage.local, chain, cx, by.response))
+    {
+        // Boxed: exchanges whose bodies pass by need no room for it.
+        let holding = Box::pin(whole::hold(stage, cx, by.response, inlet.reborrow(), answer, by.halts));
+        let body = by.pump.beside(holding, || by.cuts.upstream.cut(), || {}).await?;
+        answer.replace_body(body);
+    }
+    if let Some(encoder) = plugins::encoder(stage.local, chain, cx, by.response, answer.framings.relayed) {
+        answer.code(plan, encoder);
+    }
+    Ok(())
 }
 
 /// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.

@@ -55,29 +55,7 @@ pub fn compile(
     let listeners: Vec<Listener> = config.listeners.iter().filter_map(listen).collect();
     let ticket_keys = edges::ticket_keys(&config, &found);
     let streams = StreamRoutes::compile(&config, &found);
-    let routes = config
-        .routes
-        .iter()
-        .zip(chains)
-        .map(|(route, (chain, wants))| Route {
-            name: route.name.as_str().into(),
-            service: route.service.map(|service| ServiceId(service.0)),
-            chain,
-            wants,
-            // A rule has no prefix that could be cut off.
-            strip_path: route.strip_path && (route.rule.is_none() || !route.paths.is_empty()),
-            preserve_host: route.preserve_host,
-            // Kong's default is no wish: whoever takes its defaults has his bodies streamed.
-            buffers_request: route.request_buffering && config.defaults != config::Defaults::Kong,
-            buffers_response: route.response_buffering && config.defaults != config::Defaults::Kong,
-            path_handling: route.path_handling,
-            https_redirect_status: route.https_redirect_status_code,
-            body_limit: route.body_limit.unwrap_or(config.limits.body),
-            times: Times::of(route, &config),
-            cost: route.cost,
-            series: cx.registry.route(&route.name),
-        })
-        .collect();
+    let routes = compile_routes(&config, chains, cx);
     let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
     let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
     let limits = &config.limits;
@@ -111,6 +89,32 @@ pub fn compile(
         config,
     };
     Ok((snapshot, found.into_sorted()))
+}
+
+fn compile_routes(config: &Config, chains: Vec<(Chain, Wants)>, cx: &CompileContext<'_>) -> Vec<Route> {
+    config
+        .routes
+        .iter()
+        .zip(chains)
+        .map(|(route, (chain, wants))| Route {
+            name: route.name.as_str().into(),
+            service: route.service.map(|service| ServiceId(service.0)),
+            chain,
+            wants,
+            // A rule has no prefix that could be cut off.
+            strip_path: route.strip_path && (route.rule.is_none() || !route.paths.is_empty()),
+            preserve_host: route.preserve_host,
+            // Kong's default is no wish: whoever takes its defaults has his bodies streamed.
+            buffers_request: route.request_buffering && config.defaults != config::Defaults::Kong,
+            buffers_response: route.response_buffering && config.defaults != config::Defaults::Kong,
+            path_handling: route.path_handling,
+            https_redirect_status: route.https_redirect_status_code,
+            body_limit: route.body_limit.unwrap_or(config.limits.body),
+            times: Times::of(route, config),
+            cost: route.cost,
+            series: cx.registry.route(&route.name),
+        })
+        .collect()
 }
 
 /// The configuration with the services that plugins make of others.
