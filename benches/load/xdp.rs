@@ -3,12 +3,14 @@
 //! Runs as root, without an interface (BPF_PROG_TEST_RUN, which is itself about 10 ns of every figure).
 //! Cases take turns, round by round, so that a noisy minute hits all of them. Prints one JSON object a
 //! line: `{"case":...,"program":...,"ns_median":...,"ns_min":...,"ns_max":...,"rounds":...}`; a case that
-//! cannot run prints `{"case":...,"skipped":"why"}` instead.
+//! cannot run prints `{"case":...,"skipped":"why"}` instead. What is no packet (editing lists, the way of a ban into the
+//! kernel) is measured once, and printed as `{"figure":...,"value":...,"unit":...}`.
 //!
 //! Usage: `cargo bench -p portcullis-benches --bench xdp -- [ROUNDS] [PACKETS_A_ROUND]`, default 15 and 300000.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use portcullis::kernel::test_run::{Entry, Foreign, Outcome, TestRun};
 use portcullis::kernel::{
@@ -54,6 +56,48 @@ fn main() {
     for case in &mut cases {
         case.report();
     }
+    if let Err(error) = edits().and_then(|()| ban_to_drop()) {
+        skipped("lists and bans", &error.to_string());
+    }
+}
+
+fn figure(what: &str, value: f64, unit: &str) {
+    println!(r#"{{"figure":"{what}","value":{value:.3},"unit":"{unit}"}}"#);
+}
+
+/// A million prefixes put into an empty trie, then edited in place: a thousand of them changed, all of them taken out.
+fn edits() -> Result<(), KernelError> {
+    let mut run = loaded(OPEN, OPEN)?;
+    let mut sync = |what: &str, lists: &Lists| {
+        let begun = Instant::now();
+        run.kernel.sync_lists(lists)?;
+        figure(what, begun.elapsed().as_secs_f64() * 1e3, "ms");
+        Ok::<(), KernelError>(())
+    };
+    let all = lists(1_000_000);
+    let mut edited = lists(999_000);
+    edited.deny = (0..1_000u32).map(|i| IpAddr::from(Ipv4Addr::from(0xcb00_0000 + i)).into()).collect();
+    sync("a million prefixes, written", &all)?;
+    sync("a thousand of them replaced", &edited)?;
+    sync("nothing changed", &edited)?;
+    sync("all of them removed", &Lists::default())
+}
+
+/// From the proxy's decision to the first packet that the program drops for it, the longest of many.
+fn ban_to_drop() -> Result<(), KernelError> {
+    let run = everything(OPEN, 0)?;
+    let mut longest = Duration::ZERO;
+    for round in 1..=100u64 {
+        mark(&run, Block::Established { until: u64::MAX >> 1 });
+        assert_eq!(run.run(Entry::Product, &packet(PORT, ACK), 1)?.action, XDP_PASS);
+        let until = Kernel::now() + round * 1_000_000_000;
+        let begun = Instant::now();
+        mark(&run, Block::Banned { until, level: 0, reason: Reason::BadChunk, known_good: false });
+        while run.run(Entry::Product, &packet(PORT, ACK), 1)?.action != XDP_DROP {}
+        longest = longest.max(begun.elapsed());
+    }
+    figure("from a ban to the first packet dropped, the longest of 100", longest.as_secs_f64() * 1e6, "us");
+    Ok(())
 }
 
 /// One thing measured.
@@ -143,7 +187,7 @@ const OURS: [(&str, Setup); 19] = [
     ("limited, new connections", || Ok((loaded(OPEN, TIGHT)?, Entry::Product, packet(PORT, SYN), XDP_DROP))),
     ("denied", || {
         let mut run = loaded(OPEN, OPEN)?;
-        let deny = vec![std::net::IpAddr::from(SOURCE).into()];
+        let deny = vec![IpAddr::from(SOURCE).into()];
         run.kernel.sync_lists(&Lists { deny, ..Lists::default() })?;
         Ok((run, Entry::Product, packet(PORT, SYN), XDP_DROP))
     }),
@@ -179,7 +223,7 @@ const OURS: [(&str, Setup); 19] = [
     ("denied by one of a million prefixes", || {
         let mut run = everything(OPEN, 0)?;
         let mut lists = lists(1_000_000);
-        lists.deny = vec![std::net::IpAddr::from(SOURCE).into()];
+        lists.deny = vec![IpAddr::from(SOURCE).into()];
         run.kernel.sync_lists(&lists)?;
         Ok((run, Entry::Product, packet(PORT, SYN), XDP_DROP))
     }),
@@ -252,7 +296,7 @@ fn lists(prefixes: u32) -> Lists {
     let address = |i: u32| Ipv4Addr::from(0x0b00_0000 | i.wrapping_mul(2_654_435_761) >> 8);
     let named = NamedList {
         name: "many".into(),
-        prefixes: (0..prefixes).map(|i| std::net::IpAddr::from(address(i)).into()).collect(),
+        prefixes: (0..prefixes).map(|i| IpAddr::from(address(i)).into()).collect(),
         allows: false,
         shadow: false,
         reset: false,

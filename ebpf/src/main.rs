@@ -1,5 +1,5 @@
-//! The XDP program of Portcullis: entry points only. One packet is read top to bottom in `decide.rs`; maps
-//! and verdicts are tables in `ebpf/README.md`.
+//! The kernel programs of Portcullis: entry points only. One packet is read top to bottom in `decide.rs`; maps
+//! and verdicts are tables in `ebpf/README.md`. `steer.rs` is for new connections, after all that.
 //!
 //! Built for the BPF target alone (`cargo xtask build-ebpf`).
 //!
@@ -16,8 +16,12 @@ mod parse;
 mod random_sources;
 mod reset;
 mod sample;
+mod steer;
 
-use aya_ebpf::{macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    macros::{sk_reuseport, xdp},
+    programs::{SkReuseportContext, XdpContext},
+};
 
 /// What the gateway attaches.
 #[xdp]
@@ -30,6 +34,14 @@ pub fn portcullis(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn portcullis_frags(ctx: XdpContext) -> u32 {
     decide::decide(&ctx)
+}
+
+/// Attached to the sockets of each listener: which of them a new connection goes to.
+#[sk_reuseport]
+pub fn portcullis_steer(ctx: SkReuseportContext) -> u32 {
+    steer::steer(&ctx);
+    // SK_PASS: what was selected, or what the kernel's hash says.
+    1
 }
 
 /// FOR TESTS AND BENCHES ONLY, never loaded by the gateway: decides on the packet after giving it a random

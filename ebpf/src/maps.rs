@@ -10,7 +10,8 @@ use core::sync::atomic::AtomicU64;
 
 use portcullis_abi::{
     Charge, Config, GOOD_HITS, GoodHit, GoodKey, KERNEL_TRIES, ListenerKey, PortTable, Protocol, Rate,
-    Reason, RuleWord, Set, WAYS, Way, Word, charge_within, find_or_take_within, set_index,
+    Reason, RuleWord, Set, TOP_WORDS, WAYS, Way, Word, charge_within, find_or_take_within, set_index,
+    top_place,
 };
 
 #[map]
@@ -39,6 +40,9 @@ static PORTS: Array<PortTable> = Array::with_max_entries(2, 0);
 
 #[map]
 static LISTENERS: HashMap<ListenerKey, u32> = HashMap::with_max_entries(1, 0);
+
+#[map]
+static TOP_V4: Array<u64> = Array::with_max_entries(TOP_WORDS, 0);
 
 // Addresses as they lie in the packet: the trie compares bytes, so no swap is needed.
 #[map]
@@ -140,6 +144,12 @@ pub fn is_listener(key: &ListenerKey) -> bool {
 /// The rule of the longest prefix that holds this IPv4 source; none is 0, which does nothing.
 #[inline(always)]
 pub fn rule_v4(source: u32) -> RuleWord {
+    let (word, shift) = top_place(u32::from_be(source));
+    // SAFETY: a value of an array map lives as long as the program; the word is written whole.
+    let top = TOP_V4.get_ptr(word).map_or(0, |top| unsafe { top.read_volatile() });
+    if top >> shift & 1 == 0 {
+        return RuleWord(0);
+    }
     RuleWord(RULES_V4.get(Key::new(32, source)).map_or(0, |rule| *rule))
 }
 

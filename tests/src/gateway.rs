@@ -31,6 +31,7 @@ pub struct Setup {
     listeners: String,
     h2c: bool,
     shards: Option<usize>,
+    steering: Option<String>,
     driver: Option<String>,
     tls: Option<String>,
     admin_address: Option<SocketAddr>,
@@ -72,6 +73,12 @@ impl Setup {
     /// Sets the number of shards; 2 unless called.
     pub fn shards(mut self, count: usize) -> Setup {
         self.shards = Some(count);
+        self
+    }
+
+    /// Says how new connections find their shard; the gateway's own choice unless called.
+    pub fn steering(mut self, steering: &str) -> Setup {
+        self.steering = Some(steering.to_owned());
         self
     }
 
@@ -152,12 +159,13 @@ impl Setup {
         }
         text.push_str(&self.listeners);
         text.push_str(&format!(
-            "shards:\n  count: {count}\n  driver: {driver}\n\
+            "shards:\n  count: {count}\n  driver: {driver}\n  steering: {steering}\n\
              admin:\n  socket: {socket}\n{address}\
              telemetry:\n  access_log:\n    destination: {log}\n\
              timeouts: {{{timeouts}}}\n",
             count = self.shards.unwrap_or(2),
             driver = driver.as_deref().unwrap_or("auto"),
+            steering = self.steering.as_deref().unwrap_or("auto"),
             socket = places.socket().display(),
             address = self.admin_address.map(|addr| format!("  address: {addr}\n")).unwrap_or_default(),
             log = places.access_log().display(),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use portcullis::kernel::test_run::{Entry, TestRun};
-use portcullis::kernel::{Kernel, LimitSpec, Limits, Listener, Lists, NamedList, Promotion, Settings};
+use portcullis::kernel::{Kernel, LimitSpec, Limits, Listener, Lists, NamedList, Part, Promotion, Settings};
 use portcullis::limit::{KNOWN_GOOD_NS, Table, source_key};
 use portcullis_abi::{Protocol, Rate, Reason};
 use portcullis_tests::packet::{ACK, Packet, SYN, checksum};
@@ -413,10 +413,57 @@ fn a_tripped_reason_passes_until_it_is_armed_again() {
     privileged!();
     let mut bench = Bench::new(Limits { connections: burst(1), ..Limits::default() });
     assert_eq!(bench.admitted("192.0.2.1", 5), 1);
-    bench.run.kernel.trip(Reason::DropConnectionRate.drop_bit());
+    assert!(!bench.run.kernel.trip(Part { reason: Reason::DropConnectionRate, number: 0 }));
     assert_eq!(bench.verdict(&syn("192.0.2.1").build()), (Reason::ShadowConnectionRate, XDP_PASS));
     bench.limits(Limits { connections: burst(1), ..Limits::default() });
     assert_eq!(bench.admitted("192.0.2.1", 5), 5, "other settings do not arm it");
     bench.run.kernel.rearm();
     assert_eq!(bench.admitted("192.0.2.1", 5), 0);
+}
+
+/// Of two lists and two rules, the one that is tripped alone is in shadow; the trie is edited for it, not made anew.
+#[test]
+fn a_tripped_list_or_rule_passes_and_the_others_do_not() {
+    privileged!();
+    let mut bench = Bench::new(Limits::default());
+    let named = |name: &str, prefix: &str| NamedList {
+        name: name.into(),
+        prefixes: vec![prefix.parse().expect("a prefix")].into(),
+        allows: false,
+        shadow: false,
+        reset: false,
+    };
+    let rule = |prefix: &str| LimitSpec {
+        name: String::new(),
+        ports: Vec::new(),
+        prefixes: vec![prefix.parse().expect("a prefix")],
+        connections: burst(1),
+        packets: Rate::UNLIMITED,
+        shadow: false,
+        reset: false,
+    };
+    let lists = Lists {
+        deny: vec!["198.51.100.1/32".parse().expect("a prefix")],
+        named: vec![named("first", "192.0.2.1/32"), named("second", "192.0.2.2/32")],
+        limits: vec![rule("203.0.113.1/32"), rule("203.0.113.2/32")],
+        ..Lists::default()
+    };
+    bench.lists(&lists);
+    let sources = ["198.51.100.1", "192.0.2.1", "192.0.2.2", "203.0.113.1", "203.0.113.2"];
+    // The first connection under a rule is within it.
+    let admitted = |bench: &Bench| sources.map(|source| bench.admitted(source, 3));
+    assert_eq!(admitted(&bench), [0, 0, 0, 1, 1]);
+    for (part, expected) in [
+        (Part { reason: Reason::DropDenied, number: 2 }, [0, 0, 3, 0, 0]),
+        (Part { reason: Reason::DropRuleRate, number: 1 }, [0, 0, 3, 3, 0]),
+        (Part { reason: Reason::DropDenied, number: 0 }, [3, 0, 3, 3, 0]),
+    ] {
+        assert!(bench.run.kernel.trip(part), "the lists are to be synced");
+        bench.lists(&lists);
+        assert_eq!(admitted(&bench), expected, "{part:?}");
+    }
+    assert_eq!(bench.run.kernel.tripped_names(), ["drop_denied", "list second", "rule "]);
+    bench.run.kernel.rearm();
+    bench.lists(&lists);
+    assert_eq!(admitted(&bench), [0, 0, 0, 0, 0]);
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use portcullis_tests::client::{Connection, Request};
@@ -25,37 +25,62 @@ fn guess(site: &Site, number: usize) -> bool {
     true
 }
 
-/// Credential stuffing is cut by its cost, and a client on the same link notices nothing.
+/// Credential stuffing is cut by its cost, and a client on the same link notices nothing: not one of its requests fails.
+/// How long they take, before and meanwhile, is printed and not judged: other tests share this machine.
 #[test]
 fn stuffing_is_cut_at_the_nic_while_a_neighbour_is_served() {
     privileged!();
     let site = Site::new();
     let gateway = Gateway::start(&site.setup("enforcement: enforce, costs: {unauthorized: 3}"));
     let stop = AtomicBool::new(false);
-    let (guesses, served) = std::thread::scope(|scope| {
+    let attack = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
+    let (guesses, cut, [before, during]) = std::thread::scope(|scope| {
         let neighbour = scope.spawn(|| {
             let mut connection = site.connect(GOOD).expect("the neighbour's connection");
-            let mut served = 0;
+            let mut took = [Vec::new(), Vec::new()];
             while !stop.load(Relaxed) {
+                let (asked, phase) = (Instant::now(), usize::from(attack.load(Relaxed)));
                 Request::get("/").keep().send_on(&mut connection).expect(200);
-                served += 1;
+                took[phase].push(asked.elapsed());
+                served.fetch_add(1, Relaxed);
                 std::thread::park_timeout(Duration::from_millis(5));
             }
-            served
+            took
         });
+        // Quiet first.
+        let more = |so_far: usize| holds(served.load(Relaxed) >= so_far, "no progress");
+        eventually("the neighbour's first requests", || more(200));
+        attack.store(true, Relaxed);
+        let quiet = served.load(Relaxed);
+        let begun = Instant::now();
         let mut guesses = 0;
         while guesses < 200 && guess(&site, guesses) {
             guesses += 1;
             std::thread::park_timeout(Duration::from_millis(20));
         }
+        let cut = begun.elapsed();
+        // It does not give up, and each try is dropped before the stack.
+        eventually("the neighbour's requests meanwhile", || {
+            let _ = site.connect(BAD);
+            more(quiet + 200)
+        });
         stop.store(true, Relaxed);
-        (guesses, neighbour.join().expect("the neighbour was served to the end"))
+        (guesses, cut, neighbour.join().expect("the neighbour was served to the end"))
     });
     // Ten tokens, four for each guess, and five a second come back: at fifty a second it is over at the third.
-    println!("{guesses} guesses got in, the neighbour was served {served} times");
+    let p99 = |mut took: Vec<Duration>| {
+        took.sort_unstable();
+        took[took.len() * 99 / 100]
+    };
+    let served = during.len();
+    println!(
+        "{guesses} guesses got in, cut after {cut:?}; the neighbour was served {served} times meanwhile"
+    );
+    println!("99 % of its requests within {:?} before, {:?} meanwhile", p99(before), p99(during));
     assert!(guesses <= 20, "{guesses} guesses");
     assert!(packets(&gateway, "drop_connection_rate") >= 1.0);
-    assert!(served > 0 && site.admitted(GOOD));
+    assert!(site.admitted(GOOD));
 }
 
 #[test]
@@ -228,15 +253,17 @@ fn a_spoofed_flood_closes_no_door_to_the_known() {
         }
         let begun = Instant::now();
         let stranger = site.lab.in_client(|| connect_patiently(STRANGER));
-        println!("the stranger got in after {:?}", begun.elapsed());
+        let waited = begun.elapsed();
+        println!("the stranger got in after {waited:?}");
         stop.store(true, Relaxed);
-        (tries, admitted, stranger)
+        (tries, admitted, stranger.map(|()| waited))
     });
     let dropped = packets(&gateway, "drop_unknown_rate");
     println!("{admitted} of {tries} connections of a known client, {dropped} made-up ones dropped");
     assert!(admitted >= 99, "{admitted} of {tries}");
-    stranger.expect("an unknown client gets in within its retries");
-    assert!(packets(&gateway, "pass_retried") >= 1.0);
+    let waited = stranger.expect("an unknown client gets in within its retries");
+    // A flood of a slow sender leaves a token now and then: who comes at that moment need not come again.
+    assert!(packets(&gateway, "pass_retried") >= 1.0 || waited < Duration::from_millis(900), "{waited:?}");
 }
 
 /// SYNs from sources all over, as fast as it goes.

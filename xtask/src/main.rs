@@ -12,6 +12,7 @@ mod run;
 mod schema;
 mod steps;
 mod test;
+mod test_kernels;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +43,8 @@ enum Command {
     Schema(schema::Options),
     /// Run every test, installing what they need
     Test(test::Options),
+    /// Run the tests of the XDP object on other kernels, emulated; minutes each
+    TestKernels(test_kernels::Options),
     /// Check file sizes, module order, one-home rule and the other rules of style
     Tidy,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Schema(options) => schema::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::TestKernels(options) => test_kernels::run(&options),
         Command::Tidy => tidy::run(),
     };
     match result {

@@ -17,6 +17,9 @@ pub const PROGRAM: &str = "portcullis";
 /// The same for interfaces whose packets span buffers; needs Linux 5.18.
 pub const PROGRAM_FRAGS: &str = "portcullis_frags";
 
+/// Which socket of a listener a new connection goes to; needs Linux 5.14.
+pub const PROGRAM_STEER: &str = "portcullis_steer";
+
 /// The same decision behind a scrambler of source addresses. For test-run only: the gateway never loads it.
 pub const PROGRAM_RANDOM_SOURCES: &str = "portcullis_random_sources";
 
@@ -39,6 +42,8 @@ pub mod map {
     pub const RULES_V4: &str = "RULES_V4";
     /// [`super::Rule`] by IPv6 prefix; LPM trie.
     pub const RULES_V6: &str = "RULES_V6";
+    /// A bit for each IPv4 /16: whether RULES_V4 holds anything in or around it; array of [`super::TOP_WORDS`] words.
+    pub const TOP_V4: &str = "TOP_V4";
     /// [`super::DropEvent`]s; a ring; not pinned.
     pub const DROPS: &str = "DROPS";
     /// When each kernel reason may be sampled again, per CPU; not pinned.
@@ -47,6 +52,10 @@ pub mod map {
     pub const RETRIES: &str = "RETRIES";
     /// [`super::GoodHit`] by [`super::GoodKey`]: known-good sources that were, or would have been, dropped; LRU hash.
     pub const KNOWN_GOOD: &str = "KNOWN_GOOD";
+    /// The number of a listener, by [`super::ListenerKey`]; hash.
+    pub const STEER_GROUP: &str = "STEER_GROUP";
+    /// A listener's socket for each core, at number times [`super::STEER_CORES`]; array of sockets.
+    pub const STEER_SOCKETS: &str = "STEER_SOCKETS";
     /// aya-log's ring; not pinned.
     pub const LOGS: &str = "AYA_LOGS";
     /// State of the source scrambler, per CPU; not pinned.
@@ -72,6 +81,22 @@ pub mod flag {
     /// Lets [`super::PROGRAM_RANDOM_SOURCES`] rewrite packets. Set by tests and benches only.
     pub const RANDOM_SOURCES: u64 = 1 << 32;
 }
+
+/// Words of TOP_V4.
+pub const TOP_WORDS: u32 = (1 << 16) / 64;
+
+/// Where an IPv4 address, as a number, has its bit in TOP_V4: the word, and the shift in it. Most packets are from places
+/// that no list names, and one bit in the nearest cache costs a tenth of a question to the trie.
+#[inline(always)]
+pub const fn top_place(address: u32) -> (u32, u32) {
+    (address >> 22, address >> 16 & 63)
+}
+
+/// Listeners that can be steered.
+pub const STEER_GROUPS: u32 = 64;
+
+/// Cores that connections are steered by; those received elsewhere go by the kernel's hash.
+pub const STEER_CORES: u32 = 256;
 
 /// What the gateway tells the program. Written through a shared mapping, one word at a time; the program
 /// reads each word once a packet. Two words of one limit may be seen one update apart for one packet.

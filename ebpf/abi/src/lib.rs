@@ -32,9 +32,12 @@ pub use key::{aggregate_key, is_v4, key_v4, key_v6, key_v6_halves, offence_key, 
 pub use layout::{
     Config, DropEvent, Family, GOOD_HITS, GoodHit, GoodKey, LimitRule, ListenerKey, LpmKeyV4, LpmKeyV6,
     PORT_CLASSES, PORTS_PER_PROTOCOL, PREFIX_CLASSES, PortTable, Protocol, RULES, Rule, RuleWord,
-    SAMPLE_BYTES, SharedBuckets, flag, map, port_bit, rule_bit,
+    SAMPLE_BYTES, STEER_CORES, STEER_GROUPS, SharedBuckets, TOP_WORDS, flag, map, port_bit, rule_bit,
+    top_place,
 };
-pub use layout::{LAYOUT_VERSION, PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY};
+pub use layout::{
+    LAYOUT_VERSION, PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY, PROGRAM_STEER,
+};
 pub use reason::Reason;
 pub use table::{Secret, Set, WAYS, Way, find, find_or_take, find_or_take_within, set_index};
 pub use word::Word;

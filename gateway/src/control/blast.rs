@@ -1,17 +1,17 @@
 //! What limits cost the innocent, and the cap on it.
 //!
 //! The program notes each source that authenticated in the last hour and is dropped, or in shadow mode would be. Here
-//! they are counted by reason: in shadow that is the estimate of false positives, and once a reason in force hits more
-//! of them than allowed, it is switched to shadow, aloud, until the next reload.
+//! they are counted by reason: in shadow that is the estimate of false positives, and once a reason in force, or one list
+//! or rule that gives it, hits more of them than allowed, it is switched to shadow, aloud, until the next reload.
 //!
 //! Invariant: nothing is switched but towards passing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_abi::Reason;
 use portcullis_config as config;
 
-use crate::kernel::{Hit, Kernel};
+use crate::kernel::{Hit, Kernel, Part};
 use crate::limit::{KNOWN_GOOD_NS, Table};
 
 /// The cap, and what was found.
@@ -42,14 +42,16 @@ impl BlastRadius {
         counts.into_iter().map(|(reason, (dropped, shadow))| (reason, dropped, shadow)).collect()
     }
 
-    /// Looks at what the program has noted, and switches what does too much harm to shadow.
-    pub fn look(&mut self, kernel: &mut Kernel, table: &Table, now_ns: u64) {
+    /// Looks at what the program has noted, and switches what does too much harm to shadow. True: a list or a rule was
+    /// among it, and the kernel's lists are to be written anew.
+    #[must_use]
+    pub fn look(&mut self, kernel: &mut Kernel, table: &Table, now_ns: u64) -> bool {
         let oldest = now_ns.saturating_sub(KNOWN_GOOD_NS);
         match kernel.known_good_hits() {
             Ok(hits) => self.hits = hits,
             Err(cause) => {
                 tracing::warn!(%cause, "the known-good sources that were dropped cannot be read");
-                return;
+                return false;
             }
         }
         if self.hits.iter().any(|hit| hit.last_ns < oldest) {
@@ -60,35 +62,39 @@ impl BlastRadius {
         }
         let suspects = self.suspects(kernel.tripped());
         if suspects.is_empty() {
-            return;
+            return false;
         }
         // Only now: it reads the whole table.
         let known = table.known_good(now_ns) as u64;
-        for (reason, dropped) in suspects {
+        let mut lists_change = false;
+        for (part, dropped) in suspects {
             if !is_too_many(dropped, known, self.cap.percent) {
                 continue;
             }
-            kernel.trip(reason.drop_bit());
+            lists_change |= kernel.trip(part);
             tracing::error!(
-                reason = reason.as_str(),
+                reason = part.reason.as_str(),
+                list = kernel.list_name(part.number).filter(|_| part.reason == Reason::DropDenied),
+                rule = kernel.limit_name(part.number).filter(|_| part.reason == Reason::DropRuleRate),
                 dropped,
                 known,
                 "switched to shadow: it drops too many sources that authenticated in the last hour; a reload arms it again"
             );
         }
+        lists_change
     }
 
-    /// Reasons in force that have dropped enough sources to be worth a question.
-    fn suspects(&self, tripped: u64) -> Vec<(Reason, u64)> {
+    /// What is in force and has dropped enough sources to be worth a question.
+    fn suspects(&self, tripped: &BTreeSet<Part>) -> Vec<(Part, u64)> {
         if self.cap.percent == 0 {
             return Vec::new();
         }
-        let counts = self.counts().into_iter().map(|(reason, dropped, _)| (reason, dropped));
-        counts
-            .filter(|(reason, dropped)| {
-                *dropped >= u64::from(self.cap.sources) && tripped & reason.drop_bit() == 0
-            })
-            .collect()
+        let mut counts: BTreeMap<Part, u64> = BTreeMap::new();
+        for hit in self.hits.iter().filter(|hit| hit.dropped) {
+            *counts.entry(Part { reason: hit.reason, number: hit.number }).or_default() += 1;
+        }
+        let enough = u64::from(self.cap.sources);
+        counts.into_iter().filter(|(part, dropped)| *dropped >= enough && !tripped.contains(part)).collect()
     }
 }
 
@@ -115,11 +121,16 @@ mod tests {
             hit(Reason::DropUnknownRate, 1, false),
             hit(Reason::DropUnknownRate, 2, false),
         ];
-        assert_eq!(blast.suspects(0), [(Reason::DropConnectionRate, 2)]);
-        assert_eq!(blast.suspects(Reason::DropConnectionRate.drop_bit()), []);
+        let part = |reason, number| Part { reason, number };
+        let connections = part(Reason::DropConnectionRate, 0);
+        assert_eq!(blast.suspects(&BTreeSet::new()), [(connections, 2)]);
+        assert_eq!(blast.suspects(&BTreeSet::from([connections])), []);
         assert!(blast.counts().contains(&(Reason::DropUnknownRate, 0, 2)));
+        // Lists are counted apart.
+        blast.hits = [1, 1, 2].map(|number| Hit { number, ..hit(Reason::DropDenied, 1, true) }).to_vec();
+        assert_eq!(blast.suspects(&BTreeSet::new()), [(part(Reason::DropDenied, 1), 2)]);
         blast.configure(config::BlastRadius { percent: 0, sources: 1 });
-        assert_eq!(blast.suspects(0), []);
+        assert_eq!(blast.suspects(&BTreeSet::new()), []);
     }
 
     #[test]

@@ -39,12 +39,6 @@ pub fn mode(xdp: &Xdp, refusal: Refusal) -> &'static str {
     }
 }
 
-/// The names of the reasons in a word of [`Reason::drop_bit`]s.
-pub fn tripped(bits: u64) -> Vec<String> {
-    let dropping = Reason::ALL.iter().filter(|reason| reason.drops_packet());
-    dropping.filter(|reason| bits & reason.drop_bit() != 0).map(|reason| reason.as_str().to_owned()).collect()
-}
-
 /// Known-good sources by reason.
 pub fn known_good(counts: &[(Reason, u64, u64)]) -> Vec<KnownGood> {
     let known = |(reason, dropped, shadow): &(Reason, u64, u64)| KnownGood {

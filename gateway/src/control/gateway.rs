@@ -22,7 +22,7 @@ use portcullis_config::{self as config, Config, Diagnostic, Severity};
 use super::advice;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
-use super::ledger::{self, Ledger, View};
+use super::ledger::{self, Ledger, Memory, View};
 use super::names::{Book, Refresher};
 use super::plane::{Compile, Plane};
 use super::start::shard_count;
@@ -35,7 +35,8 @@ use crate::kernel::interface_name;
 use crate::limit::{Table, WallClock, random_secret, source_prefix};
 use crate::log::Outbox;
 use crate::metrics::{
-    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates, write_ledger, write_steering,
+    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_breakers, write_certificates, write_ledger,
+    write_steering, write_targets,
 };
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
@@ -105,6 +106,8 @@ impl Gateway {
         let count = shard_count(config);
         let registry = Arc::new(Registry::new(count, DEFAULT_MAX_ROUTE_SERIES));
         registry.control().set_started(super::reload::unix_seconds());
+        let mut kernel = KernelPart::load(config)?;
+        let ledger = ledger_of(config, &mut kernel);
         Ok(Self {
             shards: None,
             snapshot: None,
@@ -112,7 +115,7 @@ impl Gateway {
             driver,
             refused: refused.map(|cause| cause.to_string()),
             cores: cores(config, count),
-            kernel: KernelPart::load(config)?,
+            kernel,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
             draining: false,
             dead: BTreeSet::new(),
@@ -120,7 +123,7 @@ impl Gateway {
             ticketer: Ticketer::new(clock::now_ns()).context("ticket keys")?,
             book: Book::default(),
             refresher: None,
-            ledger: Ledger::default(),
+            ledger,
             sockets: BTreeMap::new(),
             inherited: BTreeMap::new(),
             steerings: Steerings::new(),
@@ -167,9 +170,14 @@ impl Gateway {
     /// Hands the banned prefixes to the kernel's lists.
     fn sync_bans(&mut self) {
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        self.sync_kernel();
+    }
+
+    /// Writes the lists anew where they differ.
+    fn sync_kernel(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
         if let Err(cause) = self.kernel.sync(snapshot, clock::now_ns()) {
-            tracing::error!("the banned prefixes are not in the kernel's lists: {cause:#}");
+            tracing::error!("the kernel's lists are not what they should be: {cause:#}");
         }
     }
 
@@ -233,7 +241,8 @@ impl Gateway {
             shards.publish(snapshot)?;
         }
         for (address, sockets) in bound {
-            let steered = steer(snapshot.config.shards.steering, address, &sockets, &self.cores);
+            let wanted = snapshot.config.shards.steering;
+            let steered = steer(wanted, address, &sockets, &self.cores, self.kernel.kernel_mut());
             tracing::debug!(%address, ?steered, "new connections");
             self.steerings.insert(address, steered);
             let kept = sockets.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
@@ -243,6 +252,7 @@ impl Gateway {
         let old = self.snapshot.as_deref().map(addresses).unwrap_or_default();
         for &address in old.difference(&addresses(snapshot)) {
             self.steerings.remove(&address);
+            self.kernel.steer_no_more(address);
             self.sockets.remove(&address);
             shards.close(address)?;
         }
@@ -287,8 +297,11 @@ impl Plane for Gateway {
         }
         self.refresher = Some(self.book.refresh(&snapshot.config));
         let is_first = self.snapshot.is_none();
-        self.kernel.beat(clock::now_ns());
+        let tripped = self.kernel.beat(clock::now_ns());
         self.snapshot = Some(snapshot);
+        if tripped {
+            self.sync_kernel();
+        }
         // Listeners that this configuration no longer has.
         self.inherited.clear();
         if let Some(view) = self.view(false).filter(|_| is_first) {
@@ -303,7 +316,9 @@ impl Plane for Gateway {
 
     fn beat(&mut self) {
         let now_ns = clock::now_ns();
-        self.kernel.beat(now_ns);
+        if self.kernel.beat(now_ns) {
+            self.sync_kernel();
+        }
         if let Some(snapshot) = &self.snapshot {
             self.ticketer.rotate(snapshot.config.tickets.rotation, now_ns);
         }
@@ -355,11 +370,13 @@ impl Plane for Gateway {
             listeners: listeners.collect::<io::Result<_>>()?,
             admin: None,
             bans: self.ledger.book.orders(),
+            tickets: self.ticketer.hand_over(),
         })
     }
 
     fn take_over(&mut self, handover: Handover) {
         self.inherited = handover.listeners.into_iter().collect();
+        self.ticketer.take_over(&handover.tickets);
         self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
     }
@@ -431,6 +448,7 @@ impl Plane for Gateway {
                     address: listener.address.to_string(),
                     tls: listener.tls.is_some(),
                     steering: self.steerings.get(&listener.address).map_or("hash", Steered::as_str),
+                    steered_by: self.steerings.get(&listener.address).map_or("kernel", Steered::by),
                 })
                 .collect(),
             connections: shards.iter().map(|shard| shard.connections).sum(),
@@ -444,6 +462,9 @@ impl Plane for Gateway {
         self.registry.render(&mut out);
         let expiries = self.snapshot.iter().flat_map(|snapshot| &snapshot.expiries);
         write_certificates(&mut out, expiries.map(|(id, not_after)| (id.as_str(), *not_after)));
+        let upstreams = || self.snapshot.iter().flat_map(|snapshot| &snapshot.upstreams);
+        write_targets(&mut out, upstreams().flat_map(|upstream| upstream.conditions()));
+        write_breakers(&mut out, upstreams().flat_map(|upstream| upstream.broken()));
         self.kernel.write_metrics(&mut out);
         let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
         let steered = listeners
@@ -452,6 +473,17 @@ impl Plane for Gateway {
         write_ledger(&mut out, &self.ledger.counts(self.kernel.table(), clock::now_ns()));
         out.finish()
     }
+}
+
+/// With the orders of the processes before this one, put in force again.
+fn ledger_of(config: &Config, kernel: &mut KernelPart) -> Ledger {
+    let memory = Memory::beside(config.admin.socket.as_deref());
+    let mut ledger = Ledger { memory, ..Ledger::default() };
+    let (table, now_ns) = (Arc::clone(kernel.table()), clock::now_ns());
+    ledger.book.adopt(ledger.memory.recall(), &table, now_ns);
+    ledger.book.expire(now_ns);
+    kernel.set_banned(ledger.book.prefixes().collect());
+    ledger
 }
 
 /// The cores of the shards: those of the configuration, else those that the process may run on, in turn.

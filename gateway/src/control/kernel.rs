@@ -6,6 +6,7 @@
 //!
 //! Invariant: the program is attached only after its maps hold the whole configuration.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -91,6 +92,13 @@ impl KernelPart {
         self.kernel.as_mut()
     }
 
+    /// Takes a listener that is gone out of the program's maps.
+    pub fn steer_no_more(&mut self, address: SocketAddr) {
+        if let Some(Err(cause)) = self.kernel.as_mut().map(|kernel| kernel.steer_no_more(address)) {
+            tracing::warn!(%address, %cause, "the listener is gone, its entries for steering are not");
+        }
+    }
+
     /// Sets the prefixes that an operator has banned; the next [`KernelPart::sync`] puts them into the lists.
     pub fn set_banned(&mut self, banned: Vec<IpNet>) {
         self.banned = banned;
@@ -167,12 +175,13 @@ impl KernelPart {
     }
 
     /// The sign of life, the program's own log, and a look at what limits cost the innocent.
-    pub fn beat(&mut self, now_ns: u64) {
-        if let Some(kernel) = &mut self.kernel {
-            kernel.heartbeat(now_ns);
-            kernel.flush_logs();
-            self.blast.look(kernel, &self.table, now_ns);
-        }
+    /// True: the lists are to be synced, as one of them, or a rule, is in shadow now.
+    #[must_use]
+    pub fn beat(&mut self, now_ns: u64) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
+        kernel.heartbeat(now_ns);
+        kernel.flush_logs();
+        self.blast.look(kernel, &self.table, now_ns)
     }
 
     /// Packets by reason so far; empty without the program.
@@ -199,7 +208,7 @@ impl KernelPart {
             dead: seen.is_some_and(|seen| seen.dead),
             heartbeat_age_ms: seen.map_or(0, |seen| seen.heartbeat_age_ns / 1_000_000),
             rules: if modes.is_empty() { Vec::new() } else { self.rules.clone() },
-            tripped: seen.map(|seen| facts::tripped(seen.tripped)).unwrap_or_default(),
+            tripped: self.kernel.as_ref().map(Kernel::tripped_names).unwrap_or_default(),
             known_good: facts::known_good(&self.blast.counts()),
         }
     }

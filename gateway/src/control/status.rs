@@ -53,6 +53,8 @@ pub struct ListenerStatus {
     pub tls: bool,
     /// How new connections find their shard: `core` or `hash`.
     pub steering: &'static str,
+    /// What does that: `program` (of the BPF object), `filter` (a classic one), or `kernel` for its own hash.
+    pub steered_by: &'static str,
 }
 
 /// One thread that carries traffic.

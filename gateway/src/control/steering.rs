@@ -1,7 +1,8 @@
 //! Which shard a new connection goes to: the one on the core that received it, or the one the kernel's hash says.
 //!
-//! Owns the choice for each listener, and the words for it. Never: a wrong guess that costs more than it gives. A
-//! network card with one receive queue interrupts one core, and steering by core would give that core's shard
+//! Owns the choice for each listener, and the words for it. A program of the BPF object does it where the kernel part is
+//! loaded, and a classic filter, which needs no privilege, elsewhere. Never: a wrong guess that costs more than it gives.
+//! A network card with one receive queue interrupts one core, and steering by core would give that core's shard
 //! everything; so `auto` steers only where each shard can have a queue of its own.
 
 use std::collections::BTreeMap;
@@ -10,23 +11,42 @@ use std::net::{SocketAddr, TcpListener};
 use portcullis_config::Steering;
 
 use super::interfaces::Network;
+use crate::kernel::Kernel;
 use crate::net;
 
 /// What was obtained for a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Steered {
     /// By the receiving core.
-    Core,
+    Core(Means),
     /// By the kernel's hash, and why.
     Hash(String),
+}
+
+/// What finds the socket of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// A program of the BPF object: its entries follow the shards, whatever process bound the sockets.
+    Program,
+    /// A classic filter: it counts the sockets of an address, so there must be exactly one a shard.
+    Filter,
 }
 
 impl Steered {
     /// The value of the `steering` label.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Core => "core",
+            Self::Core(_) => "core",
             Self::Hash(_) => "hash",
+        }
+    }
+
+    /// What does it: `program`, `filter`, or `kernel` for its own hash.
+    pub fn by(&self) -> &'static str {
+        match self {
+            Self::Core(Means::Program) => "program",
+            Self::Core(Means::Filter) => "filter",
+            Self::Hash(_) => "kernel",
         }
     }
 }
@@ -34,21 +54,31 @@ impl Steered {
 /// By listener address.
 pub type Steerings = BTreeMap<SocketAddr, Steered>;
 
-/// Steers the sockets of one address, one a shard in the order of `cores`, and says what came of it.
-pub fn steer(wanted: Steering, address: SocketAddr, sockets: &[TcpListener], cores: &[usize]) -> Steered {
+/// Steers the sockets of one address, the first of them one a shard in the order of `cores`, and says what came of it.
+pub fn steer(
+    wanted: Steering,
+    address: SocketAddr,
+    sockets: &[TcpListener],
+    cores: &[usize],
+    kernel: Option<&mut Kernel>,
+) -> Steered {
     let Some(group) = sockets.first() else { return Steered::Hash("no socket".into()) };
     let chosen = match wanted {
         Steering::Hash => Err("as configured".to_owned()),
-        Steering::Core => possible(sockets.len(), cores),
-        Steering::Auto => {
-            possible(sockets.len(), cores).and_then(|()| queues(address, cores.len(), &Network::read()))
-        }
+        Steering::Core => apart(cores),
+        Steering::Auto => apart(cores).and_then(|()| queues(address, cores.len(), &Network::read())),
     };
     let attached = chosen.and_then(|()| {
-        net::steer_by_core(group, cores).map_err(|cause| format!("the kernel refuses steering: {cause}"))
+        if let Some(kernel) = kernel {
+            match kernel.steer(address, sockets, cores) {
+                Ok(()) => return Ok(Means::Program),
+                Err(cause) => tracing::info!(%address, %cause, "steering by a classic filter instead"),
+            }
+        }
+        filter(group, sockets.len(), cores)
     });
     match attached {
-        Ok(()) => Steered::Core,
+        Ok(means) => Steered::Core(means),
         Err(why) => {
             // An earlier process may have left a program on sockets that it passed on.
             net::steer_by_hash(group);
@@ -57,10 +87,15 @@ pub fn steer(wanted: Steering, address: SocketAddr, sockets: &[TcpListener], cor
     }
 }
 
-fn possible(sockets: usize, cores: &[usize]) -> Result<(), String> {
+fn filter(group: &TcpListener, sockets: usize, cores: &[usize]) -> Result<Means, String> {
     if sockets != cores.len() {
         return Err(format!("{sockets} sockets of an earlier process for {} shards", cores.len()));
     }
+    let attached = net::steer_by_core(group, cores);
+    attached.map(|()| Means::Filter).map_err(|cause| format!("the kernel refuses steering: {cause}"))
+}
+
+fn apart(cores: &[usize]) -> Result<(), String> {
     if cores.iter().enumerate().any(|(at, core)| cores[..at].contains(core)) {
         return Err("two shards share a core".into());
     }
@@ -102,10 +137,11 @@ mod tests {
     #[test]
     fn core_is_taken_when_it_is_asked_for_and_possible() {
         let (address, two) = sockets(2);
-        assert_eq!(steer(Steering::Core, address, &two, &[0, 1]), Steered::Core);
-        let why = |wanted, cores: &[usize]| match steer(wanted, address, &two, cores) {
+        let filtered = steer(Steering::Core, address, &two, &[0, 1], None);
+        assert_eq!((filtered.as_str(), filtered.by()), ("core", "filter"));
+        let why = |wanted, cores: &[usize]| match steer(wanted, address, &two, cores, None) {
             Steered::Hash(why) => why,
-            Steered::Core => panic!("steered by core"),
+            Steered::Core(_) => panic!("steered by core"),
         };
         assert!(why(Steering::Core, &[0, 1, 2]).contains("earlier process"));
         assert!(why(Steering::Core, &[3, 3]).contains("share a core"));
@@ -123,7 +159,8 @@ mod tests {
             let cores = super::super::gateway::allowed_cores();
             assert!(net::pin_to_core(cores[0]));
             let elsewhere = cores[0] + 1000;
-            assert_eq!(steer(Steering::Core, address, &two, &[elsewhere, cores[0]]), Steered::Core);
+            let steered = steer(Steering::Core, address, &two, &[elsewhere, cores[0]], None);
+            assert_eq!(steered, Steered::Core(Means::Filter));
             let clients: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
             let queued = |socket: &TcpListener| std::iter::from_fn(|| socket.accept().ok()).count();
             (queued(&two[0]), queued(&two[1]), clients.len())

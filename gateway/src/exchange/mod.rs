@@ -46,6 +46,7 @@ mod refuse;
 mod relay;
 mod shard;
 mod streams;
+mod throttle;
 mod transfer;
 mod tunnel;
 mod whole;
@@ -178,8 +179,8 @@ async fn decide<'a>(
         body: None,
     };
     plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
-    if chosen.buffers_request {
-        // Boxed: exchanges whose bodies pass by need no room for it.
+    if chosen.buffers_request || taking.is_worth_keeping(&down.request) {
+        // Boxed: most requests have no body, or all of it came with the head.
         Box::pin(taking.take(cx, down)).await?;
     }
     taking.finish(cx, down);
@@ -206,11 +207,10 @@ async fn forward(
     record: &mut Record,
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
-    let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
+    let mut attempts = attempt::Attempts::new(plan, cx, &down.request, shard);
     let expiry = Expiry::new(plan.limit, client.lookout(), cx.now_ns);
-    let stage = Stage { shard, local, plan, expiry: &expiry };
-    // One reading of the clock serves until something was waited for.
-    let mut now_ns = cx.now_ns;
+    // One reading of the clock serves until something was waited for, unless targets are judged by their times.
+    let mut now_ns = if plan.local_service.upstream.is_timed() { clock::now_ns() } else { cx.now_ns };
     loop {
         let Some(target) = attempts.pick(now_ns) else {
             return Err(attempts.give_up());
@@ -221,7 +221,16 @@ async fn forward(
         let connected = attempts.acquire(shard, &target, record, now_ns).await;
         let failure = match connected.and_then(|connected| Channel::open(connected, plan, client, down)) {
             Err(failure) => failure,
-            Ok(mut channel) => match carry(stage, client, down, cx, record, &mut channel).await {
+            Ok(mut channel) => match carry(
+                Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target },
+                client,
+                down,
+                cx,
+                record,
+                &mut channel,
+            )
+            .await
+            {
                 Ok(Carried { replaced: Some(answer), .. }) => {
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                     attempts.answered(&target, record.upstream_status, answered_ns);
@@ -254,9 +263,10 @@ async fn forward(
         };
         shard.metrics.upstream_errors.inc();
         now_ns = clock::now_ns();
-        if !attempts.again(&target, failure, now_ns) {
+        if !attempts.again(&target, failure, now_ns) || !attempts.rest(&expiry).await {
             return Err(attempts.give_up());
         }
+        now_ns = clock::now_ns();
         shard.metrics.upstream_retries.inc();
     }
 }

@@ -9,6 +9,7 @@ use super::whole::Taking;
 use crate::http::coding::Encoder;
 use crate::http::h1::BodyFraming;
 use crate::http::{Known, RequestHead, ResponseHead};
+use crate::limit::Behaviour;
 use crate::plugin::chain::Chain;
 use crate::plugin::{Cx, Flow, Response};
 use crate::snapshot::Local;
@@ -31,13 +32,13 @@ pub async fn on_request(
         let Some(index) = chain.at(step, cx.identity.consumer) else { continue };
         let plugin = &local.plugins[index.0 as usize];
         let flow = plugin.on_request(cx, &mut down.request);
-        settle(shard, flow, cx, &mut down.request).await?;
+        settle(shard, local, flow, cx, &mut down.request).await?;
         if plugin.wants_request_body(cx, &down.request) {
             // Boxed: exchanges whose bodies pass by need no room for it.
             Box::pin(taking.take(cx, down)).await?;
             let body = taking.body.get_or_insert_default();
             let flow = plugin.on_request_body(cx, &mut down.request, body);
-            settle(shard, flow, cx, &mut down.request).await?;
+            settle(shard, local, flow, cx, &mut down.request).await?;
         }
     }
     Ok(())
@@ -46,6 +47,7 @@ pub async fn on_request(
 /// Awaits what a plugin waits for, until it has decided.
 async fn settle(
     shard: &Shard,
+    local: &Local,
     mut flow: Flow,
     cx: &mut Cx<'_>,
     request: &mut RequestHead,
@@ -54,6 +56,15 @@ async fn settle(
     loop {
         if let Some(decision) = cx.limiter.take() {
             shard.metrics.count_limiter(decision);
+        }
+        let points = std::mem::take(&mut cx.points);
+        if points > 0 {
+            let limiter = &local.snapshot.source_limiter;
+            // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
+            let _ = limiter.penalize_by(&shard.table, cx.source, Behaviour::Plugin, points, cx.now_ns);
+        }
+        if std::mem::take(&mut cx.limited_alone) {
+            shard.metrics.limited_alone.inc();
         }
         match flow {
             Flow::Continue => return Ok(()),

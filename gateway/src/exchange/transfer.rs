@@ -89,7 +89,7 @@ pub async fn transfer(
     source: Source<'_>,
     sink: Sink<'_>,
     leg: Leg,
-    recode: Recode,
+    recode: Recode<'_>,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     match (source, sink, recode) {
@@ -102,24 +102,37 @@ pub async fn transfer(
 }
 
 /// How the body is coded anew: between gRPC and gRPC-Web, or into a content coding.
-pub enum Recode {
+pub enum Recode<'a> {
     None,
     /// To gRPC, from base64.
     FromText(Decoder),
-    /// From gRPC: trailers become the last frame.
+    /// From gRPC: trailers become the last frame. `messages` follows what was passed on.
     ToWeb {
         text: bool,
+        messages: &'a Cell<Messages>,
     },
     /// Into a content coding. What has come in goes out when there is a pause.
     Encode(Box<Encoder>),
 }
 
-impl Recode {
+/// The trailers as the last frame of the body of a call of gRPC-Web.
+pub fn web_trailers(trailers: &Head, text: bool) -> Bytes {
+    let frame = trailer_frame(trailers);
+    if text { encode(&frame).into() } else { frame.into() }
+}
+
+impl Recode<'_> {
     fn data(&mut self, data: Bytes, last: bool) -> Result<Bytes, RelayError> {
         const BAD: RelayError = RelayError::Refused(Refusal::new(Reason::BadGrpcMessage));
         match self {
-            Self::None | Self::ToWeb { text: false } => Ok(data),
-            Self::ToWeb { text: true } => Ok(encode(&data).into()),
+            Self::None => Ok(data),
+            Self::ToWeb { text, messages } => {
+                let mut followed = messages.get();
+                // Responses have no limit.
+                let _ = followed.advance(&data, u64::MAX);
+                messages.set(followed);
+                Ok(if *text { encode(&data).into() } else { data })
+            }
             Self::FromText(decoder) => {
                 let decoded = decoder.decode(&data).ok_or(BAD)?;
                 if last && !decoder.is_whole() { Err(BAD) } else { Ok(decoded.into()) }
@@ -145,9 +158,8 @@ impl Recode {
 
     /// What the trailers are in the body.
     fn trailers(&self, trailers: &Head) -> Option<Bytes> {
-        let Self::ToWeb { text } = self else { return None };
-        let frame = trailer_frame(trailers);
-        Some(if *text { encode(&frame).into() } else { frame.into() })
+        let Self::ToWeb { text, .. } = self else { return None };
+        Some(web_trailers(trailers, *text))
     }
 }
 
@@ -155,7 +167,7 @@ async fn mixed(
     mut source: Source<'_>,
     mut sink: Sink<'_>,
     leg: Leg,
-    mut recode: Recode,
+    mut recode: Recode<'_>,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     let mut pace = Pace::new(leg.least, leg.receive_idle);
@@ -232,6 +244,7 @@ impl From<BodyError> for RelayError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TimedOut => Self::SourceTimedOut,
+            BodyError::TooSlow => Self::SourceTooSlow,
             BodyError::Reset(_) | BodyError::Closed => Self::SourceClosed,
             BodyError::Malformed(reason) => Self::Refused(Refusal::new(reason)),
         }
@@ -374,9 +387,10 @@ impl Sink<'_> {
     /// Sends octets, and the end of the body behind them if they are the last.
     async fn put(&mut self, data: Bytes, last: bool, leg: Leg) -> Result<(), RelayError> {
         match self {
-            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send.pause)).await {
+            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send)).await {
                 Some(Ok(())) => Ok(()),
                 Some(Err(BodyError::TimedOut)) => Err(RelayError::Stalled),
+                Some(Err(BodyError::TooSlow)) => Err(RelayError::SinkTimedOut),
                 _ => Err(RelayError::Sink),
             },
             Self::Memory { out, room, over } => {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ipnet::IpNet;
 use portcullis_abi::{Reason, Rule, map};
 
-use super::{Drop, Hit, Kernel, KernelError};
+use super::{Drop, Hit, Kernel, KernelError, Part};
 
 /// The prefix that decides about an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Facts {
     pub unknown_debt_ns: u64,
     /// Resets sent.
     pub resets_sent: u64,
-    /// [`Reason::drop_bit`]s of the reasons that were switched to shadow to spare known-good sources.
+    /// [`Reason::drop_bit`]s of the reasons that were switched to shadow, wholly or in part, to spare known-good sources.
     pub tripped: u64,
 }
 
@@ -66,6 +66,17 @@ impl Kernel {
         self.names.get((number as usize).checked_sub(1)?).map(String::as_str)
     }
 
+    /// What was switched to shadow, in words: a list, a rule, or a reason.
+    pub fn tripped_names(&self) -> Vec<String> {
+        let name =
+            |part: &Part| match (part.reason, self.list_name(part.number), self.limit_name(part.number)) {
+                (Reason::DropDenied, Some(list), _) => format!("list {list}"),
+                (Reason::DropRuleRate, _, Some(rule)) => format!("rule {rule}"),
+                (reason, ..) => reason.as_str().to_owned(),
+            };
+        self.tripped.iter().map(name).collect()
+    }
+
     /// How the kernel part is at `now`.
     pub fn facts(&self, now: u64) -> Facts {
         let config = self.config;
@@ -76,7 +87,7 @@ impl Kernel {
             dead: dead_after != 0 && heartbeat_age_ns > dead_after,
             unknown_debt_ns: config.shared.unknown_tat.load(Relaxed).saturating_sub(now),
             resets_sent: self.resets_sent().unwrap_or(0),
-            tripped: self.tripped,
+            tripped: self.tripped.iter().fold(0, |bits, part| bits | part.reason.drop_bit()),
         }
     }
 

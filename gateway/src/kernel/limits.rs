@@ -1,8 +1,9 @@
 //! Limits and switches: from rates to the words that the program reads.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 
-use portcullis_abi::{Config, Rate, flag};
+use portcullis_abi::{Config, Rate, Reason, flag};
 
 use super::{Kernel, set_flag, sys};
 
@@ -33,6 +34,22 @@ pub struct Limits {
     pub samples: Rate,
     /// Pass everything when [`Kernel::heartbeat`] was last called longer ago than this; 0 is never.
     pub dead_after_ns: u64,
+}
+
+/// What can be switched to shadow by itself: a reason to drop, or one list or rule that gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// The reason to drop.
+    pub reason: Reason,
+    /// As in [`super::Hit::number`].
+    pub number: u32,
+}
+
+impl Part {
+    /// Whether it is told apart by what the tries and the rules say.
+    fn is_of_lists(self) -> bool {
+        matches!(self.reason, Reason::DropDenied | Reason::DropRuleRate)
+    }
 }
 
 /// What a source that authenticated is worth. Its debts weigh the same, so a stolen key shields no flood.
@@ -84,24 +101,32 @@ impl Kernel {
         let rates = [*packets, *connections, *v4_net, *v6_net, *unknown];
         let coarse = rates.iter().all(|rate| bears_tick(*rate, tick_ns));
         set_flag(config, flag::COARSE_CLOCK, coarse);
-        write_shadow(config, limits, self.tripped);
+        write_shadow(config, limits, self.whole_tripped());
     }
 
-    /// Switches reasons ([`portcullis_abi::Reason::drop_bit`]s) to shadow until [`Kernel::rearm`].
-    pub fn trip(&mut self, reasons: u64) {
-        self.tripped |= reasons;
-        write_shadow(self.config, &self.limits, self.tripped);
+    /// Switches a reason to drop to shadow until [`Kernel::rearm`]: of a list or a rule, that one alone. True: the next
+    /// [`Kernel::sync_lists`] puts it in force.
+    pub fn trip(&mut self, part: Part) -> bool {
+        self.tripped.insert(part);
+        write_shadow(self.config, &self.limits, self.whole_tripped());
+        part.is_of_lists()
+    }
+
+    /// [`Reason::drop_bit`]s of what has no parts and is tripped.
+    fn whole_tripped(&self) -> u64 {
+        let whole = self.tripped.iter().filter(|part| !part.is_of_lists());
+        whole.fold(0, |bits, part| bits | part.reason.drop_bit())
     }
 
     /// Takes back every [`Kernel::trip`].
     pub fn rearm(&mut self) {
-        self.tripped = 0;
+        self.tripped.clear();
         write_shadow(self.config, &self.limits, 0);
     }
 
-    /// The reasons that were switched to shadow since.
-    pub fn tripped(&self) -> u64 {
-        self.tripped
+    /// What was switched to shadow since.
+    pub fn tripped(&self) -> &BTreeSet<Part> {
+        &self.tripped
     }
 }
 

@@ -9,7 +9,8 @@ use aya::maps::{Map, MapData, MapError, MapInfo};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use portcullis_abi::{
-    Config, GOOD_HITS, GoodHit, GoodKey, LAYOUT_VERSION, ListenerKey, PortTable, Reason, Set, map,
+    Config, GOOD_HITS, GoodHit, GoodKey, LAYOUT_VERSION, ListenerKey, PortTable, Reason, STEER_CORES,
+    STEER_GROUPS, Set, TOP_WORDS, map,
 };
 
 use super::{KernelError, Settings, mmap, sys};
@@ -32,7 +33,7 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(settings: &Settings) -> [Shape; 8] {
+fn shapes(settings: &Settings) -> [Shape; 11] {
     let shape = |name, key, value, entries| Shape { name, key, value, entries };
     [
         shape(map::CONFIG, 4, size_of::<Config>(), 1),
@@ -43,6 +44,9 @@ fn shapes(settings: &Settings) -> [Shape; 8] {
         shape(map::LISTENERS, size_of::<ListenerKey>(), 4, settings.listeners_max),
         shape(map::RULES_V4, 8, 4, settings.prefixes_max),
         shape(map::RULES_V6, 20, 4, settings.prefixes_max),
+        shape(map::TOP_V4, 4, 8, TOP_WORDS),
+        shape(map::STEER_GROUP, size_of::<ListenerKey>(), 4, STEER_GROUPS),
+        shape(map::STEER_SOCKETS, 4, 4, STEER_GROUPS * STEER_CORES),
     ]
 }
 

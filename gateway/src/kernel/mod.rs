@@ -24,10 +24,12 @@ mod mmap;
 mod resolve;
 mod routes;
 mod rules;
+mod steer;
 #[allow(unsafe_code, reason = "system calls that std does not wrap")]
 mod sys;
 pub mod test_run;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -39,7 +41,7 @@ pub use attach::{Attachment, detach, forget};
 pub use drops::{Drop, Hit};
 pub use error::KernelError;
 pub use facts::{Facts, Match};
-pub use limits::{Limits, Promotion};
+pub use limits::{Limits, Part, Promotion};
 pub use listeners::Listener;
 pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
 pub use routes::default_gateways;
@@ -107,10 +109,11 @@ pub struct Kernel {
     /// Names of the lists, by number.
     names: Vec<String>,
     listeners: listeners::Ports,
+    steer: steer::Steer,
     reports: drops::Reports,
-    /// The limits in force, and the reasons that were switched to shadow since.
+    /// The limits in force, and what was switched to shadow since.
     limits: Limits,
-    tripped: u64,
+    tripped: BTreeSet<Part>,
     links: attach::Links,
     logs: Option<logs::Logs>,
     adopted: bool,
@@ -148,6 +151,7 @@ impl Kernel {
         let load::Loaded { mut ebpf, config, table, adopted } = loaded;
         let lists = lists::Tries::open(&mut ebpf, settings.prefixes_max)?;
         let listeners = listeners::Ports::open(&mut ebpf, settings.listeners_max)?;
+        let steer = steer::Steer::open(&mut ebpf)?;
         let reports = drops::Reports::open(&mut ebpf)?;
         config.retries_mask.store(u64::from(load::retries(settings)) - 1, Relaxed);
         let counters = load::typed(&mut ebpf, map::COUNTERS)?;
@@ -162,9 +166,10 @@ impl Kernel {
             rules: rules::Rules::default(),
             names: Vec::new(),
             listeners,
+            steer,
             reports,
             limits: Limits::default(),
-            tripped: 0,
+            tripped: BTreeSet::new(),
             links,
             logs,
             adopted,
@@ -198,11 +203,17 @@ impl Kernel {
     /// Makes the lists in the kernel equal to these, touching only what differs, and puts their limits in force. Gives
     /// the refusals that were left out because they name a trusted source.
     pub fn sync_lists(&mut self, lists: &Lists) -> Result<Vec<Overruled>, KernelError> {
+        let lists = &resolve::spared(lists, &self.tripped);
         let resolved = resolve::resolve(lists)?;
         let config = self.config;
         // A million prefixes take longer than a gateway may be silent.
         let alive = || config.heartbeat_ns.store(sys::monotonic_ns(), Relaxed);
-        self.lists.sync(&resolved, config, &alive)?;
+        let begun = sys::monotonic_ns();
+        let prefixes = self.lists.sync(&resolved, config, &alive)?;
+        if prefixes > 0 {
+            let took_us = (sys::monotonic_ns() - begun) / 1_000;
+            tracing::info!(prefixes, took_us, "lists edited in the kernel");
+        }
         self.rules.replace(&lists.limits, resolved.classes);
         self.names = lists.named.iter().map(|list| list.name.clone()).collect();
         self.listeners.again(&self.rules, config)?;

@@ -4,15 +4,16 @@
 //! settled here: a prefix inside a trusted one is trusted, of two equal prefixes the more permissive wins, and a prefix
 //! that only a limit names has the list and the limits of the prefixes around it as well. Pure.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portcullis_abi::{PREFIX_CLASSES, RULES, Rate, Rule, RuleWord, rule_bit};
+use portcullis_abi::{PREFIX_CLASSES, RULES, Rate, Reason, Rule, RuleWord, rule_bit};
 
-use super::KernelError;
+use super::{KernelError, Part};
 
 /// What an operator configures, in any order and overlap. The longest prefix decides between allow and
 /// deny; nothing overrides trusted.
@@ -24,6 +25,8 @@ pub struct Lists {
     pub allow: Vec<IpNet>,
     /// Dropped.
     pub deny: Vec<IpNet>,
+    /// Those are only counted.
+    pub deny_shadow: bool,
     /// Dropped, and counted as banned.
     pub banned: Vec<IpNet>,
     /// Lists with names, long ones among them; at most 65,535.
@@ -123,7 +126,8 @@ pub(super) fn resolve(lists: &Lists) -> Result<Resolved, KernelError> {
             }
         });
     };
-    lists.deny.iter().for_each(|net| say(net, Rule::Deny, 0, 0));
+    let inline = bits(lists.deny_shadow, false);
+    lists.deny.iter().for_each(|net| say(net, Rule::Deny, inline, 0));
     lists.banned.iter().for_each(|net| say(net, Rule::Banned, 0, 0));
     for (list, number) in lists.named.iter().zip(1..) {
         let rule = if list.allows { Rule::Allow } else { Rule::Deny };
@@ -142,6 +146,25 @@ pub(super) fn resolve(lists: &Lists) -> Result<Resolved, KernelError> {
     resolved.v4 = settle(&v4, 32, &mut resolved)?;
     resolved.v6 = settle(&v6, 128, &mut resolved)?;
     Ok(resolved)
+}
+
+/// The lists with what is tripped in shadow.
+pub(super) fn spared<'a>(lists: &'a Lists, tripped: &BTreeSet<Part>) -> Cow<'a, Lists> {
+    let mut spared = Cow::Borrowed(lists);
+    for Part { reason, number } in tripped {
+        let at = (*number as usize).checked_sub(1);
+        match (reason, at) {
+            (Reason::DropDenied, None) => spared.to_mut().deny_shadow = true,
+            (Reason::DropDenied, Some(at)) if at < lists.named.len() => {
+                spared.to_mut().named[at].shadow = true;
+            }
+            (Reason::DropRuleRate, Some(at)) if at < lists.limits.len() => {
+                spared.to_mut().limits[at].shadow = true;
+            }
+            _ => {}
+        }
+    }
+    spared
 }
 
 /// [`rule_bit`]s.
@@ -316,6 +339,36 @@ mod tests {
         assert_eq!(at("10.0.0.0/8"), (Rule::Deny, 0b01));
         assert_eq!(at("10.1.0.0/16"), (Rule::Deny, 0b11), "denied and limited as those around it");
         assert_eq!(at("192.0.2.0/24"), (Rule::Limit, 0b10));
+    }
+
+    #[test]
+    fn what_is_tripped_is_in_shadow_and_nothing_else() {
+        let named = |name: &str| NamedList {
+            name: name.into(),
+            prefixes: nets(&["192.0.2.0/24"]).into(),
+            allows: false,
+            shadow: false,
+            reset: false,
+        };
+        let lists = Lists {
+            deny: nets(&["10.0.0.0/8"]),
+            named: vec![named("a"), named("b")],
+            limits: vec![limit("c", &["10.0.0.0/7"]), limit("d", &[])],
+            ..Lists::default()
+        };
+        let shadows = |tripped: &[(Reason, u32)]| {
+            let tripped = tripped.iter().map(|(reason, number)| Part { reason: *reason, number: *number });
+            let spared = spared(&lists, &tripped.collect()).into_owned();
+            let named = spared.named.iter().map(|list| list.shadow);
+            let limits = spared.limits.iter().map(|limit| limit.shadow);
+            [spared.deny_shadow].into_iter().chain(named).chain(limits).collect::<Vec<_>>()
+        };
+        assert_eq!(shadows(&[]), [false; 5]);
+        assert_eq!(shadows(&[(Reason::DropDenied, 0)]), [true, false, false, false, false]);
+        assert_eq!(shadows(&[(Reason::DropDenied, 2)]), [false, false, true, false, false]);
+        assert_eq!(shadows(&[(Reason::DropRuleRate, 1)]), [false, false, false, true, false]);
+        let gone = [(Reason::DropDenied, 3), (Reason::DropRuleRate, 9), (Reason::DropBanned, 0)];
+        assert_eq!(shadows(&gone), [false; 5]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct ShardMetrics {
     pub http2_streams: Counter,
     /// Those in progress.
     pub http2_streams_active: Gauge,
+    /// Fields of requests left out for an underscore in their name.
+    pub underscored_fields: Counter,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -71,6 +73,8 @@ pub struct ShardMetrics {
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
     copies: [Counter; CopyOutcome::ALL.len()],
+    /// Limits decided by this gateway alone, because the store that it shares with others did not answer.
+    pub limited_alone: Counter,
     reasons: [Counter; Reason::COUNT],
 }
 
@@ -89,6 +93,7 @@ impl Default for ShardMetrics {
             http2_connections: Counter::default(),
             http2_streams: Counter::default(),
             http2_streams_active: Gauge::default(),
+            underscored_fields: Counter::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),
@@ -107,6 +112,7 @@ impl Default for ShardMetrics {
             classes: Default::default(),
             limiter: Default::default(),
             copies: Default::default(),
+            limited_alone: Counter::default(),
             // `Default` stops at 32 elements.
             reasons: std::array::from_fn(|_| Counter::default()),
         }

@@ -11,6 +11,7 @@
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
 mod acl;
+mod bandwidth_limit;
 mod basic_auth;
 mod body;
 mod bot_detection;
@@ -22,24 +23,31 @@ mod compression;
 pub mod consumer;
 mod correlation_id;
 mod cors;
+mod credentials;
 mod error_pages;
 mod fault_injection;
 #[cfg(test)]
 pub mod fixture;
 mod forward_auth;
 mod grpc_web;
+mod hmac_auth;
 pub mod identity;
 mod in_flight_limit;
 mod introspection;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod limiting;
 mod mirror;
 mod mtls_auth;
+mod multi_auth;
+mod password;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
+mod redis;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
@@ -71,7 +79,7 @@ use crate::http::h1::BodyFraming;
 use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
-use crate::limit::Table;
+use crate::limit::{Table, Throttle};
 use crate::metrics::LimiterDecision;
 use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
@@ -241,6 +249,8 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
+    /// Groups that an authentication plugin found, of nobody or of the consumer.
+    pub authenticated_groups: Vec<String>,
     /// What plugins of the route look at beside the request.
     pub wants: Wants,
     /// Of the route's path expression, where they are wanted.
@@ -252,6 +262,13 @@ pub struct Cx<'a> {
     pub response_fields: Head,
     /// What the plugin at hand decided about a limit, for the counters.
     pub limiter: Option<LimiterDecision>,
+    /// Points that the plugin at hand takes from the source for what it did: `xdp.costs.plugin` says what one costs, and
+    /// `xdp.bans.triggers.plugin` how many are one too many.
+    pub points: u32,
+    /// The plugin at hand decided about a limit without the store that it shares with other gateways.
+    pub limited_alone: bool,
+    /// How fast the body of the response may pass.
+    pub throttle: Option<Rc<Throttle>>,
     pub rewritten: Rewritten,
     /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
     pub grpc_web: bool,
@@ -314,11 +331,15 @@ impl<'a> Cx<'a> {
             table,
             limit_table,
             identity: Identity::default(),
+            authenticated_groups: Vec::new(),
             wants: Wants::default(),
             captures: Captures::default(),
             claims: None,
             response_fields: Head::new(),
             limiter: None,
+            points: 0,
+            limited_alone: false,
+            throttle: None,
             rewritten: Rewritten::default(),
             grpc_web: false,
             destination: None,
@@ -395,6 +416,11 @@ pub trait PluginSpec: Send + Sync {
     /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
     /// generation before.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+
+    /// Whether a request may pass [`Plugin::on_request`] undecided, until its body is seen.
+    fn decides_by_body(&self) -> bool {
+        false
+    }
 
     /// What the plugin looks at that is not made for every request.
     fn wants(&self) -> Wants {

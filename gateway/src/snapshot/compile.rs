@@ -19,6 +19,7 @@ use crate::plugin::consumer::Consumers;
 use crate::plugin::{Wants, canary};
 use crate::route::{self, Router};
 use crate::tls::Ticketer;
+use crate::upstream::retry;
 
 /// What a compilation needs beside the configuration.
 pub struct CompileContext<'a> {
@@ -161,7 +162,7 @@ fn compile_services(
                 first_byte_timeout: service.first_byte_timeout,
                 body_idle_timeout: service.body_idle_timeout,
                 request_trailers: service.request_trailers,
-                retries: service.retries,
+                retry: retry_policy(service),
                 http_version: http2::version(service.http_version),
                 grpc: matches!(service.protocol, config::Protocol::Grpc | config::Protocol::Grpcs),
                 tls,
@@ -171,6 +172,23 @@ fn compile_services(
             }
         })
         .collect()
+}
+
+fn retry_policy(service: &config::Service) -> retry::Policy {
+    let policy = &service.retry_policy;
+    retry::Policy {
+        retries: service.retries,
+        on_connect: policy.on_connect,
+        on_refused: policy.on_refused,
+        on_reset: policy.on_reset,
+        on_timeout: policy.on_timeout,
+        on_bad_response: policy.on_bad_response,
+        on_statuses: policy.on_statuses.clone(),
+        repeat_any_method: policy.any_method,
+        per_try: policy.per_try_timeout,
+        pause: policy.base_interval,
+        pause_max: policy.max_interval,
+    }
 }
 
 fn compile_router(config: &Config, chains: &[(Chain, Wants)], found: &Diagnostics) -> Option<Router> {

@@ -40,6 +40,7 @@ use crate::plugin::consumer::Consumers;
 use crate::plugin::{PluginSpec, Wants};
 use crate::route::Router;
 use crate::tls;
+use crate::upstream::retry;
 use crate::upstream::{HttpVersion, UpstreamSpec};
 
 pub use crate::plugin::registry::GatewayCatalog;
@@ -121,8 +122,8 @@ pub struct Service {
     pub body_idle_timeout: Duration,
     /// The targets take trailer fields of requests.
     pub request_trailers: bool,
-    /// Attempts after the first.
-    pub retries: u32,
+    /// Attempts after the first, and when there are any.
+    pub retry: retry::Policy,
     pub http_version: HttpVersion,
     /// Its targets speak gRPC.
     pub grpc: bool,
@@ -162,8 +163,6 @@ pub struct Listener {
     pub forwarded_client_cert: config::ForwardedClientCert,
 }
 
-/// Requests on one upstream connection before it is closed.
-const UPSTREAM_REQUESTS_MAX: u32 = 100_000;
 /// Stands for a target that did not resolve, which no balancer picks.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 

@@ -206,6 +206,13 @@ impl Connection {
         self.inbox.take(len).unwrap_or_else(|error| panic!("{len} bytes from the gateway: {error}"))
     }
 
+    /// What else comes until the connection ends, in whatever way.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut rest = self.inbox.pending().to_vec();
+        let _ = self.inbox.stream().read_to_end(&mut rest);
+        rest
+    }
+
     /// Asserts that the gateway closes the connection without another byte.
     #[track_caller]
     pub fn expect_closed(&mut self) {

@@ -261,6 +261,9 @@ impl<'a> Traefik<'a> {
         ] {
             config.maybe(to, inner.get(from).cloned());
         }
+        if !inner.is_set("realm") {
+            config.put("realm", plain(inner.origin().span, "traefik"));
+        }
         way.plugin("basic-auth", config, inner);
     }
 }

@@ -37,7 +37,7 @@ pub struct Ban {
     pub by: String,
     /// The operator's words, or the name of the behaviour.
     pub reason: String,
-    /// Seconds since 1970; unknown for a ban of an earlier process or by behaviour.
+    /// Seconds since 1970; unknown for a ban by behaviour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
     /// Seconds since 1970.
@@ -235,6 +235,11 @@ impl BanBook {
         self.ordered
     }
 
+    /// Orders remembered.
+    pub fn given(&self) -> usize {
+        self.given.len()
+    }
+
     /// Forgets what has ended. True: a prefix wider than one source was among it.
     pub fn expire(&mut self, now_ns: u64) -> bool {
         let wide = self.prefixes().count();
@@ -242,7 +247,7 @@ impl BanBook {
         self.prefixes().count() != wide
     }
 
-    /// All orders, for the process that takes over.
+    /// All orders, for the process that comes after.
     pub fn orders(&self) -> Vec<(String, Given)> {
         self.given.iter().map(|(prefix, given)| (prefix.to_string(), given.clone())).collect()
     }
@@ -294,7 +299,7 @@ impl BanBook {
         }
         let prefix = source.parse::<IpNet>().or_else(|_| source.parse::<IpAddr>().map(IpNet::from));
         let given = prefix.ok().and_then(|prefix| self.given.get(&prefix));
-        // A ban of an earlier process is in the pinned table, but its words are gone with it.
+        // A ban of an earlier process may have lost its words: that of a gateway without an admin socket.
         let words = given.map(|given| given.reason.clone()).unwrap_or_default();
         let told = ban(source, words, until, level, false, view);
         Some(Ban { since: given.map(|given| given.since), ..told })

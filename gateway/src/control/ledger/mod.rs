@@ -9,6 +9,7 @@
 
 mod bans;
 mod drops;
+mod memory;
 mod top;
 mod why;
 
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 pub use bans::{Ban, BanBook, BanOrder, Bans, Given, Refusal};
 pub use drops::{DropLog, Drops, Raw, Sample};
+pub use memory::Memory;
 pub use top::{RouteTop, ShardTop, SourceTop, Spread, TargetTop, Top};
 pub use why::Why;
 
@@ -81,6 +83,7 @@ impl View<'_> {
 pub struct Ledger {
     pub book: BanBook,
     pub drops: DropLog,
+    pub memory: Memory,
 }
 
 impl Ledger {
@@ -91,12 +94,19 @@ impl Ledger {
             Ask::Ban(order, reply) => {
                 let given = self.book.ban(&order, view);
                 let wide = given.as_ref().is_ok_and(|ban| ban.wide);
+                if given.is_ok() {
+                    self.memory.keep(self.book.orders());
+                }
                 drop(reply.send(given));
                 return wide;
             }
             Ask::Unban(source, reply) => {
                 let wide = self.book.is_wide(source);
-                drop(reply.send(self.book.unban(source, view)));
+                let ended = self.book.unban(source, view);
+                if ended.is_ok() {
+                    self.memory.keep(self.book.orders());
+                }
+                drop(reply.send(ended));
                 return wide;
             }
             Ask::Bans(reply) => drop(reply.send(self.book.list(view))),
@@ -123,6 +133,11 @@ impl Ledger {
 
     /// Forgets bans that have ended. True: a prefix was among them.
     pub fn beat(&mut self, now_ns: u64) -> bool {
-        self.book.expire(now_ns)
+        let before = self.book.given();
+        let wide = self.book.expire(now_ns);
+        if self.book.given() != before {
+            self.memory.keep(self.book.orders());
+        }
+        wide
     }
 }
