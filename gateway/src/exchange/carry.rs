@@ -77,6 +77,10 @@ impl Carried {
     const fn ended(next: Next) -> Self {
         Self { next, reusable: false, upgraded: false, replaced: None }
     }
+
+    fn replaced(answer: Box<Response>) -> Self {
+        Self { replaced: Some(answer), ..Self::ended(Next::Close) }
+    }
 }
 
 /// Sends the request, receives the response head, runs the response plugins and relays the response.
@@ -126,16 +130,14 @@ pub async fn carry(
         // What is left of both bodies is of no use to anybody.
         give_up(Failure::client_gone(), &cuts, pump).await;
         record.body_touched |= is_touched(client, decoder.as_ref(), request_bytes.get());
-        let answer = Response::with_content(page.status, page.content);
-        return Ok(Carried { replaced: Some(answer), ..Carried::ended(Next::Close) });
+        return Ok(Carried::replaced(Response::with_content(page.status, page.content)));
     }
 
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
         // The client is told in its own HTTP.
-        record.head_bytes = tunnel::write_head(response, version, out);
-        record.status = response.status();
+        (record.head_bytes, record.status) = (tunnel::write_head(response, version, out), response.status());
         return Ok(Carried { upgraded: true, ..Carried::ended(Next::Close) });
     }
 

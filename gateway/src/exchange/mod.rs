@@ -225,27 +225,19 @@ async fn forward(
                 let stage =
                     Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target };
                 match carry(stage, client, down, cx, record, &mut channel).await {
-                    Ok(Carried { replaced: Some(answer), .. }) => {
-                        let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
-                        attempts.answered(&target, record.upstream_status, answered_ns);
-                        channel.close(target.pool(), false, answered_ns);
-                        return Err(answer);
-                    }
                     Ok(carried) => {
-                        client.consume(plan.in_hand.unwrap_or(0));
                         let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                         attempts.answered(&target, record.upstream_status, answered_ns);
+                        if let Some(answer) = carried.replaced {
+                            channel.close(target.pool(), false, answered_ns);
+                            return Err(answer);
+                        }
+                        client.consume(plan.in_hand.unwrap_or(0));
                         if carried.upgraded {
                             drop(expiry);
                             // Boxed: connections that never become tunnels need no room for one.
-                            let run = tunnel::run(
-                                shard,
-                                client,
-                                down,
-                                record,
-                                &mut channel,
-                                plan.times.tunnel_idle,
-                            );
+                            let idle = plan.times.tunnel_idle;
+                            let run = tunnel::run(shard, client, down, record, &mut channel, idle);
                             let next = Box::pin(run).await;
                             channel.close(target.pool(), false, answered_ns);
                             return Ok(next);

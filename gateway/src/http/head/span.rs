@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Span {
     off: u32,
-    len: u32,
+    pub(super) len: u32,
 }
 
 impl Span {
