@@ -61,7 +61,7 @@ use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
-use carry::{Carried, Stage, carry};
+use carry::{Stage, carry};
 use channel::Channel;
 use client::Client;
 use downstream::Downstream;
