@@ -119,7 +119,7 @@ fn before_format_3_expressions_have_no_tilde_and_kong_defaults_can_be_had() {
 fn json_with_references_of_deck_and_of_kong_vaults() {
     let Loaded { config, .. } = load("deck.json");
     assert_eq!(config.consumers[0].username.as_deref(), Some("json-user"));
-    assert_eq!(config.consumers[0].keys[0].key.expose(), "json-key");
+    assert_eq!(config.consumers[0].keys[0].hash, portcullis_config::KeyHash::of(b"json-key"));
 }
 
 #[test]

@@ -84,6 +84,8 @@ impl Site {
             std::fs::write(site.path("certs").join(name), content).expect(name);
         }
         std::fs::create_dir(site.path("lists")).expect("a folder");
+        std::fs::write(site.path("lists/users.txt"), "dave:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/\n")
+            .expect("users");
         std::fs::write(site.path("lists/partners.txt"), "203.0.113.0/28 # an example\n").expect("a list");
         site
     }
@@ -161,7 +163,7 @@ fn minimal() {
     assert!(warnings.is_empty(), "{}", shown(&warnings));
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
     assert_eq!(route_names(&config), ["public", "private"]);
-    assert_eq!(config.consumers[0].keys[0].key.expose(), "demo-key");
+    assert_eq!(config.consumers[0].keys[0].hash, portcullis_config::KeyHash::of(b"demo-key"));
     assert_eq!(config.xdp.mode, XdpMode::Auto);
     assert_eq!(config.admin.socket, Some("portcullis.sock".into()));
     let (snapshot, warnings) = snapshot(config);

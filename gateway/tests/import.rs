@@ -66,7 +66,7 @@ fn meaning(config: &Config) -> String {
         );
     }
     for consumer in &config.consumers {
-        let keys = consumer.keys.iter().map(|key| key.key.expose().to_owned()).collect::<Vec<_>>();
+        let keys = consumer.keys.iter().map(|key| key.hash.number()).collect::<Vec<_>>();
         text += &format!(
             "consumer {} {:?} {} {:?}\n",
             consumer.name(),

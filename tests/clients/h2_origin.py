@@ -4,7 +4,8 @@ Usage: h2_origin.py [no-connect]. Prints its port, then a line for each request:
 
 The path says what it does: /trailers, /empty, /interim, /refuse (the first time REFUSED_STREAM), /goaway (the first time
 GOAWAY below the stream), /reset (INTERNAL_ERROR), /cut (DATA, then INTERNAL_ERROR), /silent (nothing),
-/large; any other path is told of. A WebSocket (RFC 8441; not with `no-connect`) echoes until its client ends it, and prints
+/large, /later (answered with the next /goodbye), /goodbye (answered, and the connection takes no further streams); any
+other path is told of. A WebSocket (RFC 8441; not with `no-connect`) echoes until its client ends it, and prints
 "closed"; on /refused it is answered 403.
 """
 
@@ -39,7 +40,7 @@ class Connection:
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
-        self.requests, self.waiting = {}, {}
+        self.requests, self.waiting, self.later = {}, {}, {}
         # What is to be echoed on each tunnel, and those whose client has ended.
         self.tunnels, self.over = {}, set()
 
@@ -108,6 +109,9 @@ class Connection:
         head = [(":status", "200"), ("x-origin", "h2")]
         if path == "/silent":
             return
+        if path == "/later":
+            self.later[stream] = request
+            return
         if path == "/trailers":
             self.h2.send_headers(stream, head)
             self.h2.send_data(stream, b"with trailers")
@@ -125,11 +129,18 @@ class Connection:
             self.waiting[stream] = b"x" * 2_000_000
         else:
             if path == "/interim":
-                self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>")])
+                self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>"), ("content-length", "5")])
             told = {**request, "path": path}
             body = json.dumps(told).encode()
             self.h2.send_headers(stream, [*head, ("content-length", str(len(body)))])
             self.waiting[stream] = body
+        if path == "/goodbye":
+            # In good order: every stream so far is served to its end.
+            self.flush()
+            self.socket.sendall(b"\0\0\x08\x07\0\0\0\0\0" + struct.pack(">II", stream, 0))
+            for stream, request in self.later.items():
+                self.answer(stream, {**request, "fields": [(":path", "/was-later"), (":method", "GET")]})
+            self.later = {}
 
     def echo(self):
         for stream, data in list(self.tunnels.items()):

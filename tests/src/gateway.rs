@@ -37,6 +37,7 @@ pub struct Setup {
     admin_address: Option<SocketAddr>,
     timeouts: Option<String>,
     place: Option<(SocketAddr, PathBuf)>,
+    format_version: Option<&'static str>,
 }
 
 impl Setup {
@@ -60,6 +61,12 @@ impl Setup {
     pub fn with(mut self, sections: &str) -> Setup {
         self.sections.push_str(sections);
         self.sections.push('\n');
+        self
+    }
+
+    /// Sets the version of the declarative format; 3.0 unless called.
+    pub fn format_version(mut self, version: &'static str) -> Setup {
+        self.format_version = Some(version);
         self
     }
 
@@ -138,8 +145,9 @@ impl Setup {
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
         let mut text = format!(
-            "_format_version: \"3.0\"\ndefaults: portcullis\n\
+            "_format_version: \"{version}\"\ndefaults: portcullis\n\
              listeners:\n  - name: plain\n    address: {plain}\n{h2c}",
+            version = self.format_version.unwrap_or("3.0"),
             plain = places.plain,
             h2c = if self.h2c { "    h2c: true\n" } else { "" },
         );

@@ -67,6 +67,11 @@ impl Frame {
         bytes.map_or(u32::MAX, u32::from_be_bytes)
     }
 
+    /// The first four octets as a number: the increment of a WINDOW_UPDATE.
+    pub fn word(&self) -> u32 {
+        self.payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word))
+    }
+
     /// Whether a flag is set.
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -162,7 +167,15 @@ impl H2 {
     /// When nobody listens.
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> H2 {
-        let stream = TcpStream::connect(addr).expect("a connection");
+        Self::over(TcpStream::connect(addr).expect("a connection"))
+    }
+
+    /// On a connection that is there.
+    ///
+    /// # Panics
+    /// When its options cannot be set.
+    #[track_caller]
+    pub fn over(stream: TcpStream) -> H2 {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         H2 { stream, received: Vec::new(), acknowledges: true }
     }

@@ -22,6 +22,7 @@ pub mod origin;
 pub mod packet;
 pub mod pattern;
 pub mod ports;
+pub mod redis;
 pub mod site;
 pub mod tokens;
 pub mod wire;

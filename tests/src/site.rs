@@ -78,13 +78,18 @@ impl Site {
 
     /// A connection from one of the addresses.
     pub fn connect(&self, from: &str) -> io::Result<Connection> {
+        Connection::over(self.stream(from, GATE)?)
+    }
+
+    /// A bare connection from one of the addresses to a listener of the gateway's.
+    pub fn stream(&self, from: &str, to: &str) -> io::Result<TcpStream> {
         self.lab.in_client(|| {
             let source: SocketAddr = format!("{from}:0").parse().expect("an address");
-            let target: SocketAddr = GATE.parse().expect("an address");
+            let target: SocketAddr = to.parse().expect("an address");
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.bind(&source.into())?;
             socket.connect_timeout(&target.into(), PATIENCE)?;
-            Connection::over(TcpStream::from(socket))
+            Ok(TcpStream::from(socket))
         })
     }
 

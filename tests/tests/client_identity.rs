@@ -186,6 +186,69 @@ fn a_binary_header_names_the_client_behind_a_balancer() {
     assert_eq!(header[16..20], [0x20, 0x01, 0x0d, 0xb8]);
 }
 
+/// A TLV of a PROXY header.
+fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[kind], &(value.len() as u16).to_be_bytes()[..], value].concat()
+}
+
+/// A header of version 2 from 192.0.2.7, with `tlvs`.
+fn binary_header(tlvs: &[u8]) -> Vec<u8> {
+    let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0xc7, 0x38, 0x01, 0xbb];
+    let fixed = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &((12 + tlvs.len()) as u16).to_be_bytes()[..]].concat();
+    [&fixed[..], &addresses, tlvs].concat()
+}
+
+#[test]
+fn what_a_balancer_says_beside_addresses_is_passed_on() {
+    let behind = Behind::start(true);
+    let listener = Reserved::new();
+    let body = format!(
+        "services:\n  - name: web\n    url: http://{}\n    proxy_protocol: v2\n    routes: [{{name: all, paths: [/]}}]\n",
+        behind.addr
+    );
+    let setup = Setup::new(body).with(TRUSTED).proxied_listener("behind", listener.addr()).shards(1);
+    let addr = listener.addr();
+    drop(listener);
+    let _gateway = Gateway::start(&setup);
+    // Flags, the result of verification, and the version.
+    let ssl = [&[1, 0, 0, 0, 1][..], &tlv(0x21, b"TLSv1.3")].concat();
+    let said = [
+        tlv(0x01, b"h2"),
+        tlv(0x05, b"connection-7"),
+        tlv(0x20, &ssl),
+        // The endpoint of a cloud, and more than small buffers hold.
+        tlv(0xea, b"\x01vpce-08d2bf15fac5001c9"),
+        tlv(0xe0, &[7; 9000]),
+    ]
+    .concat();
+    let mut connection = Connection::open(addr);
+    connection.send([&binary_header(&said)[..], &Request::get("/").bytes()].concat());
+    connection.response().expect(200);
+    let header = behind.next();
+    assert_eq!(header[16..20], [192, 0, 2, 7]);
+    assert_eq!(header[28..header.len() - 7], said, "all but the checksum at its end");
+}
+
+#[test]
+fn a_balancer_that_ended_tls_says_so() {
+    let origin = Origin::start(Echo::default());
+    let listener = Reserved::new();
+    let keys = "proxy_protocol: true\nredirect_https: {status: 307}";
+    let setup = Setup::proxy(origin.addr(), "").with(TRUSTED).listener_with("behind", listener.addr(), keys);
+    let addr = listener.addr();
+    drop(listener);
+    let _gateway = Gateway::start(&setup);
+    let ask = |tlvs: &[u8]| {
+        let mut connection = Connection::open(addr);
+        connection.send([&binary_header(tlvs)[..], &Request::get("/").bytes()].concat()).response()
+    };
+    ask(&[]).expect(307);
+    let response = ask(&tlv(0x20, &[1, 0, 0, 0, 1])).expect(200);
+    assert_eq!(response.echoed().all("x-forwarded-proto"), ["https"]);
+    // The client of the balancer spoke in the clear.
+    ask(&tlv(0x20, &[0, 0, 0, 0, 0])).expect(307);
+}
+
 #[test]
 fn the_rest_of_a_proxy_header_is_checked() {
     let origin = Origin::start(Echo::default());

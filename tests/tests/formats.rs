@@ -127,7 +127,8 @@ fn weighted_targets_with_health_checks() {
             .count()
     };
     let (a, b) = (served(&first), served(&second));
-    assert_eq!((a + b, a), (30, 20), "shares of 2 to 1");
+    // Each shard has its own turns, and not every shard as many requests.
+    assert!(a + b == 30 && (19..=21).contains(&a), "shares of 2 to 1: {a} and {b}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_tests::client::{Echoed, Request};
+use portcullis_tests::client::{Echoed, Request, exchange};
 use portcullis_tests::gateway::{Gateway, Setup, Shared};
 use portcullis_tests::origin::{Canned, Echo, Origin};
 
@@ -98,6 +98,17 @@ fn via_is_added_both_ways() {
 }
 
 #[test]
+fn a_request_without_a_host_gets_the_targets_rfc9112_3_2() {
+    let origin = Origin::start(Echo::default());
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "        preserve_host: true\n"));
+    let echoed = exchange(gateway.addr(), "GET /old HTTP/1.0\r\n\r\n").expect(200).echoed();
+    assert_eq!(echoed.all("host"), [origin.addr().to_string()]);
+    assert!(echoed.all("x-forwarded-host").is_empty(), "{:?}", echoed.0);
+    let named = Request::get("/").header("Host", "shop.test").send(gateway.addr());
+    assert_eq!(named.expect(200).echoed().all("host"), ["shop.test"]);
+}
+
+#[test]
 fn forwarded_fields_of_a_stranger_are_replaced() {
     let suite = suite();
     let request = Request::get("/where")
@@ -179,7 +190,10 @@ fn end_to_end_fields_keep_their_order_and_spelling() {
 fn names_with_underscores_are_dropped() {
     // Many programs read `X_Real_IP` as `X-Real-IP`, so letting it pass would forge the latter.
     let suite = suite();
+    let counted = || suite.open.metrics().get("portcullis_request_fields_underscored_total", &[]);
+    let before = counted();
     let echoed = through(&suite.open, Request::get("/").header("X_Real_IP", "1.2.3.4").header("Plain", "1"));
+    assert_eq!(counted(), before + 1.0);
     assert!(echoed.all("x_real_ip").is_empty());
     assert_eq!(echoed.get("plain"), Some("1"));
 }

@@ -1,10 +1,14 @@
 //! gRPC-Web to gRPC: binary and text, from clients of both versions of HTTP, refusals included.
 
+use std::io;
 use std::net::SocketAddr;
 
+use portcullis_tests::client::Connection;
 use portcullis_tests::client::background::Background;
 use portcullis_tests::client::programs::{python_with, run_json};
 use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::h2::{H2, block, flag, frame, kind, pseudo};
+use portcullis_tests::origin::{Origin, Script, Wire};
 use serde_json::{Value, json};
 
 /// A server, and a gateway before it; `below` is YAML at the indentation of the route's keys.
@@ -76,6 +80,67 @@ fn a_stream_of_http2_carries_it_too() {
     );
     let body = told["body"].as_str().expect("a body");
     assert!(body.starts_with("\0\0\0\0\0\u{80}") && body.contains("grpc-status: 0\r\n"), "{told}");
+}
+
+/// One message of three bytes, then the first `more` bytes of another, and the end of the connection.
+struct BreaksOff {
+    more: usize,
+}
+
+impl Script for BreaksOff {
+    fn serve(&self, wire: &mut Wire) -> io::Result<()> {
+        if wire.request()?.is_some() {
+            let body = [b"\0\0\0\0\x03one", &b"\0\0\0\0\x03two"[..self.more]].concat();
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n";
+            wire.send(format!("{head}{:x}\r\n", body.len()).as_bytes())?;
+            wire.send(&[&body[..], b"\r\n"].concat())?;
+        }
+        Ok(())
+    }
+}
+
+fn breaking(more: usize) -> (Origin, Gateway) {
+    let origin = Origin::start(BreaksOff { more });
+    let setup = Setup::proxy(origin.addr(), "        plugins: [{name: grpc-web}]\n");
+    let gateway = Gateway::start(&setup.h2c());
+    (origin, gateway)
+}
+
+/// The head of a call in HTTP/1, without a message.
+const CALL: &str = "POST /test.Echo/Unary HTTP/1.1\r\nHost: test\r\nContent-Type: application/grpc-web\r\n\
+                    Content-Length: 0\r\n\r\n";
+
+#[test]
+fn a_call_that_breaks_off_between_messages_is_told_so() {
+    let (_origin, gateway) = breaking(0);
+    let mut connection = Connection::open(gateway.addr());
+    let response = connection.send(CALL).response().expect(200);
+    let rest = response.body.bytes.strip_prefix(b"\0\0\0\0\x03one\x80").expect("the message, then trailers");
+    assert!(String::from_utf8_lossy(rest).contains("grpc-status: 14\r\n"), "{rest:?}");
+    let text = CALL.replace("grpc-web", "grpc-web-text");
+    let response = Connection::open(gateway.addr()).send(text).response().expect(200);
+    // In base64: the message, then `\x80\0\0`.
+    assert!(response.text().starts_with("AAAAAANvbmU=gAAA"), "{}", response.text());
+
+    let mut h2 = H2::open(gateway.addr());
+    let fields =
+        [pseudo("POST", "/test.Echo/Unary"), vec![("content-type", "application/grpc-web")]].concat();
+    h2.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &block(&fields)));
+    let (status, body) = h2.response(1);
+    assert_eq!(status, 200);
+    let rest = body.strip_prefix(b"\0\0\0\0\x03one\x80").expect("the message, then trailers");
+    assert!(String::from_utf8_lossy(rest).contains("grpc-status: 14\r\n"), "{rest:?}");
+    let line = gateway.logged(|line| line["http"] == "2");
+    assert_eq!(line["reason"], "upstream_truncated", "{line}");
+}
+
+#[test]
+fn a_call_that_breaks_off_within_a_message_is_broken_off() {
+    let (_origin, gateway) = breaking(6);
+    let mut connection = Connection::open(gateway.addr());
+    connection.send(CALL);
+    connection.try_response(false).expect_err("trailers within a message would be read as its bytes");
 }
 
 #[test]

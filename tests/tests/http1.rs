@@ -317,6 +317,30 @@ fn absolute_form_is_routed_by_its_authority() {
 }
 
 #[test]
+fn options_of_the_server_as_a_whole_rfc9112_3_2_4() {
+    let suite = suite();
+    let before = suite.origin.requests();
+    let asked = "OPTIONS http://test HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let response = exchange(suite.gateway.addr(), asked).expect(200);
+    assert!(response.header("allow").contains("OPTIONS"), "{:?}", response.head.fields);
+    assert_eq!(suite.origin.requests(), before, "it went on as a request for the root");
+}
+
+#[test]
+fn max_forwards_is_counted_down_and_ends_here_rfc9110_7_6_2() {
+    let suite = suite();
+    let echoed = Request::new("OPTIONS", "/far").header("Max-Forwards", "2").send(suite.gateway.addr());
+    assert_eq!(echoed.expect(200).echoed().all("max-forwards"), ["1"]);
+    // Of other methods it means nothing.
+    let echoed = Request::get("/far").header("Max-Forwards", "0").send(suite.gateway.addr());
+    assert_eq!(echoed.expect(200).echoed().target(), "/far");
+    let before = suite.origin.requests();
+    let response = Request::new("OPTIONS", "/far").header("Max-Forwards", "0").send(suite.gateway.addr());
+    assert!(response.expect(200).header("allow").contains("GET"));
+    assert_eq!(suite.origin.requests(), before);
+}
+
+#[test]
 fn idle_connections_do_not_hold_up_others() {
     let suite = suite();
     let idle: Vec<_> = (0..200).map(|_| Connection::open(suite.gateway.addr())).collect();

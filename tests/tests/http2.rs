@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use portcullis_tests::certs::Authority;
 use portcullis_tests::client::Connection;
@@ -13,6 +14,7 @@ use portcullis_tests::client::background::Background;
 use portcullis_tests::client::programs::{curl, node, python_with, run, run_json};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::h2::{H2, PREFACE, block, flag, frame, kind, post, pseudo, settings, status_of};
 use portcullis_tests::origin::{
     Bulk, Canned, Chunked, EarlyResponse, Echo, Gate, Held, Interim, Origin, Script, Truncating, UntilClose,
     Wire,
@@ -180,6 +182,93 @@ fn many_streams_share_a_connection() {
     let Some(told) = frames(&gateway, "many", &["/x", "80"]) else { return };
     assert_eq!(told["statuses"], json!(vec![200; 80]));
     assert_eq!(gateway.metrics().get("portcullis_downstream_http2_streams_total", &[]), 80.0);
+}
+
+#[test]
+fn a_call_whose_head_is_refused_is_told_as_a_call() {
+    let origin = Origin::start(Echo::default());
+    let gateway = gateway(&origin);
+    let mut h2 = H2::open(gateway.addr());
+    let long = format!("/{}", "x".repeat(20_000));
+    for (stream, path) in [(1, "/test.Echo/%00"), (3, &long)] {
+        let fields =
+            [pseudo("POST", path), vec![("content-type", "application/grpc"), ("te", "trailers")]].concat();
+        let block = block(&fields);
+        let (first, rest) = block.split_at(block.len().min(16_000));
+        h2.send(&frame(kind::HEADERS, 0, stream, first));
+        h2.send(&frame(kind::CONTINUATION, flag::END_HEADERS, stream, rest));
+        let answer = h2.until(|frame| frame.stream == stream && frame.kind == kind::HEADERS);
+        let answer = answer.expect("an answer");
+        assert_eq!(status_of(&answer.payload), 200, "{path}");
+        assert!(answer.has(flag::END_STREAM), "trailers alone: {answer:?}");
+    }
+}
+
+#[test]
+fn a_target_of_http1_is_told_how_long_the_client_still_waits() {
+    let origin = Origin::start(Echo::default());
+    let gateway = gateway(&origin);
+    let mut h2 = H2::open(gateway.addr());
+    let call = [("content-type", "application/grpc"), ("grpc-timeout", "20S")];
+    let fields = [pseudo("POST", "/test.Echo/Unary"), call.to_vec()].concat();
+    h2.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &block(&fields)));
+    assert_eq!(h2.status(1), 200);
+    let told = origin.last().head.get("grpc-timeout").map(str::to_owned).expect("a time");
+    let micros: u64 = told.strip_suffix('u').and_then(|digits| digits.parse().ok()).expect("microseconds");
+    assert!((1..20_000_000).contains(&micros), "{told}");
+}
+
+#[test]
+fn the_window_of_an_upload_grows_while_the_target_takes_it() {
+    const INITIAL: i64 = 64 * 1024;
+    let origin = Origin::start(Echo::default());
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "        body_limit: 64MiB\n").h2c());
+    let mut h2 = H2::connect(gateway.addr());
+    h2.acknowledges = false;
+    h2.send(&[PREFACE, &settings(&[]), &post(1, "/upload")].concat());
+    // As every connection begins (RFC 9113 section 6.9.2).
+    let (mut window, mut initial, mut connection, mut sent) = (65_535, 65_535, 65_535, 0);
+    // Beyond what was in flight at any time before the window grew.
+    while initial < 4 * INITIAL || window.min(connection) < 3 * INITIAL {
+        let room = window.min(connection).min(16_384);
+        if room > 0 && initial < 4 * INITIAL {
+            h2.send(&frame(kind::DATA, 0, 1, &vec![b'x'; room as usize]));
+            (window, connection, sent) = (window - room, connection - room, sent + room);
+        }
+        assert!(sent < 60 << 20, "the window of a stream is still {initial}");
+        let wait = if room > 0 && initial < 4 * INITIAL {
+            Duration::from_micros(100)
+        } else {
+            Duration::from_secs(20)
+        };
+        let Ok(told) = h2.frame_within(wait) else {
+            assert!(room > 0, "no leave to send more");
+            continue;
+        };
+        let told = told.expect("the connection goes on");
+        match (told.kind, told.stream) {
+            (kind::WINDOW_UPDATE, 0) => connection += i64::from(told.word()),
+            (kind::WINDOW_UPDATE, _) => window += i64::from(told.word()),
+            (kind::SETTINGS, _) if !told.has(flag::ACK) => {
+                for parameter in told.payload.chunks(6).filter(|parameter| parameter[..2] == [0, 4]) {
+                    let size = i64::from(u32::from_be_bytes(parameter[2..].try_into().expect("four octets")));
+                    (window, initial) = (window + size - initial, size);
+                }
+                h2.send(&frame(kind::SETTINGS, flag::ACK, 0, &[]));
+            }
+            (kind::SETTINGS | kind::PING, _) => {}
+            _ => panic!("{told:?}"),
+        }
+    }
+    // More than three of the first windows at once, without asking.
+    while window.min(connection) > 0 {
+        let piece = window.min(connection).min(16_384);
+        h2.send(&frame(kind::DATA, 0, 1, &vec![b'x'; piece as usize]));
+        (window, connection, sent) = (window - piece, connection - piece, sent + piece);
+    }
+    h2.send(&frame(kind::DATA, flag::END_STREAM, 1, &[]));
+    assert_eq!(h2.status(1), 200);
+    assert_eq!(origin.last().body.len as i64, sent);
 }
 
 #[test]

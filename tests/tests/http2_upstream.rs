@@ -141,6 +141,42 @@ fn what_the_target_has_not_processed_is_asked_again_whatever_the_method() {
 }
 
 #[test]
+fn streams_below_a_goaway_are_served_and_new_ones_go_elsewhere() {
+    let Some((mut origin, gateway)) = pair() else { return };
+    let mut waiting = Connection::open(gateway.addr());
+    waiting.send("GET /later HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(origin.line(), "0 GET /later");
+    get(&gateway, "GET /goodbye HTTP/1.1").expect(200);
+    assert_eq!(origin.line(), "0 GET /goodbye");
+    assert_eq!(waiting.response().expect(200).json()["path"], "/was-later");
+    for _ in 0..3 {
+        get(&gateway, "POST /next HTTP/1.1\r\nContent-Length: 0").expect(200);
+        assert_eq!(origin.line(), "1 POST /next", "once, and on a connection of its own");
+    }
+    let line = gateway.logged(|line| line["path"] == "/next");
+    assert_eq!(line["attempts"], 1, "{line}");
+}
+
+#[test]
+fn a_silent_target_times_out_alone() {
+    let Some(mut python) = python_with("h2", "h2_origin.py") else { return };
+    let mut origin = Background::start(&mut python);
+    let addr = SocketAddr::from(([127, 0, 0, 1], origin.port()));
+    let setup = Setup::new(format!(
+        "services:\n  - name: web\n    url: http://{addr}\n    http_version: \"2\"\n    retries: 0\n    read_timeout: 500\n    \
+         routes:\n      - {{name: all, paths: [/], strip_path: false}}"
+    ));
+    let gateway = Gateway::start(&setup.h2c().shards(1));
+    for _ in 0..2 {
+        get(&gateway, "GET /silent HTTP/1.1").expect(504);
+        get(&gateway, "GET /beside HTTP/1.1").expect(200);
+    }
+    let line = gateway.logged(|line| line["path"] == "/silent");
+    assert_eq!(line["reason"], "upstream_timeout", "{line}");
+    assert!(origin.line().ends_with("GET /silent"));
+}
+
+#[test]
 fn a_stream_that_the_target_breaks_off_is_an_error() {
     let Some((_origin, gateway)) = pair() else { return };
     get(&gateway, "POST /reset HTTP/1.1\r\nContent-Length: 0").expect(502);

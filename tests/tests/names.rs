@@ -108,3 +108,24 @@ fn service_records_bring_ports_weights_and_priorities() {
     eventually("one is left", || expect(&gateway, &["200 b"]));
     gateway.stop();
 }
+
+#[test]
+fn the_next_address_costs_no_retry() {
+    let server = NameServer::start();
+    let port = free_port();
+    let last = Ipv4Addr::new(127, 0, 0, 13);
+    let _c = origin("127.0.0.13", port, "c");
+    server.set("three.test", Records::A(vec![A, B, last]));
+    let targets = format!("      - target: three.test:{port}\n");
+    let body = format!(
+        "dns: {{nameservers: ['{}'], timeout: 1s}}\nupstreams:\n  - name: many\n    targets:\n{targets}    healthchecks: \
+         {{passive: {{unhealthy: {{tcp_failures: 0}}}}}}\nservices:\n  \
+         - {{name: web, host: many, retries: 0, routes: [{{name: all, paths: [/], strip_path: false}}]}}\n",
+        server.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body).shards(1));
+    expect(&gateway, &["200 c"]).expect("two addresses are dead, and none is out for it");
+    // A method that is not idempotent as well: nothing was sent.
+    assert_eq!(Request::post("/", "x").send(gateway.addr()).status, 200);
+    gateway.stop();
+}

@@ -8,7 +8,15 @@ use portcullis_tests::client::load::{Load, Reuse};
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds, within};
 use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::h2::{H2, get, kind, post, window_update};
+use portcullis_tests::h2::{flag, frame};
 use portcullis_tests::origin::{Bulk, Echo, Origin};
+
+/// The same over HTTP/2.
+fn limited_h2(origin: SocketAddr, limits: &str, timeouts: &str) -> Gateway {
+    let setup = Setup::proxy(origin, "").with(&format!("limits: {{{limits}}}")).h2c();
+    Gateway::start(&setup.timeouts(&format!("drain_delay: 0s, {timeouts}")))
+}
 
 fn limited(origin: SocketAddr, limits: &str, timeouts: &str) -> Gateway {
     let setup = Setup::proxy(origin, "").with(&format!("limits: {{{limits}}}"));
@@ -122,6 +130,77 @@ fn a_slow_and_honest_reader_is_not_cut() {
     drop(stream);
     let line = gateway.logged(|line| line["path"] == "/slowly");
     assert_eq!(line["reason"], "client_aborted", "{line}");
+}
+
+#[test]
+fn a_reader_of_a_stream_that_drips_is_cut_and_an_honest_one_beside_it_is_not() {
+    let origin = Origin::start(Bulk { len: 16 << 20, chunked: false });
+    let gateway = limited_h2(origin.addr(), "min_rate: 1KiB", "response_write: 1s");
+    let mut honest = H2::open_with(gateway.addr(), &[(4, 4096)]);
+    let mut drips = H2::open_with(gateway.addr(), &[(4, 1024)]);
+    honest.send(&get(1, "/slowly"));
+    drips.send(&get(1, "/drips"));
+    let (mut cut, mut octets) = (false, 0);
+    // Each piece of the body takes an honest reader longer than a pause, at twenty times the rate that is asked.
+    for round in 0.. {
+        if cut && round >= 25 {
+            break;
+        }
+        assert!(round < 400, "a reader that drips is not cut");
+        std::thread::sleep(Duration::from_millis(100));
+        honest.send(&[window_update(0, 2048), window_update(1, 2048)].concat());
+        while let Ok(frame) = honest.frame_within(Duration::from_millis(1)) {
+            let frame = frame.expect("the connection of the honest reader ended");
+            assert_ne!(frame.kind, kind::RST_STREAM, "an honest reader was cut in round {round}");
+            octets += if frame.kind == kind::DATA { frame.payload.len() } else { 0 };
+        }
+        drips.send(&[window_update(0, 1), window_update(1, 1)].concat());
+        while let Ok(Some(frame)) = drips.frame_within(Duration::from_millis(1)) {
+            cut |= frame.kind == kind::RST_STREAM;
+        }
+    }
+    assert!(octets >= 4096 + 20 * 2048, "{octets}");
+    let line = gateway.logged(|line| line["path"] == "/drips");
+    assert_eq!(line["reason"], "slow_reader", "{line}");
+    honest.expect_alive();
+}
+
+#[test]
+fn a_body_on_a_stream_that_drips_is_cut_and_an_honest_one_beside_it_is_not() {
+    let origin = Origin::start(Echo::default());
+    let limits = "min_rate: 1KiB, min_rate_after: 1s";
+    let gateway = limited_h2(origin.addr(), limits, "request_body_idle: 2s");
+    let mut h2 = H2::open(gateway.addr());
+    h2.send(&[post(1, "/drips"), post(3, "/honest")].concat());
+    let (mut status, mut sent) = (None, 0);
+    for round in 0..400 {
+        if status.is_some() && round >= 30 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        // The connection is one, the streams are two.
+        if status.is_none() {
+            h2.send(&frame(kind::DATA, 0, 1, b"x"));
+        }
+        if sent < 200_000 {
+            h2.send(&frame(kind::DATA, 0, 3, &[b'y'; 2000]));
+            sent += 2000;
+        }
+        while let Ok(frame) = h2.frame_within(Duration::from_millis(1)) {
+            let frame = frame.expect("the connection goes on");
+            match (frame.stream, frame.kind) {
+                (1, kind::HEADERS) => status = Some(portcullis_tests::h2::status_of(&frame.payload)),
+                (3, kind::HEADERS | kind::RST_STREAM) => panic!("the honest body was cut: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(status, Some(408));
+    h2.send(&frame(kind::DATA, flag::END_STREAM, 3, b"!"));
+    assert_eq!(h2.status(3), 200);
+    assert_eq!(origin.last().body.len, sent + 1);
+    let line = gateway.logged(|line| line["path"] == "/drips");
+    assert_eq!(line["reason"], "slow_request", "{line}");
 }
 
 /// Exchanges that ended otherwise than a slow or an honest client's should: path, status and reason.

@@ -187,6 +187,19 @@ fn plain_http_on_the_tls_port_is_told_so() {
 }
 
 #[test]
+fn plain_http_with_a_body_gets_its_answer_whole() {
+    let suite = suite();
+    for _ in 0..5 {
+        let mut connection = Connection::open(suite.gateway.tls_addr());
+        connection.send("POST / HTTP/1.1\r\nHost: one.test\r\nContent-Length: 300000\r\n\r\n");
+        connection.send(vec![b'x'; 300_000]).finish_sending();
+        connection.response().expect(400);
+        // Bytes that nobody read would have made a reset of the end.
+        connection.expect_closed();
+    }
+}
+
+#[test]
 fn garbage_instead_of_a_handshake_ends_the_connection() {
     let suite = suite();
     for bytes in [&b"\x16\x03\x01\x00\x05hello"[..], b"\x00\x00\x00\x00", b"\x80\x2e\x01\x00\x02"] {

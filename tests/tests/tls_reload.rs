@@ -113,6 +113,20 @@ fn write_keys(path: &Path, keys: &[u8]) {
 }
 
 #[test]
+fn sessions_outlive_an_upgrade() {
+    let scene = Scene::new();
+    let mut gateway = Gateway::start(&scene.setup("", ""));
+    let client = Tls::trusting(&scene.authority.ca_file());
+    let request = Request::get("/").header("Host", "a.test");
+    for round in 0..3 {
+        let mut connection = client.connect(gateway.tls_addr(), "a.test").expect("a handshake");
+        assert_eq!(connection.exchange(&request).expect("an answer").status, 200);
+        assert_eq!(connection.resumed(), round > 0, "round {round}");
+        gateway.upgrade();
+    }
+}
+
+#[test]
 fn nodes_with_the_same_ticket_keys_resume_each_others_sessions() {
     let scene = Scene::new();
     let file = scene.path("tickets");

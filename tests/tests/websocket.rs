@@ -381,7 +381,6 @@ fn only_a_websocket_is_asked_for() {
         "GET /h2c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
          HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
         "GET /not-listed HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
-        "GET /two HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
         &format!("POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n{field}\r\n"),
         &format!("GET /body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n{field}\r\nabc"),
         &format!("GET /old HTTP/1.0\r\nHost: a\r\n{field}\r\n"),
@@ -391,6 +390,30 @@ fn only_a_websocket_is_asked_for() {
         let asked = origin.last().head;
         assert!(asked.get("upgrade").is_none() && asked.get("connection").is_none(), "{:?}", asked.fields);
     }
+}
+
+#[test]
+fn a_websocket_may_be_asked_for_among_other_protocols_rfc9110_7_8() {
+    let origin = Origin::start(Switched(echo));
+    let gateway = gateway(&origin, "");
+    for protocols in ["Upgrade: h2c, WebSocket", "Upgrade: h2c\r\nUpgrade: websocket"] {
+        let mut connection = Connection::open(gateway.addr());
+        let response = connection.send(ASK.replace("Upgrade: WebSocket", protocols)).response().expect(101);
+        assert_eq!(response.header("upgrade"), "websocket", "{protocols}");
+        assert_eq!(origin.last().head.all("upgrade"), ["websocket"], "{protocols}");
+        connection.send("x");
+        assert_eq!(connection.take(1), b"x");
+    }
+}
+
+#[test]
+fn another_version_is_told_which_is_spoken_rfc6455_4_4() {
+    let origin = Origin::start(Switched(echo));
+    let gateway = gateway(&origin, "");
+    let mut connection = Connection::open(gateway.addr());
+    let response = connection.send(ASK.replace("Version: 13", "Version: 8")).response().expect(426);
+    assert_eq!((response.header("upgrade"), response.header("sec-websocket-version")), ("websocket", "13"));
+    assert!(response.head.has_token("connection", "upgrade"), "{:?}", response.head.fields);
 }
 
 #[test]

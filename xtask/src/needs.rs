@@ -25,6 +25,7 @@ pub const TESTS: &[&str] = &[
     "ethtool",
     "strace",
     "procps",
+    "redis-server",
     "nghttp2-client",
 ];
 /// A compiler with the sources of its core library, for the BPF target that has no prebuilt one.

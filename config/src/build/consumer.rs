@@ -8,10 +8,9 @@ use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
     BasicCredential, Consumer, ConsumerRef, HmacCredential, JwtAlgorithm, JwtCredential, JwtMaterial,
-    KeyCredential, Scope,
+    KeyCredential, KeyHash, Scope,
 };
 use crate::schema::Entity;
-use crate::secret::Secret;
 use crate::source::Span;
 
 /// The lists of credentials, the same in a consumer and at the top.
@@ -24,7 +23,7 @@ const MIN_HMAC_SECRET: usize = 32;
 /// What must be unique over all consumers, with the place where it was first seen.
 #[derive(Default)]
 struct Seen {
-    keys: HashMap<Secret, Span>,
+    keys: HashMap<KeyHash, Span>,
     jwt: HashMap<String, Span>,
     basic: HashMap<String, Span>,
     hmac: HashMap<String, Span>,
@@ -55,6 +54,7 @@ impl<'a> Builder<'a> {
                     add(&mut self.consumers[reference.index()], list, &credential, &mut seen);
                 }
             }
+            self.consumers[reference.index()].keys.shrink_to_fit();
         }
         for list in LISTS {
             for (_, credential) in self.all(list) {
@@ -104,8 +104,14 @@ fn add(consumer: &mut Consumer, list: &str, fields: &Fields<'_>, seen: &mut Seen
     match list {
         "keyauth_credentials" => {
             let Some(key) = fields.secret("key") else { return };
-            unique(&mut seen.keys, key.clone(), "key", fields, "another credential has the same key");
-            consumer.keys.push(key_credential(key, fields));
+            let Some(hash) = KeyHash::read(key.expose()) else {
+                let fault = Fault::new("`sha256:` is not followed by a hash").hide_line();
+                let hint = "64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them";
+                fields.error("key", fault.hint(hint));
+                return;
+            };
+            unique(&mut seen.keys, hash, "key", fields, "another credential has the same key");
+            consumer.keys.push(key_credential(hash, fields));
         }
         "jwt_secrets" => {
             let Some(key) = fields.optional_string("key") else { return };
@@ -173,10 +179,10 @@ fn record(fields: &Fields<'_>) -> (Option<String>, Vec<String>, crate::source::O
     (fields.optional_string("id"), fields.strings("tags"), fields.origin())
 }
 
-fn key_credential(key: Secret, fields: &Fields<'_>) -> KeyCredential {
-    let (id, tags, origin) = record(fields);
-    let ttl = fields.optional_duration("ttl").filter(|ttl| !ttl.is_zero());
-    KeyCredential { id, key, ttl, tags, origin }
+fn key_credential(hash: KeyHash, fields: &Fields<'_>) -> KeyCredential {
+    let ttl =
+        fields.optional_duration("ttl").map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX));
+    KeyCredential { hash, ttl, id: fields.optional_string("id").map(Into::into) }
 }
 
 fn jwt_credential(key: String, fields: &Fields<'_>) -> Option<JwtCredential> {

@@ -1,16 +1,17 @@
 //! Plugins and their scopes.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::{Builder, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{Plugin, Protocol, Scope};
-use crate::node::Node;
-use crate::schema::Entity;
-use crate::schema::check::Path;
+use crate::node::{Node, Value};
+use crate::schema::check::Path as KeyPath;
 use crate::schema::conceal::conceal;
 use crate::schema::suggest::nearest;
+use crate::schema::{Entity, Kind, PluginCatalog, Section, text};
 use crate::source::Span;
 
 impl<'a> Builder<'a> {
@@ -45,6 +46,12 @@ impl<'a> Builder<'a> {
             let (list, any) = match plugin.name.as_str() {
                 // Published keys need no credential.
                 "jwt" if ["jwks_uris", "issuer"].iter().any(|key| plugin.config.get(key).is_some()) => {
+                    continue;
+                }
+                // Users of its own need none either.
+                "basic-auth"
+                    if ["users", "users_file"].iter().any(|key| plugin.config.get(key).is_some()) =>
+                {
                     continue;
                 }
                 "jwt" => ("jwt_secrets", self.consumers.iter().any(|one| !one.jwt_secrets.is_empty())),
@@ -98,7 +105,8 @@ impl<'a> Builder<'a> {
         };
         let base = fields.path_of("config");
         conceal(&mut config, section, self.found);
-        self.checker.section(&config, section, &Path::Base(&base));
+        anchor(&mut config, section, self.folder_of_text(fields), self.catalog);
+        self.checker.section(&config, section, &KeyPath::Base(&base));
         Some(Plugin {
             name,
             id: fields.optional_string("id"),
@@ -111,6 +119,13 @@ impl<'a> Builder<'a> {
             defaults: self.defaults,
             origin: fields.origin(),
         })
+    }
+
+    /// What relative paths in a plugin are against.
+    fn folder_of_text(&self, fields: &Fields<'_>) -> &'a Path {
+        let file = fields.origin().span.file;
+        let written = self.documents.iter().find(|document| document.root.origin().span.file == file);
+        written.or(self.documents.first()).map_or(Path::new(""), |document| &document.folder)
     }
 
     fn scope(&self, pending: &PendingPlugin<'_>) -> Scope {
@@ -158,6 +173,32 @@ impl<'a> Builder<'a> {
             fields.error("name", fault);
         } else {
             fields.warning("name", fault);
+        }
+    }
+}
+
+/// Puts relative paths of files under `folder`, in a plugin's `config:` and in those of plugins inside it, which are maps
+/// with `name` and `config`.
+fn anchor(node: &mut Node, section: &'static Section, folder: &Path, catalog: &dyn PluginCatalog) {
+    let Value::Map(entries) = &mut node.value else { return };
+    let inner = entries.iter().find(|entry| entry.name == "name").and_then(|entry| entry.value.text());
+    let inner = inner.and_then(|name| catalog.section(name));
+    for entry in entries {
+        let Some(key) = section.key(&entry.name) else { continue };
+        match (&key.kind, &mut entry.value.value) {
+            (Kind::Text(form), Value::Scalar(scalar)) if std::ptr::eq(*form, &text::FILE) => {
+                scalar.text = folder.join(&scalar.text).display().to_string();
+            }
+            (Kind::Section(section), _) => anchor(&mut entry.value, section, folder, catalog),
+            (Kind::List { of: Kind::Section(section), .. }, Value::List(items)) => {
+                items.iter_mut().for_each(|item| anchor(item, section, folder, catalog));
+            }
+            (Kind::Any, Value::Map(_)) if entry.name == "config" => {
+                if let Some(section) = inner {
+                    anchor(&mut entry.value, section, folder, catalog);
+                }
+            }
+            _ => {}
         }
     }
 }

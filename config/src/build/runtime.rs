@@ -69,6 +69,9 @@ pub(super) fn limits(fields: &Fields<'_>) -> Limits {
         connections_per_source: fields.integer("connections_per_source"),
         requests_per_connection: fields.integer("requests_per_connection"),
         upstream_idle_connections: fields.integer("upstream_idle_connections"),
+        upstream_connections: fields.integer("upstream_connections"),
+        upstream_queue: fields.integer("upstream_queue"),
+        upstream_requests_per_connection: fields.integer("upstream_requests_per_connection"),
         retry_budget_percent: fields.integer("retry_budget_percent"),
     };
     if limits.request_line > limits.head {
@@ -88,6 +91,7 @@ pub(super) fn timeouts(fields: &Fields<'_>) -> Timeouts {
         first_byte: fields.duration("first_byte"),
         upstream_body_idle: fields.duration("upstream_body_idle"),
         upstream_write: fields.duration("upstream_write"),
+        upstream_queue: fields.duration("upstream_queue"),
         upstream_keep_alive: fields.duration("upstream_keep_alive"),
         response_write: fields.duration("response_write"),
         total: Some(fields.duration("total")).filter(|total| !total.is_zero()),

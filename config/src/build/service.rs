@@ -4,8 +4,8 @@ use super::{Builder, Document, PendingPlugin};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
-    Address, Defaults, Destination, HttpVersion, Protocol, ProxyHeader, Scope, Service, ServiceRef,
-    SubjectNames, Timeouts, UpstreamTls,
+    Address, Defaults, Destination, HttpVersion, Protocol, ProxyHeader, RetryPolicy, Scope, Service,
+    ServiceRef, SubjectNames, Timeouts, UpstreamTls,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};
@@ -103,6 +103,7 @@ impl<'a> Builder<'a> {
             timeouts: super::runtime::own_timeouts(&fields.section("timeouts")),
             request_trailers: fields.bool("request_trailers"),
             retries: fields.integer("retries"),
+            retry_policy: retry_policy(&fields.section("retry_policy")),
             enabled: fields.bool("enabled"),
             tls,
             proxy_protocol: match fields.word("proxy_protocol") {
@@ -147,6 +148,31 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+}
+
+fn retry_policy(fields: &Fields<'_>) -> RetryPolicy {
+    let words = fields.words("retry_on");
+    let all = words.contains(&"5xx");
+    let has = |word| all || words.contains(&word);
+    let mut on_statuses: Vec<u16> = fields.integers("retriable_status_codes");
+    if all {
+        on_statuses.extend(500..=599);
+    } else if has("gateway-error") {
+        on_statuses.extend([502, 503, 504]);
+    }
+    let pause = fields.section("retry_back_off");
+    RetryPolicy {
+        on_connect: has("connect-failure"),
+        on_refused: has("refused-stream"),
+        on_reset: has("reset"),
+        on_timeout: has("timeout"),
+        on_bad_response: has("bad-response"),
+        on_statuses,
+        per_try_timeout: fields.optional_duration("per_try_timeout").filter(|time| !time.is_zero()),
+        base_interval: pause.duration("base_interval"),
+        max_interval: pause.duration("max_interval"),
+        any_method: fields.bool("retry_non_idempotent"),
     }
 }
 

@@ -14,8 +14,16 @@ use crate::model::{Defaults, Limits, PathPattern, Plugin, Route, RouteRef, Servi
 use crate::node::{Node, Value};
 
 /// Authentication plugins, after which a consumer is known.
-const AUTHENTICATION: [&str; 7] =
-    ["jwt", "key-auth", "basic-auth", "hmac-auth", "oauth2", "oauth2-introspection", "mtls-auth"];
+const AUTHENTICATION: [&str; 8] = [
+    "jwt",
+    "key-auth",
+    "basic-auth",
+    "hmac-auth",
+    "multi-auth",
+    "oauth2",
+    "oauth2-introspection",
+    "mtls-auth",
+];
 
 /// A bare number of milliseconds below this was probably meant in seconds.
 const SHORT: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use crate::diagnostic::Fault;
 use crate::fields::Fields;
 use crate::model::{
     ActiveCheck, Address, Algorithm, CheckKind, CircuitBreaker, HashKey, Healthchecks, HealthyWhen,
-    PassiveCheck, Target, UnhealthyWhen, Upstream, UpstreamRef,
+    PassiveCheck, StickyCookie, Target, UnhealthyWhen, Upstream, UpstreamRef,
 };
 use crate::schema::Entity;
 use crate::schema::text::{self, Host};
@@ -107,6 +107,10 @@ impl<'a> Builder<'a> {
             circuit_breaker: fields
                 .optional_section("circuit_breaker")
                 .map(|fields| circuit_breaker(&fields)),
+            sticky: fields
+                .optional_section("sticky")
+                .and_then(|sticky| sticky.optional_section("cookie"))
+                .map(|cookie| sticky_cookie(&cookie)),
             tags: fields.strings("tags"),
             origin: fields.origin(),
         }
@@ -117,13 +121,48 @@ fn circuit_breaker(fields: &Fields<'_>) -> CircuitBreaker {
     CircuitBreaker {
         window: fields.duration("window"),
         min_requests: fields.integer("min_requests"),
+        of_upstream: fields.word("scope") != "target",
+        of_targets: fields.word("scope") != "upstream",
         failure_percent: fields.integer("failure_percent"),
+        http_statuses: fields.integers("http_statuses"),
+        consecutive_failures: fields.integer("consecutive_failures"),
         slow_after: fields.duration("slow_after"),
         slow_percent: fields.integer("slow_percent"),
         open_for: fields.duration("open_for"),
         open_for_max: fields.duration("open_for_max"),
         trials: fields.integer("trials"),
+        status_code: fields.integer("status_code"),
     }
+}
+
+fn sticky_cookie(fields: &Fields<'_>) -> StickyCookie {
+    let mut attributes = format!("; Path={}", fields.string("path"));
+    if let Some(domain) = fields.optional_string("domain") {
+        attributes.push_str(&format!("; Domain={domain}"));
+    }
+    match fields.integer::<u32>("maxAge") {
+        0 => {}
+        seconds => attributes.push_str(&format!("; Max-Age={seconds}")),
+    }
+    if fields.bool("secure") {
+        attributes.push_str("; Secure");
+    }
+    if fields.bool("httpOnly") {
+        attributes.push_str("; HttpOnly");
+    }
+    match fields.optional_word("sameSite") {
+        Some("strict") => attributes.push_str("; SameSite=Strict"),
+        Some("lax") => attributes.push_str("; SameSite=Lax"),
+        Some(_) => {
+            attributes.push_str("; SameSite=None");
+            if !fields.bool("secure") {
+                let fault = Fault::new("browsers refuse a cookie with `SameSite=None` that is not `secure`");
+                fields.warning("sameSite", fault.hint("set `secure: true`"));
+            }
+        }
+        None => {}
+    }
+    StickyCookie { name: fields.string("name"), attributes, secret: fields.secret("secret") }
 }
 
 fn target(fields: &Fields<'_>) -> Option<Target> {
@@ -183,6 +222,7 @@ fn healthchecks(fields: &Fields<'_>) -> Healthchecks {
         timeout: active.duration("timeout"),
         concurrency: active.integer("concurrency"),
         http_path: active.string("http_path"),
+        grpc_service: active.string("grpc_service"),
         https_sni: active.optional_string("https_sni"),
         https_verify_certificate: active.bool("https_verify_certificate"),
         headers: active.map_of_lists("headers"),
@@ -199,7 +239,15 @@ fn healthchecks(fields: &Fields<'_>) -> Healthchecks {
         eject_for: passive.duration("eject_for"),
         max_ejected_percent: passive.integer("max_ejected_percent"),
     };
-    Healthchecks { threshold: fields.number("threshold"), active, passive }
+    let (threshold, panic_threshold) = (fields.number("threshold"), fields.integer("panic_threshold"));
+    if threshold > 0.0 && panic_threshold > 0 {
+        fields.error(
+            "panic_threshold",
+            Fault::new("`threshold` refuses below a share of healthy weight, and `panic_threshold` lets everything through")
+                .hint("keep one of them"),
+        );
+    }
+    Healthchecks { threshold, panic_threshold, active, passive }
 }
 
 fn check_kind(fields: &Fields<'_>) -> CheckKind {

@@ -1,8 +1,10 @@
 //! Consumers and their credentials.
 
-use std::time::Duration;
+use std::fmt;
 
-use crate::secret::Secret;
+use sha2::{Digest, Sha256};
+
+use crate::secret::{MASK, Secret};
 use crate::source::Origin;
 
 /// A known client (Kong `consumers`). One of `username` and `custom_id` is always present.
@@ -39,19 +41,54 @@ impl Consumer {
     }
 }
 
-/// An API key (Kong `keyauth_credentials`).
+/// An API key (Kong `keyauth_credentials`). There may be a million of them, so it is small and owns next to nothing.
 #[derive(Clone, Debug)]
 pub struct KeyCredential {
+    /// What is kept of the key.
+    pub hash: KeyHash,
+    /// Life of the key from the load of the configuration, in seconds; 0 for ever.
+    pub ttl: u32,
     /// Kong's id, sent on as `X-Credential-Identifier`.
-    pub id: Option<String>,
-    /// The key.
-    pub key: Secret,
-    /// Life of the key from the load of the configuration; `None` for ever.
-    pub ttl: Option<Duration>,
-    /// Free labels.
-    pub tags: Vec<String>,
-    /// Where it was written.
-    pub origin: Origin,
+    pub id: Option<Box<str>>,
+}
+
+/// The first half of the SHA-256 of an API key: keys are long and random, and 128 bits are as hard to hit as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHash([u8; 16]);
+
+impl KeyHash {
+    /// Of a key.
+    pub fn of(key: &[u8]) -> Self {
+        let mut half = [0; 16];
+        half.copy_from_slice(&Sha256::digest(key)[..16]);
+        Self(half)
+    }
+
+    /// Of a key as the configuration writes it: itself, or `sha256:` and 64 hexadecimal digits. `None` where the digits
+    /// are none.
+    pub fn read(text: &str) -> Option<Self> {
+        let Some(digits) = text.strip_prefix("sha256:") else { return Some(Self::of(text.as_bytes())) };
+        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut half = [0; 16];
+        for (at, byte) in half.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(half))
+    }
+
+    /// A number that differs between keys: the first bytes.
+    pub fn number(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
 }
 
 /// A key that JSON web tokens are verified with (Kong `jwt_secrets`).
@@ -179,4 +216,24 @@ pub struct HmacCredential {
     pub tags: Vec<String>,
     /// Where it was written.
     pub origin: Origin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hashed_key_is_the_same_as_the_key_itself() {
+        // printf %s secret-key | sha256sum
+        let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa";
+        for digits in [digest.to_owned(), digest.to_uppercase()] {
+            assert_eq!(KeyHash::read(&format!("sha256:{digits}")), Some(KeyHash::of(b"secret-key")));
+        }
+        assert_eq!(KeyHash::read("sha256"), Some(KeyHash::of(b"sha256")));
+        assert_ne!(KeyHash::of(b"secret-key"), KeyHash::of(digest.as_bytes()));
+        for wrong in ["sha256:", "sha256:xyz", &format!("sha256:{}", "g".repeat(64))] {
+            assert_eq!(KeyHash::read(wrong), None, "{wrong}");
+        }
+        assert!(!format!("{:?}", KeyHash::of(b"x")).contains(|c: char| c.is_ascii_hexdigit()));
+    }
 }

@@ -77,7 +77,7 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub telemetry: Telemetry,
-    /// The `redis` section as written; kept for the limiter that will use it.
+    /// The `redis` section as written: the Redis of shared limits that name none of their own.
     pub redis: Option<Node>,
     /// Services, in the order of the files.
     pub services: Vec<Service>,

@@ -78,6 +78,12 @@ pub struct Limits {
     pub requests_per_connection: u32,
     /// Idle upstream connections kept for one target by one shard.
     pub upstream_idle_connections: u32,
+    /// Connections of HTTP/1 in use to one target by one shard; 0 sets no limit.
+    pub upstream_connections: u32,
+    /// Requests that wait for a connection to one target on one shard.
+    pub upstream_queue: u32,
+    /// Requests on one connection to a target.
+    pub upstream_requests_per_connection: u32,
     /// Retries as a share of the requests of a service, in percent, above a small constant.
     pub retry_budget_percent: u8,
 }
@@ -101,6 +107,8 @@ pub struct Timeouts {
     pub upstream_body_idle: Duration,
     /// Between two writes of a request to a target; default of `write_timeout` of services.
     pub upstream_write: Duration,
+    /// Waiting for a connection to a target while all are in use.
+    pub upstream_queue: Duration,
     /// How long an idle upstream connection is kept.
     pub upstream_keep_alive: Duration,
     /// Between two writes of a response to a client that does not read.

@@ -36,6 +36,8 @@ pub struct Service {
     pub request_trailers: bool,
     /// Further attempts after a failed one, 0 to 32767.
     pub retries: u32,
+    /// When there is another attempt.
+    pub retry_policy: RetryPolicy,
     /// A disabled service answers nothing; its routes are left out of the router.
     pub enabled: bool,
     /// TLS towards the targets; meaningful for [`Protocol::is_tls`] protocols.
@@ -46,6 +48,31 @@ pub struct Service {
     pub tags: Vec<String>,
     /// Where it was written.
     pub origin: Origin,
+}
+
+/// When a failed attempt is followed by another (Envoy's `retry_policy`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// After no connection was had.
+    pub on_connect: bool,
+    /// After the target refused the stream unseen.
+    pub on_refused: bool,
+    /// After the connection ended before the response.
+    pub on_reset: bool,
+    /// After no response came in time.
+    pub on_timeout: bool,
+    /// After a malformed response.
+    pub on_bad_response: bool,
+    /// After these statuses, 400 to 599.
+    pub on_statuses: Vec<u16>,
+    /// Longest that one attempt takes to the head of its response.
+    pub per_try_timeout: Option<Duration>,
+    /// Bound of the first pause before another attempt; zero for none.
+    pub base_interval: Duration,
+    /// Bound of any such pause.
+    pub max_interval: Duration,
+    /// Requests of every method are repeated.
+    pub any_method: bool,
 }
 
 /// What a service's `host` turned out to be.

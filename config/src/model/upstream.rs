@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Address, CertificateRef};
+use crate::secret::Secret;
 use crate::source::Origin;
 
 /// A group of targets that serve the same thing (Kong `upstreams`).
@@ -32,6 +33,8 @@ pub struct Upstream {
     pub slow_start: Duration,
     /// When requests are refused because too many fail; `None` for never.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// The cookie that keeps a session at its target; `None` for none.
+    pub sticky: Option<StickyCookie>,
     /// Free labels.
     pub tags: Vec<String>,
     /// Where it was written.
@@ -82,8 +85,16 @@ pub struct CircuitBreaker {
     pub window: Duration,
     /// Answers in the window before their share counts.
     pub min_requests: u32,
+    /// It judges the upstream as a whole.
+    pub of_upstream: bool,
+    /// It judges each target for itself.
+    pub of_targets: bool,
     /// Share of failures that opens it, in percent; 0 for never.
     pub failure_percent: u8,
+    /// Statuses that count as failures.
+    pub http_statuses: Vec<u16>,
+    /// Failures in a row that open it; 0 for never.
+    pub consecutive_failures: u16,
     /// A response head that takes longer is slow; zero for none is.
     pub slow_after: Duration,
     /// Share of slow answers that opens it, in percent; 0 for never.
@@ -94,6 +105,19 @@ pub struct CircuitBreaker {
     pub open_for_max: Duration,
     /// Requests let through then, and good answers that close it.
     pub trials: u8,
+    /// What is answered while it is open.
+    pub status_code: u16,
+}
+
+/// A signed cookie that names the target of a session (Traefik `sticky.cookie`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickyCookie {
+    /// Its name.
+    pub name: String,
+    /// Its attributes as they follow its value, from the first `;`.
+    pub attributes: String,
+    /// What it is signed with; `None` for a key of the process.
+    pub secret: Option<Secret>,
 }
 
 /// What a request is hashed by.
@@ -128,6 +152,8 @@ pub enum HashKey {
 pub struct Healthchecks {
     /// Least share of healthy weight, in percent, for the upstream as a whole to count as healthy.
     pub threshold: f64,
+    /// Below this share of healthy weight, in percent, health is not asked; 0 for always.
+    pub panic_threshold: u8,
     /// Probing.
     pub active: ActiveCheck,
     /// Watching the traffic.
@@ -145,6 +171,8 @@ pub struct ActiveCheck {
     pub concurrency: u32,
     /// Path of an HTTP probe.
     pub http_path: String,
+    /// Service that a gRPC probe asks about; empty for the server as a whole.
+    pub grpc_service: String,
     /// Server name for an HTTPS probe; `None` for the upstream's.
     pub https_sni: Option<String>,
     /// Whether an HTTPS probe verifies the certificate.

@@ -273,6 +273,8 @@ impl Kind {
     pub const STRING: Self = Self::Text(&text::ANY);
     /// A text that is not empty.
     pub const NAME: Self = Self::Text(&text::NAME);
+    /// The path of a file.
+    pub const FILE: Self = Self::Text(&text::FILE);
     /// A list of texts that are not empty.
     pub const STRINGS: Self = Self::List { of: &Self::NAME, max: MAX_ITEMS };
     /// A list of addresses and prefixes.

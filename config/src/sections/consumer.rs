@@ -113,7 +113,14 @@ pub static BASIC_AUTH: Section = Section::new(
     "User name and password of a consumer.",
     &[
         Key::new("username", Kind::NAME, "The user name, unique.").required(),
-        Key::new("password", Kind::STRING, "The password.").required().secret(),
+        Key::new(
+            "password",
+            Kind::STRING,
+            "The password; or its hash by bcrypt, Argon2, apr1, SHA-crypt or `{SHA}`, as `htpasswd` makes it, so that the \
+             file does not hold the password itself.",
+        )
+        .required()
+        .secret(),
         OWNER,
     ],
 )

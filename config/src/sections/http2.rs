@@ -22,8 +22,9 @@ pub static HTTP2: Section = Section::new(
         Key::new(
             "stream_window",
             WINDOW,
-            "Bytes of one request body that may come before what came is passed on; the same for response bodies of \
-             targets.",
+            "Bytes of one request body that may come before what came is passed on, at first; the same for response bodies \
+             of targets. Grows while a body is passed on as fast as it comes: of a client up to half of \
+             `connection_window`, of a target up to a quarter of it.",
         )
         .default("64KiB"),
         Key::new("connection_window", WINDOW, "The same for all bodies of one connection together.")

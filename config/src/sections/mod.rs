@@ -26,10 +26,10 @@ pub use self::kernel::{
 pub use self::runtime::{
     ACCESS_LOG, ADMIN, DNS, LIMITS, LOG, OWN_TIMEOUTS, REDIS, SHARDS, TELEMETRY, TIMEOUTS,
 };
-pub use self::service::{PLUGIN, ROUTE, SERVICE, TLS_SANS};
+pub use self::service::{PLUGIN, RETRY_BACK_OFF, RETRY_POLICY, ROUTE, SERVICE, TLS_SANS};
 pub use self::upstream::{
     ACTIVE, ACTIVE_HEALTHY, ACTIVE_UNHEALTHY, HEALTHCHECKS, PASSIVE, PASSIVE_HEALTHY, PASSIVE_UNHEALTHY,
-    TARGET, UPSTREAM,
+    STICKY, STICKY_COOKIE, TARGET, UPSTREAM,
 };
 use crate::schema::{Key, Kind, MAX_ENTITIES, Section, text};
 
@@ -124,8 +124,7 @@ const ROOT_KEYS: &[Key] = &[
     Key::new("admin", Kind::Section(&ADMIN), "The operator's interface: metrics, status, reload."),
     Key::new("dns", Kind::Section(&DNS), "How names of targets are resolved."),
     Key::new("telemetry", Kind::Section(&TELEMETRY), "Logs."),
-    Key::new("redis", Kind::Section(&REDIS), "A Redis that limits shared by several gateways will use.")
-        .reserved(),
+    Key::new("redis", Kind::Section(&REDIS), "The Redis of shared limits that name none of their own."),
     Key::new("services", entities(&const { Kind::Section(&SERVICE) }), "Upstream APIs."),
     Key::new(
         "routes",

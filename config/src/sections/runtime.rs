@@ -131,6 +131,27 @@ pub static LIMITS: Section = Section::new(
         .default("128")
         .kong("kong.conf upstream_keepalive_pool_size"),
         Key::new(
+            "upstream_connections",
+            Kind::COUNT,
+            "Connections of HTTP/1 to one target by one shard, idle ones aside; further requests wait. 0 sets no limit.",
+        )
+        .default("1024")
+        .kong_default("0"),
+        Key::new(
+            "upstream_queue",
+            Kind::COUNT,
+            "Requests that wait for a connection to one target on one shard, at most for `timeouts.upstream_queue`; more are \
+             503.",
+        )
+        .default("1024"),
+        Key::new(
+            "upstream_requests_per_connection",
+            COUNT,
+            "Requests on one connection to a target, after which it is closed.",
+        )
+        .default("10000")
+        .kong("kong.conf upstream_keepalive_max_requests"),
+        Key::new(
             "retry_budget_percent",
             Kind::integer(0, 100),
             "Retries as a share of a service's requests, in percent.",
@@ -188,6 +209,12 @@ pub static TIMEOUTS: Section = Section::new(
         .default("30s")
         .kong_default("60s")
         .kong("services.write_timeout"),
+        Key::new(
+            "upstream_queue",
+            Kind::TIMEOUT,
+            "Waiting for a connection or stream to a target while all are in use; 503.",
+        )
+        .default("3s"),
         Key::new("upstream_keep_alive", Kind::TIMEOUT, "How long an idle connection to a target is kept.")
             .default("55s")
             .kong_default("60s")
@@ -325,16 +352,23 @@ pub static LOG: Section = Section::new(
 /// Redis.
 pub static REDIS: Section = Section::new(
     "redis",
-    "A Redis for limits that several gateways share. Kept; nothing uses it yet.",
+    "The Redis of limits that several gateways share and that name none of their own.",
     &[
         Key::new("host", Kind::Text(&text::HOST), "Where it is.").default("127.0.0.1"),
         Key::new("port", Kind::PORT, "Its port.").default("6379"),
-        Key::new("timeout", Kind::TIMEOUT, "Longest wait for an answer.").default("2s"),
+        Key::new("timeout", Kind::TIMEOUT, "Longest wait for an answer; then the gateway decides by itself.")
+            .default("100ms"),
         Key::new("username", Kind::NAME, "User name."),
         Key::new("password", Kind::STRING, "Password.").secret(),
         Key::new("database", Kind::integer(0, 65535), "Database number.").default("0"),
         Key::new("ssl", Kind::Bool, "Whether to speak TLS.").default("false"),
         Key::new("ssl_verify", Kind::Bool, "Whether its certificate is verified.").default("true"),
         Key::new("server_name", Kind::Text(&text::HOST), "Name in its certificate."),
+        Key::new(
+            "gateways",
+            Kind::integer(1, 10_000),
+            "How many gateways share the limits. While Redis is away each of them keeps to this part of every limit.",
+        )
+        .default("1"),
     ],
 );

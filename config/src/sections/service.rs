@@ -59,6 +59,7 @@ const SERVICE_KEYS: &[Key] = &[
     )
     .default("1")
     .kong_default("5"),
+    Key::new("retry_policy", Kind::Section(&RETRY_POLICY), "When there is another attempt. Not Kong's."),
     Key::new(
         "timeouts",
         Kind::Section(&OWN_TIMEOUTS),
@@ -117,6 +118,63 @@ const SERVICE_KEYS: &[Key] = &[
         "Plugins for all requests to this service.",
     ),
 ];
+
+/// When there is another attempt; names of keys as in Envoy.
+pub static RETRY_POLICY: Section = Section::new(
+    "retry_policy",
+    "When a failed attempt is followed by another, up to `retries`. Never where the target may have acted on a request \
+     whose method is not idempotent, where part of the body is gone, or past `limits.retry_budget_percent`.",
+    &[
+        Key::new(
+            "retry_on",
+            Kind::list(
+                &const {
+                    Kind::Word(&[
+                        "connect-failure",
+                        "refused-stream",
+                        "reset",
+                        "timeout",
+                        "bad-response",
+                        "gateway-error",
+                        "5xx",
+                    ])
+                },
+            ),
+            "What is tried again: no connection; a stream that the target refused unseen; a connection that ended before the \
+             response; no response in time; one that is malformed; 502, 503 and 504; or all of these and every 5xx.",
+        )
+        .default("[connect-failure, refused-stream, reset]"),
+        Key::new(
+            "retriable_status_codes",
+            Kind::list(&const { Kind::integer(400, 599) }),
+            "Statuses that are tried again, beside those of `retry_on`.",
+        )
+        .default("[]"),
+        Key::new(
+            "per_try_timeout",
+            Kind::duration(0, 3600),
+            "Longest that one attempt may take to the head of its response. Left out: only the timeouts of the service hold.",
+        ),
+        Key::new("retry_back_off", Kind::Section(&RETRY_BACK_OFF), "The pause before another attempt."),
+        Key::new(
+            "retry_non_idempotent",
+            Kind::Bool,
+            "Whether requests of every method are repeated. Only for targets that know duplicates.",
+        )
+        .default("false"),
+    ],
+);
+
+/// The pause before another attempt.
+pub static RETRY_BACK_OFF: Section = Section::new(
+    "retry_policy.retry_back_off",
+    "The pause before another attempt is random, from nothing up to `base_interval`, which doubles with each attempt.",
+    &[
+        Key::new("base_interval", Kind::duration(0, 60), "Bound of the first pause; 0: none is made.")
+            .default("25ms"),
+        Key::new("max_interval", Kind::duration(0, 60), "Bound of any pause.").default("250ms"),
+    ],
+);
 
 /// Names in certificates of targets (Kong `tls_sans`).
 pub static TLS_SANS: Section = Section::new(
@@ -177,14 +235,14 @@ const ROUTE_KEYS: &[Key] = &[
     Key::new(
         "request_buffering",
         Kind::Bool,
-        "Whether a request body is read whole before it is sent on. Bodies are streamed; only plugins buffer.",
+        "Whether a request body is held whole before it is sent on, up to `limits.buffered_body`. Streamed with `defaults: kong` all the same.",
     )
     .default("false")
     .kong_default("true"),
     Key::new(
         "response_buffering",
         Kind::Bool,
-        "Whether a response body is read whole before it is sent on. Bodies are streamed; only plugins buffer.",
+        "Whether a response body is held whole before it is sent on, up to `limits.buffered_body`. Streamed with `defaults: kong` all the same.",
     )
     .default("false")
     .kong_default("true"),

@@ -72,7 +72,38 @@ const UPSTREAM_KEYS: &[Key] = &[
         Kind::Section(&CIRCUIT_BREAKER),
         "Refuses requests for a while when too many fail. Not Kong's.",
     ),
+    Key::new("sticky", Kind::Section(&STICKY), "Sessions that stay at their target. Not Kong's."),
 ];
+
+/// Sessions of an upstream.
+pub static STICKY: Section = Section::new(
+    "sticky",
+    "Sessions that stay at the target that served them first, while it is there and healthy.",
+    &[Key::new("cookie", Kind::Section(&STICKY_COOKIE), "The cookie that names the target.").required()],
+);
+
+/// The cookie of a session; names of keys as in Traefik.
+pub static STICKY_COOKIE: Section = Section::new(
+    "sticky.cookie",
+    "A cookie that names the target of a session, signed: one that was made or changed by somebody else is as good as none.",
+    &[
+        Key::new("name", Kind::Text(&text::HEADER_NAME), "Its name.").default("portcullis_target"),
+        Key::new("secure", Kind::Bool, "Whether browsers send it over TLS only.").default("false"),
+        Key::new("httpOnly", Kind::Bool, "Whether scripts cannot read it. Traefik's default is false.").default("true"),
+        Key::new("sameSite", Kind::Word(&["none", "lax", "strict"]), "Its `SameSite`; left out: the browser's choice."),
+        Key::new("maxAge", Kind::integer(0, i32::MAX as i64), "Seconds that browsers keep it; 0: until they are closed.")
+            .default("0"),
+        Key::new("path", Kind::Text(&text::PATH), "Its `Path`.").default("/"),
+        Key::new("domain", Kind::Text(&text::HOST), "Its `Domain`; left out: the host that was asked."),
+        Key::new(
+            "secret",
+            Kind::NAME,
+            "What it is signed with. Give the same to all gateways that share clients; left out: a random key, which \
+             outlives reloads but not the process. Not Traefik's.",
+        )
+        .secret(),
+    ],
+);
 
 /// The circuit breaker of an upstream.
 pub static CIRCUIT_BREAKER: Section = Section::new(
@@ -87,12 +118,24 @@ pub static CIRCUIT_BREAKER: Section = Section::new(
         )
         .default("20"),
         Key::new(
+            "scope",
+            Kind::Word(&["upstream", "target", "both"]),
+            "Whether it judges the upstream as a whole, each target for itself, or both.",
+        )
+        .default("upstream"),
+        Key::new(
             "failure_percent",
             Kind::integer(0, 100),
-            "Share of failures that opens the breaker: broken connections, time-outs, and the statuses that \
-             `healthchecks.passive.unhealthy` lists; 0 never.",
+            "Share of failures that opens the breaker: broken connections, time-outs, and `http_statuses`; 0 never.",
         )
         .default("50"),
+        Key::new("http_statuses", STATUSES, "Statuses that count as failures.").default("[500, 502, 503, 504]"),
+        Key::new(
+            "consecutive_failures",
+            Kind::integer(0, 65_535),
+            "Failures in a row that open it, whatever `min_requests`; 0 never.",
+        )
+        .default("0"),
         Key::new("slow_after", Kind::duration(0, 3600), "A response head that takes longer is slow; 0: none is.")
             .default("0s"),
         Key::new("slow_percent", Kind::integer(0, 100), "Share of slow answers that opens it; 0 never.")
@@ -106,6 +149,8 @@ pub static CIRCUIT_BREAKER: Section = Section::new(
             "Requests let through after that time; so many good answers close the breaker, one bad opens it again.",
         )
         .default("3"),
+        Key::new("status_code", Kind::integer(400, 599), "What is answered while it is open (Traefik's `responseCode`).")
+            .default("503"),
     ],
 );
 
@@ -140,6 +185,13 @@ const HEALTHCHECKS_KEYS: &[Key] = &[
         "Least healthy weight, in percent, for the upstream as a whole to take traffic; 0 asks for none.",
     )
     .default("0"),
+    Key::new(
+        "panic_threshold",
+        Kind::integer(0, 100),
+        "Below this share of healthy weight, in percent, health is taken for wrong and all targets get traffic (Envoy's \
+         `healthy_panic_threshold`). 0 never does that. Not together with `threshold`, which refuses instead. Not Kong's.",
+    )
+    .default("0"),
     Key::new("active", Kind::Section(&ACTIVE), "Probes."),
     Key::new("passive", Kind::Section(&PASSIVE), "Watching the traffic."),
 ];
@@ -163,6 +215,12 @@ const ACTIVE_KEYS: &[Key] = &[
     .default("1s"),
     Key::new("concurrency", Kind::integer(1, (1 << 31) - 1), "Most probes under way at once.").default("10"),
     Key::new("http_path", Kind::Text(&text::PATH), "Path of an HTTP probe.").default("/"),
+    Key::new(
+        "grpc_service",
+        Kind::STRING,
+        "Service that a gRPC probe asks about (grpc.health.v1); empty: the server as a whole. Not Kong's.",
+    )
+    .default(""),
     Key::new("https_sni", Kind::Text(&text::HOST), "Server name for an HTTPS probe."),
     Key::new("https_verify_certificate", Kind::Bool, "Whether an HTTPS probe verifies the certificate.")
         .default("true"),

@@ -1,5 +1,5 @@
 //! Looks whether files that a generation was compiled from have changed: certificates, keys, authorities, lists of
-//! revoked certificates, OCSP responses, ticket keys. The configuration itself is read again only when told to: a file
+//! revoked certificates, OCSP responses, ticket keys, and what plugins name (users, lists of addresses). The configuration itself is read again only when told to: a file
 //! that an editor is half through must not get in force.
 //!
 //! Owns: what the files looked like when they were last read. Never: their content. Invariant: a change is reported once,

@@ -35,7 +35,8 @@ use crate::kernel::interface_name;
 use crate::limit::{Table, WallClock, random_secret, source_prefix};
 use crate::log::Outbox;
 use crate::metrics::{
-    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_certificates, write_ledger, write_steering,
+    DEFAULT_MAX_ROUTE_SERIES, Exposition, Registry, write_breakers, write_certificates, write_ledger,
+    write_steering, write_targets,
 };
 use crate::net::{self, Driver, DriverChoice, clock};
 use crate::shard::{self, Shards};
@@ -369,11 +370,13 @@ impl Plane for Gateway {
             listeners: listeners.collect::<io::Result<_>>()?,
             admin: None,
             bans: self.ledger.book.orders(),
+            tickets: self.ticketer.hand_over(),
         })
     }
 
     fn take_over(&mut self, handover: Handover) {
         self.inherited = handover.listeners.into_iter().collect();
+        self.ticketer.take_over(&handover.tickets);
         self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
         self.kernel.set_banned(self.ledger.book.prefixes().collect());
     }
@@ -459,6 +462,9 @@ impl Plane for Gateway {
         self.registry.render(&mut out);
         let expiries = self.snapshot.iter().flat_map(|snapshot| &snapshot.expiries);
         write_certificates(&mut out, expiries.map(|(id, not_after)| (id.as_str(), *not_after)));
+        let upstreams = || self.snapshot.iter().flat_map(|snapshot| &snapshot.upstreams);
+        write_targets(&mut out, upstreams().flat_map(|upstream| upstream.conditions()));
+        write_breakers(&mut out, upstreams().flat_map(|upstream| upstream.broken()));
         self.kernel.write_metrics(&mut out);
         let listeners = self.snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
         let steered = listeners

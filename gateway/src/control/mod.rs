@@ -60,6 +60,7 @@ use self::status::{Finding, ReloadReport, State, Status};
 use self::telemetry::LevelSwitch;
 use self::upgrade::Handover;
 use crate::id::Generation;
+use crate::net::give_back_memory;
 use crate::snapshot;
 
 /// All that can happen to the control thread.
@@ -321,6 +322,7 @@ impl<P: Plane> Control<P> {
 
     fn conclude(&mut self, report: ReloadReport, asked_by: Vec<Option<oneshot::Sender<ReloadReport>>>) {
         reload::tell(&report);
+        give_back_memory();
         self.plane.reloaded(report.ok, self.generation, report.at);
         for asker in asked_by.into_iter().flatten() {
             let _ = asker.send(report.clone());

@@ -34,6 +34,7 @@ use super::upgrade::{self, Handover, Predecessor};
 use super::{BEAT, Control, Event, admin, signals, socket};
 use crate::id::Generation;
 use crate::log::{Outbox, channel};
+use crate::net::give_back_memory;
 
 /// Starts the shards' threads without any configuration to serve: `config` says how many and on what, the
 /// outboxes are for their access log, one a shard.
@@ -151,6 +152,7 @@ pub async fn assemble<P: Plane>(
     plane.reloaded(true, Generation(1), report.at);
     say(&config, &inputs.config_path, &plane.status());
     reload::tell(&report);
+    give_back_memory();
     tick_every(BEAT, sender.clone());
     let control = Control {
         plane,

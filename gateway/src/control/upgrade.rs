@@ -29,6 +29,7 @@ use super::Event;
 use super::ledger::Given;
 use super::socket::{self, SocketFile};
 use crate::net::{receive_descriptors, send_descriptors};
+use crate::tls::HandedKeys;
 
 /// A step of the conversation, as a question to the control loop of the old process.
 pub enum Ask {
@@ -46,6 +47,8 @@ pub struct Handover {
     pub admin: Option<TcpListener>,
     /// The orders of operators that are in force.
     pub bans: Vec<(String, Given)>,
+    /// The random keys of session tickets.
+    pub tickets: HandedKeys,
 }
 
 /// The same as it goes over the socket; the descriptors follow in this order, the admin port's last.
@@ -55,6 +58,9 @@ struct Offer {
     listeners: Vec<(SocketAddr, usize)>,
     admin: bool,
     bans: Vec<(String, Given)>,
+    /// A process of an older version hands none over.
+    #[serde(default)]
+    tickets: HandedKeys,
 }
 
 /// Where the conversation is held.
@@ -98,6 +104,7 @@ fn hand_over(mut stream: UnixStream, events: &mpsc::Sender<Event>) -> Result<()>
         listeners: handover.listeners.iter().map(|(address, sockets)| (*address, sockets.len())).collect(),
         admin: handover.admin.is_some(),
         bans: handover.bans,
+        tickets: handover.tickets,
     };
     let text = serde_json::to_vec(&offer)?;
     stream.write_all(&u32::try_from(text.len())?.to_le_bytes())?;
@@ -160,7 +167,8 @@ impl Predecessor {
         for (address, count) in offer.listeners {
             listeners.push((address, received.by_ref().take(count).collect()));
         }
-        let handover = Handover { listeners, admin: received.next(), bans: offer.bans };
+        let (bans, tickets) = (offer.bans, offer.tickets);
+        let handover = Handover { listeners, admin: received.next(), bans, tickets };
         Ok(Some((Self { stream, pid: offer.pid }, handover)))
     }
 

@@ -54,6 +54,7 @@ pub fn admit(
     }
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
+    shard.metrics.underscored_fields.add(down.request.underscored().into());
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
     down.request.head.remove_known(Known::Expect);
     let source = down.origin.speaker.ip();
@@ -117,6 +118,9 @@ fn at_listener(local: &Local, listener: &Listener, down: &mut Downstream) -> Opt
 
 /// Whether a trusted balancer says that the client spoke TLS to it.
 fn came_over_https(local: &Local, down: &Downstream) -> bool {
+    if down.origin.https {
+        return true;
+    }
     let trusted = &local.snapshot.trusted_proxies;
     let proto = down.request.head.get_known(Known::XForwardedProto);
     trusted.contains(down.origin.speaker.ip())

@@ -5,7 +5,9 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
+use portcullis_abi::Reason;
 
+use super::attempt::SETTLE;
 use super::carry::Cuts;
 use super::channel::Inlet;
 use super::client::Reply;
@@ -13,21 +15,28 @@ use super::finish::Record;
 use super::plan::Plan;
 use super::pump::Pump;
 use super::receive::{Framings, Halts, response_framings};
-use super::refuse::octets;
-use super::relay::{Coding, Leg, RelayError};
-use super::transfer::{Recode, Sink, Source, transfer};
-use crate::http::grpc::{self, Wire};
+use super::refuse::{LINGER, message, octets};
+use super::relay::{Coding, Leg, RelayError, frame};
+use super::throttle::throttled;
+use super::transfer::{Recode, Sink, Source, transfer, web_trailers};
+use crate::http::coding::Encoder;
+use crate::http::grpc::{self, Messages, Wire};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
 use crate::http::{Known, ResponseHead, Version};
 use crate::limit::LeastRate;
+use crate::net::deadline::SendLimit;
 
 /// How a response is passed on.
 pub struct Answer {
     pub framings: Framings,
     /// The wire that its body is put on for a client of gRPC-Web.
     web: Option<Wire>,
+    /// The messages of its body that were passed on.
+    messages: Cell<Messages>,
     /// The body, where plugins have seen it whole.
     whole: Option<Bytes>,
+    /// What puts the body into a content coding.
+    encoder: Option<Box<Encoder>>,
 }
 
 /// What takes part in passing a response on.
@@ -49,7 +58,7 @@ impl Answer {
             // Trailers come behind whatever length was announced.
             framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
         }
-        Self { framings, web, whole: None }
+        Self { framings, web, messages: Cell::default(), whole: None, encoder: None }
     }
 
     /// Whether there is a body that plugins may see.
@@ -61,6 +70,14 @@ impl Answer {
     pub fn replace_body(&mut self, body: Vec<u8>) {
         self.framings.relayed = BodyFraming::Length(body.len() as u64);
         self.whole = Some(body.into());
+    }
+
+    /// Puts the body into a content coding on its way; its length is not known any more. Of no body there is nothing to code.
+    pub fn code(&mut self, plan: &Plan<'_>, encoder: Box<Encoder>) {
+        if !matches!(self.framings.relayed, BodyFraming::None | BodyFraming::Length(0)) {
+            self.framings.relayed = h1::relay_framing(BodyFraming::Chunked, plan.version);
+            self.encoder = Some(encoder);
+        }
     }
 
     /// Sends the head and relays the body.
@@ -83,13 +100,19 @@ impl Answer {
             Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),
             inlet => inlet.body(&mut decoder, &halts.upstream),
         };
-        let relaying = transfer(source, sink, self.leg(plan), self.recode(), &payload);
+        let encoder = self.encoder.take();
+        let (leg, recode) = (self.leg(plan), self.recode(encoder));
+        let relaying = transfer(source, sink, leg, recode, &payload);
+        let relaying = throttled(plan.throttle.as_deref(), &payload, relaying);
         let expired = pump.expiry();
+        let told_at_the_end = self.web.is_some();
         let give_up = || {
             cuts.upstream.cut();
-            // Who breaks off his request may still want the answer; who has no time left does not.
-            if expired.passed().is_some() {
-                cuts.reply.cut();
+            // Who breaks off his request may still want the answer; who has no time left does not, but for a last word.
+            match expired.passed() {
+                Some(_) if told_at_the_end => cuts.reply.cut_after(SETTLE),
+                Some(_) => cuts.reply.cut(),
+                None => {}
             }
         };
         let sent = pump.beside(relaying, give_up, || {}).await;
@@ -150,11 +173,36 @@ impl Answer {
         }
     }
 
-    fn recode(&self) -> Recode {
+    fn recode(&self, encoder: Option<Box<Encoder>>) -> Recode<'_> {
         match self.web {
-            None | Some(Wire::Grpc) => Recode::None,
-            Some(Wire::Web) => Recode::ToWeb { text: false },
-            Some(Wire::WebText) => Recode::ToWeb { text: true },
+            None | Some(Wire::Grpc) => encoder.map_or(Recode::None, Recode::Encode),
+            Some(wire) => Recode::ToWeb { text: wire == Wire::WebText, messages: &self.messages },
+        }
+    }
+
+    /// Ends a call of gRPC-Web whose response broke off, and says why. False: that cannot be said, as the client is gone,
+    /// or in the middle of a message.
+    pub async fn end_web(&self, reply: &mut Reply<'_>, out: &mut Vec<u8>, reason: Reason) -> bool {
+        let Some(wire) = self.web.filter(|_| self.messages.get().is_between()) else { return false };
+        let last = web_trailers(&grpc::trailers(reason, message(reason)), wire == Wire::WebText);
+        match reply {
+            Reply::Http1(tx) if !tx.deadline().expired() => {
+                match self.framings.relayed {
+                    BodyFraming::Chunked => {
+                        frame(&last, Coding::Chunked, out);
+                        h1::write_chunk_end(None, out);
+                    }
+                    BodyFraming::UntilClose => frame(&last, Coding::Identity, out),
+                    BodyFraming::None | BodyFraming::Length(_) => return false,
+                }
+                tx.deadline().arm(LINGER);
+                tx.send(out).await.is_ok()
+            }
+            Reply::Http1(_) => false,
+            Reply::Http2(reply) => match &mut reply.body {
+                Some(body) => body.data(last, true, SendLimit::whole(LINGER)).await.is_ok(),
+                None => false,
+            },
         }
     }
 }

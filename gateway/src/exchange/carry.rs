@@ -5,12 +5,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 use portcullis_config::ServerHeader;
 
 use super::answer::{Answer, Answering};
-use super::attempt::SETTLE;
+use super::attempt::{Attempts, SETTLE, Target};
 use super::channel::{Channel, Inlet};
 use super::client::{Client, Reply};
 use super::cut::Cut;
@@ -24,14 +25,14 @@ use super::receive::{self, Halts};
 use super::relay::RelayError;
 use super::shard::Shard;
 use super::transfer::{Sink, Source, Stream, transfer};
-use super::{Next, forward, plugins, refuse, tunnel, whole};
+use super::{Next, forward, pages, plugins, refuse, tunnel, whole};
 use crate::http::Known;
 use crate::http::ResponseHead;
 use crate::http::grpc::Wire;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop};
 use crate::http::h2::Code;
 use crate::net::clock;
-use crate::plugin::Cx;
+use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
 
 /// What an exchange is carried by, the same for each attempt.
@@ -41,6 +42,23 @@ pub struct Stage<'a> {
     pub local: &'a Rc<Local>,
     pub plan: &'a Plan<'a>,
     pub expiry: &'a Expiry,
+    pub attempts: &'a Attempts<'a>,
+    pub target: &'a Target<'a>,
+}
+
+impl Stage<'_> {
+    /// How long the target may think from now on.
+    fn first_byte(&self) -> Duration {
+        self.plan.first_byte().min(self.attempts.left_of(self.target, clock::now_ns()))
+    }
+
+    /// Whether a response is passed on, by its status; else it is a failure to be tried again.
+    fn keep(&self, status: u16) -> Result<(), Failure> {
+        match self.attempts.drops(status, clock::now_ns()) {
+            true => Err(Failure::status(status)),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What a carried exchange leaves behind.
@@ -50,6 +68,8 @@ pub struct Carried {
     pub reusable: bool,
     /// The head of a 101 waits to be sent: what follows is a tunnel.
     pub upgraded: bool,
+    /// Nothing was sent: this is the answer in place of the response.
+    pub replaced: Option<Box<Response>>,
 }
 
 /// Sends the request, receives the response head, runs the response plugins and relays the response.
@@ -65,7 +85,7 @@ pub async fn carry(
     if plan.wants_continue() && !client.send_continue(&mut down.out).await {
         return Err(Failure { sent: false, ..Failure::client_gone() });
     }
-    let halts = Halts::default();
+    let halts = Halts::with(stage.first_byte());
     let request_bytes = Cell::new(0);
     let cuts = Cuts::of(client, channel, &halts);
     let limit = channel.limit(&halts.begun);
@@ -79,12 +99,12 @@ pub async fn carry(
     let mut pump = Pump::new(body, stage.expiry);
     let version = request.version();
     // The target has its time from when it has the request; what comes before has limits of its own.
-    let over = || limit.cut_after(plan.first_byte());
+    let over = || limit.cut_after(stage.first_byte());
     pump.is_complete().then(over);
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
     let head = pump.beside(head, || cuts.upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
-    let framing = match head {
+    let framing = match head.and_then(|framing| stage.keep(response.status()).map(|()| framing)) {
         Ok(framing) => framing,
         Err(failure) => {
             let failure = give_up(failure, &cuts, pump).await;
@@ -93,18 +113,30 @@ pub async fn carry(
     };
     (record.upstream_status, record.status) = (response.status(), response.status());
 
+    if let Some(page) = pages::in_place_of(stage, cx, request, record, response.status())
+        && let Some(page) = pump.beside(page, || cuts.upstream.cut(), || {}).await
+    {
+        // What is left of both bodies is of no use to anybody.
+        give_up(Failure::client_gone(), &cuts, pump).await;
+        record.body_touched |= is_touched(client, decoder.as_ref(), request_bytes.get());
+        let answer = Response::with_content(page.status, page.content);
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: false, replaced: Some(answer) });
+    }
+
     // 6 response plugins
     let hop = edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
         // The client is told in its own HTTP.
         record.head_bytes = tunnel::write_head(response, version, out);
         record.status = response.status();
-        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true });
+        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true, replaced: None });
     }
 
     // 7 relay
     let mut answer = Answer::new(plan, response, framing);
-    if answer.has_body() && plugins::wants_response_body(stage.local, plan.chain, cx, response) {
+    if answer.has_body()
+        && (plan.buffers_response || plugins::wants_response_body(stage.local, plan.chain, cx, response))
+    {
         // Boxed: exchanges whose bodies pass by need no room for it.
         let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
         match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
@@ -115,12 +147,15 @@ pub async fn carry(
             }
         }
     }
+    if let Some(encoder) = plugins::encoder(stage.local, plan.chain, cx, response, answer.framings.relayed) {
+        answer.code(plan, encoder);
+    }
     let by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
     let (next, whole) = relay(stage, &mut answer, by, inlet, record).await;
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
-    Ok(Carried { next, reusable, upgraded: false })
+    Ok(Carried { next, reusable, upgraded: false, replaced: None })
 }
 
 /// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.
@@ -134,14 +169,18 @@ async fn relay(
     let may_keep = stage.plan.keep_alive && by.pump.is_complete() && !stage.shard.retiring();
     let keep = may_keep && answer.framings.relayed != BodyFraming::UntilClose;
     let sent = answer.relay(stage.plan, &mut by, inlet, keep, record).await;
-    let Answering { reply, pump, cuts, .. } = by;
+    let Answering { reply, out, pump, cuts, .. } = by;
+    let told = match &sent {
+        Err(error) if !is_gone(stage, error) => answer.end_web(reply, out, why(stage, error)).await,
+        _ => false,
+    };
     let body_whole = pump.is_complete();
     if !body_whole {
         cuts.upstream.cut();
-        leave(reply, &cuts.client, sent.is_ok()).await;
+        leave(reply, &cuts.client, sent.is_ok() || told).await;
         pump.settle().await;
     }
-    let next = ended(stage, reply, record, sent, keep && body_whole);
+    let next = ended(stage, reply, record, sent, Left { keep: keep && body_whole, told });
     let whole = body_whole && !answer.framings.unread && answer.framings.read != BodyFraming::UntilClose;
     (next, whole)
 }
@@ -255,6 +294,9 @@ fn edit_response(
     }
     plugins::merge_fields(response, cx);
     plugins::on_response(local, plan.chain, cx, response);
+    for cookie in stage.attempts.cookies(stage.target) {
+        response.head.append_known(Known::SetCookie, cookie.as_bytes());
+    }
     response.head.append_item(Known::Via, forward::via(response.version()));
     plugins::add_request_id(response, request_id);
     hop
@@ -272,6 +314,24 @@ async fn leave(reply: &mut Reply<'_>, client: &Cut<'_>, answered: bool) {
     }
 }
 
+/// Why a response was not passed on whole.
+fn why(stage: Stage<'_>, error: &RelayError) -> Reason {
+    stage.expiry.passed().unwrap_or(error.of_response())
+}
+
+/// Whether there is nobody left to be told.
+fn is_gone(stage: Stage<'_>, error: &RelayError) -> bool {
+    why(stage, error) == Reason::ClientAborted || stage.expiry.passed().is_none() && error.is_of_receiver()
+}
+
+/// How the client's side is left after a response.
+struct Left {
+    /// It may go on, if the response went whole.
+    keep: bool,
+    /// If not, the client was told why within the body.
+    told: bool,
+}
+
 /// What becomes of the downstream connection or stream. Without a length the client could take what it has for the whole,
 /// so what is not whole is broken off; a call can be told why.
 fn ended(
@@ -279,15 +339,16 @@ fn ended(
     reply: &mut Reply<'_>,
     record: &mut Record,
     sent: Result<(), RelayError>,
-    keep: bool,
+    left: Left,
 ) -> Next {
     let Err(error) = sent else {
-        return if keep { Next::KeepAlive } else { Next::Close };
+        return if left.keep { Next::KeepAlive } else { Next::Close };
     };
-    let expired = stage.expiry.passed();
-    let reason = expired.unwrap_or(error.of_response());
-    record.reason = Some(reason);
-    let gone = reason == Reason::ClientAborted || expired.is_none() && error.is_of_receiver();
+    record.reason = Some(why(stage, &error));
+    if left.told {
+        return Next::Close;
+    }
+    let (reason, gone) = (why(stage, &error), is_gone(stage, &error));
     if let Reply::Http2(reply) = reply {
         let told = !gone && stage.plan.wire == Some(Wire::Grpc) && reply.end_call(reason);
         match (told, gone) {

@@ -224,14 +224,7 @@ impl StreamReply {
     /// Ends a call whose response has begun, and says why. False: it cannot be said any more.
     pub fn end_call(&mut self, reason: Reason) -> bool {
         let Some(body) = &mut self.body else { return false };
-        let status = match reason {
-            Reason::GrpcDeadline | Reason::TotalTimeout => grpc::DEADLINE_EXCEEDED,
-            _ => grpc::UNAVAILABLE,
-        };
-        let mut trailers = Head::new();
-        trailers.append_number("grpc-status", status.into());
-        trailers.append("grpc-message", grpc::message(refuse::message(reason)));
-        body.trailers(&trailers).is_ok()
+        body.trailers(&grpc::trailers(reason, refuse::message(reason))).is_ok()
     }
 
     /// Ready when the client has given up.

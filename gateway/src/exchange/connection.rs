@@ -118,8 +118,8 @@ async fn proxy_header(
             }
             proxy_protocol::Parsed::Malformed => break,
             proxy_protocol::Parsed::Partial => {
-                let room = proxy_protocol::HEADER_MAX.saturating_sub(received.len()).max(1);
-                if !matches!(stream.rx.recv(received, room).await, Ok(1..)) {
+                received.reserve(HEAD_ROOM);
+                if !matches!(stream.rx.recv(received, HEAD_ROOM).await, Ok(1..)) {
                     break;
                 }
             }

@@ -41,6 +41,7 @@ pub struct Origin {
     pub listener_port: u16,
     /// Where the client connected to, if targets are told.
     pub destination: SocketAddr,
+    /// The client speaks TLS, to us or to a trusted balancer that says so in its PROXY header.
     pub https: bool,
     /// What is spoken on it, as far as `Via` is concerned.
     pub version: Version,
@@ -69,7 +70,9 @@ impl Origin {
     /// The facts of `stream`, on which `version` is spoken.
     pub(super) fn new(stream: &tls::Stream, ends: Ends, version: Version) -> Self {
         let Ends { source, speaker, listener, destination, proxied } = ends;
-        let https = stream.with_session(|_| ()).is_some();
+        // TLS may have ended at the balancer, which is trusted to say so.
+        let https = stream.with_session(|_| ()).is_some()
+            || proxied.as_deref().is_some_and(|said| said.ssl.is_some());
         Self {
             provenance: forward::provenance(&speaker.ip().to_string(), https, listener.port(), version),
             speaker_text: speaker.ip().to_string(),

@@ -13,6 +13,7 @@ use super::channel::{Channel, Receive, UpstreamStream};
 use super::client::{Client, Http1, Http2, StreamBody};
 use super::cut::{Cut, unless};
 use crate::http::h2::SendBody;
+use crate::net::deadline::SendLimit;
 use crate::tls::{Intake, Tx};
 use crate::upstream::UpstreamConnection;
 
@@ -168,7 +169,12 @@ impl Outflow<'_> {
             _ if bytes.is_empty() => Ok(()),
             Self::Socket(tx) => tx.send(&mut bytes.to_vec()).await,
             Self::Stream { body, halt } => {
-                match unless(halt, body.data(Bytes::copy_from_slice(bytes), false, NO_LIMIT)).await {
+                match unless(
+                    halt,
+                    body.data(Bytes::copy_from_slice(bytes), false, SendLimit::whole(NO_LIMIT)),
+                )
+                .await
+                {
                     Some(Ok(())) => Ok(()),
                     _ => Err(io::ErrorKind::BrokenPipe.into()),
                 }

@@ -4,7 +4,6 @@ use portcullis_abi::Reason;
 
 use super::relay::RelayError;
 use crate::http::h2::client::ClientError;
-use crate::net::ConnectError;
 use crate::upstream::AcquireError;
 use crate::upstream::retry;
 
@@ -31,14 +30,15 @@ impl Failure {
     /// There is no connection.
     pub fn connect(error: AcquireError) -> Self {
         let failure = match error {
-            AcquireError::Connect(ConnectError::TimedOut) => {
+            error if error.is_timeout() => {
                 Self::new(retry::Failure::ConnectTimeout, Reason::ConnectTimeout, 504)
             }
             // Nothing is wrong with a target that has no WebSockets.
             AcquireError::NoConnect => {
                 Self::new(retry::Failure::ClientGone, Reason::UpstreamProtocolError, 502)
             }
-            AcquireError::Full => Self::new(retry::Failure::ConnectTimeout, Reason::QueueTimeout, 503),
+            AcquireError::Full => Self::new(retry::Failure::Busy, Reason::QueueTimeout, 503),
+            AcquireError::QueueFull => Self::new(retry::Failure::Busy, Reason::QueueFull, 503),
             _ => Self::new(retry::Failure::Connect, Reason::ConnectFailed, 502),
         };
         Self { sent: false, ..failure }
@@ -62,6 +62,12 @@ impl Failure {
     /// The target does not speak HTTP as it should.
     pub fn bad_response(reason: Reason) -> Self {
         Self::new(retry::Failure::BadResponse, reason, 502)
+    }
+
+    /// The response has a status that is tried again. It is not passed on; with nobody left to try, the client is told the
+    /// same.
+    pub const fn status(status: u16) -> Self {
+        Self::new(retry::Failure::Status(status), Reason::NoHealthyTarget, status)
     }
 
     /// The exchange was ended from outside, which says nothing about the target.
@@ -96,7 +102,7 @@ impl Failure {
     pub fn stream(error: ClientError, kept: bool) -> Self {
         match error {
             ClientError::NotProcessed => {
-                let failure = Self::new(retry::Failure::Reset, Reason::UpstreamReset, 502);
+                let failure = Self::new(retry::Failure::Refused, Reason::UpstreamReset, 502);
                 Self { sent: false, reused: kept, ..failure }
             }
             ClientError::Closed => {

@@ -16,7 +16,8 @@ use crate::metrics::Refusal;
 use crate::net::clock;
 use crate::plugin::Identity;
 use crate::snapshot::Local;
-use crate::upstream::{TargetSpec, UpstreamSpec, health};
+use crate::upstream::balance::TargetIndex;
+use crate::upstream::{TargetSpec, UpstreamSpec, breaker, health};
 
 /// Facts about an exchange, collected on its way.
 pub struct Record {
@@ -170,6 +171,19 @@ pub fn health_changed(upstream: &UpstreamSpec, target: &TargetSpec, change: heal
         }
         health::Change::Restored => tracing::info!(upstream, target, "target is healthy again"),
         health::Change::ProbedDown => tracing::warn!(upstream, target, "target is down, say its probes"),
+    }
+}
+
+/// Says aloud what a breaker did: that of a target, else of the upstream. Rare for the same reason.
+pub fn breaker_changed(upstream: &UpstreamSpec, target: Option<TargetIndex>, change: breaker::Change) {
+    let target = target.map(|index| &*upstream.targets[index.index()].name);
+    let upstream = &*upstream.name;
+    match change {
+        breaker::Change::None => {}
+        breaker::Change::Opened(ns) => {
+            tracing::warn!(upstream, target, seconds = ns / 1_000_000_000, "circuit breaker opened");
+        }
+        breaker::Change::Closed => tracing::info!(upstream, target, "circuit breaker closed"),
     }
 }
 

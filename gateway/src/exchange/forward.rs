@@ -18,6 +18,7 @@ use portcullis_config::{Config, ForwardedClientCert, ProxyHeader, RealIpHeader};
 
 use super::downstream::{Downstream, Origin};
 use crate::http::forwarded::{self, Node};
+use crate::http::proxy_protocol::{Ssl, Tlvs};
 use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
@@ -109,7 +110,7 @@ pub fn add_provenance(down: &mut Downstream, client: IpAddr, request_id: &[u8], 
     if head.get_known(Known::XRequestId).is_none() {
         head.append_known(Known::XRequestId, request_id);
     }
-    if head.get_known(Known::XForwardedHost).is_none() {
+    if head.get_known(Known::XForwardedHost).is_none() && !request.authority().is_empty() {
         request.append_authority(Known::XForwardedHost);
     }
 }
@@ -138,11 +139,32 @@ pub fn preamble(version: ProxyHeader, origin: &Origin, client: IpAddr) -> Preamb
     if version == ProxyHeader::Off {
         return Preamble::default();
     }
-    // Of a client that a field names, no port is known.
-    let port = if client == origin.speaker.ip() { origin.speaker.port() } else { 0 };
-    let client = SocketAddr::new(client, port);
-    let header = proxy_header(version, client, origin.destination, origin.sni.as_deref());
+    // Of a client that a field names, no port is known, and nothing of its connection.
+    let own = client == origin.speaker.ip();
+    let client = SocketAddr::new(client, if own { origin.speaker.port() } else { 0 });
+    let header = proxy_header(version, client, origin.destination, &said(origin, own));
     Preamble { header, owner: Some(client) }
+}
+
+/// What a target is told of the client's connection: what a balancer has said, and what is known here of TLS.
+fn said(origin: &Origin, own: bool) -> Tlvs {
+    let told = origin.proxied.as_deref().filter(|_| own);
+    let mut said = told.cloned().unwrap_or_default();
+    if origin.sni.is_some() {
+        said.authority.clone_from(&origin.sni);
+    }
+    if let Some(version) = origin.tls_version.filter(|_| own) {
+        let peer = origin.peer.as_deref();
+        said.ssl = Some(Ssl {
+            certificate: peer.is_some(),
+            verified: peer.is_some(),
+            version: Some(version.into()),
+            common_name: peer.and_then(|peer| peer.common_name.as_deref()).map(Into::into),
+            cipher: None,
+        });
+        said.alpn = (origin.version == Version::Http2).then(|| "h2".into());
+    }
+    said
 }
 
 /// Says in the older fields what the nearest proxy says in `Forwarded`.
@@ -196,9 +218,13 @@ impl RealIp<'_> {
         match self.header {
             RealIpHeader::ProxyProtocol => source,
             RealIpHeader::XForwardedFor => {
-                let listed = self.of_lists(head.all_known(Known::XForwardedFor));
-                let single = || head.get_known(Known::XRealIp).and_then(forwarded::address);
-                listed.or_else(single).unwrap_or(source)
+                // A list that cannot be read is not to be overruled by what may be the client's own claim.
+                let found = if head.get_known(Known::XForwardedFor).is_some() {
+                    self.of_lists(head.all_known(Known::XForwardedFor))
+                } else {
+                    head.get_known(Known::XRealIp).and_then(forwarded::address)
+                };
+                found.unwrap_or(source)
             }
             RealIpHeader::Other(name) => self.of_lists(head.get_all(name)).unwrap_or(source),
             RealIpHeader::Forwarded => {
@@ -343,5 +369,7 @@ mod tests {
     fn x_real_ip_counts_only_without_a_list() {
         assert_eq!(client(&[], Some("203.0.113.9")), "203.0.113.9");
         assert_eq!(client(&["203.0.113.7"], Some("1.1.1.1")), "203.0.113.7");
+        assert_eq!(client(&["nonsense"], Some("1.1.1.1")), "10.0.0.1");
+        assert_eq!(client(&["203.0.113.7, unknown"], Some("1.1.1.1")), "10.0.0.1");
     }
 }

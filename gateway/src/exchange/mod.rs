@@ -35,6 +35,8 @@ mod forward;
 mod hops;
 mod http1;
 mod lookout;
+mod mirror;
+mod pages;
 mod passthrough;
 mod plan;
 mod plugins;
@@ -44,6 +46,7 @@ mod refuse;
 mod relay;
 mod shard;
 mod streams;
+mod throttle;
 mod transfer;
 mod tunnel;
 mod whole;
@@ -58,7 +61,7 @@ use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
-use carry::{Stage, carry};
+use carry::{Carried, Stage, carry};
 use channel::Channel;
 use client::Client;
 use downstream::Downstream;
@@ -125,7 +128,10 @@ async fn exchange(
     record.identity = cx.identity;
     let next = match next {
         Ok(next) => next,
-        Err(response) => respond(shard, client, down, &mut cx, &mut record, &response).await,
+        Err(mut response) => {
+            pages::put(local, &cx, &down.request, &record, &mut response).await;
+            respond(shard, client, down, &mut cx, &mut record, &response).await
+        }
     };
     // 8 finish
     down.plugin_fields = std::mem::take(&mut cx.response_fields);
@@ -173,6 +179,10 @@ async fn decide<'a>(
         body: None,
     };
     plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;
+    if chosen.buffers_request || taking.is_worth_keeping(&down.request) {
+        // Boxed: most requests have no body, or all of it came with the head.
+        Box::pin(taking.take(cx, down)).await?;
+    }
     taking.finish(cx, down);
     if chosen.strip_path && !cx.rewritten.path {
         forward::add_prefix(&mut down.request, matched_len);
@@ -181,6 +191,9 @@ async fn decide<'a>(
         return Err(refuse::response(503, Reason::NoHealthyTarget));
     };
     forward::add_provenance(down, cx.client, &record.request_id, &snapshot.config);
+    if !cx.copies.is_empty() {
+        mirror::launch(shard, cx, down, client, &plan);
+    }
     Ok(plan)
 }
 
@@ -194,11 +207,10 @@ async fn forward(
     record: &mut Record,
     plan: &Plan<'_>,
 ) -> Result<Next, Box<Response>> {
-    let mut attempts = attempt::Attempts::new(plan, cx, &down.request);
+    let mut attempts = attempt::Attempts::new(plan, cx, &down.request, shard);
     let expiry = Expiry::new(plan.limit, client.lookout(), cx.now_ns);
-    let stage = Stage { shard, local, plan, expiry: &expiry };
-    // One reading of the clock serves until something was waited for.
-    let mut now_ns = cx.now_ns;
+    // One reading of the clock serves until something was waited for, unless targets are judged by their times.
+    let mut now_ns = if plan.local_service.upstream.is_timed() { clock::now_ns() } else { cx.now_ns };
     loop {
         let Some(target) = attempts.pick(now_ns) else {
             return Err(attempts.give_up());
@@ -209,7 +221,22 @@ async fn forward(
         let connected = attempts.acquire(shard, &target, record, now_ns).await;
         let failure = match connected.and_then(|connected| Channel::open(connected, plan, client, down)) {
             Err(failure) => failure,
-            Ok(mut channel) => match carry(stage, client, down, cx, record, &mut channel).await {
+            Ok(mut channel) => match carry(
+                Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target },
+                client,
+                down,
+                cx,
+                record,
+                &mut channel,
+            )
+            .await
+            {
+                Ok(Carried { replaced: Some(answer), .. }) => {
+                    let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
+                    attempts.answered(&target, record.upstream_status, answered_ns);
+                    channel.close(target.pool(), false, answered_ns);
+                    return Err(answer);
+                }
                 Ok(carried) => {
                     client.consume(plan.in_hand.unwrap_or(0));
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
@@ -236,9 +263,10 @@ async fn forward(
         };
         shard.metrics.upstream_errors.inc();
         now_ns = clock::now_ns();
-        if !attempts.again(&target, failure, now_ns) {
+        if !attempts.again(&target, failure, now_ns) || !attempts.rest(&expiry).await {
             return Err(attempts.give_up());
         }
+        now_ns = clock::now_ns();
         shard.metrics.upstream_retries.inc();
     }
 }

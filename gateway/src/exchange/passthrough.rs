@@ -214,7 +214,7 @@ impl Passed<'_> {
         let hash = self.hash(&spec.hash_on).or_else(|| self.hash(&spec.hash_fallback));
         let mut tried = Tried::default();
         let mut reason = Reason::NoHealthyTarget;
-        while told.attempts <= service.retries {
+        while told.attempts <= service.retry.retries {
             let now_ns = clock::now_ns();
             let Some(index) = upstream.pick(&tried, hash, now_ns) else { break };
             tried.insert(index);
@@ -255,7 +255,9 @@ impl Passed<'_> {
             Err(ConnectError::Failed(_)) => return (Outcome::TcpFailure, Err(Reason::ConnectFailed)),
         };
         let ends = self.ends;
-        let mut header = proxy_header(service.proxy_protocol, ends.speaker, ends.destination, Some(self.sni));
+        let mut said = ends.proxied.as_deref().cloned().unwrap_or_default();
+        said.authority = Some(self.sni.into());
+        let mut header = proxy_header(service.proxy_protocol, ends.speaker, ends.destination, &said);
         if !header.is_empty() {
             stream.tx.deadline.arm(service.write_timeout);
             if stream.tx.send(&mut header).await.is_err() {

@@ -3,6 +3,7 @@
 //! Owns the upstream's view of a request: method, path, framing, host. Decided once, before the first attempt.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +26,8 @@ use crate::http::h2::Protocol;
 use crate::http::h2::client::Outgoing;
 use crate::http::websocket::Proof;
 use crate::http::{Known, Method, Reason, RequestHead, Version};
-use crate::limit::LeastRate;
+use crate::id::ServiceId;
+use crate::limit::{LeastRate, Throttle};
 use crate::net::clock;
 use crate::net::deadline::SendLimit;
 use crate::plugin::Cx;
@@ -71,11 +73,16 @@ pub struct Plan<'a> {
     expects_continue: Cell<bool>,
     /// Octets that the request body may have.
     pub body_limit: u64,
+    /// The client's host, or a plugin's, goes on to the target. A request without one (HTTP/1.0) has none to go on.
     preserve_host: bool,
+    /// The response is held whole before it goes on.
+    pub buffers_response: bool,
     /// The connection is to become a tunnel, for this proof.
     pub upgrade: Option<Proof>,
     /// What connections to targets begin with.
     pub preamble: Preamble,
+    /// How fast the body of the response may pass.
+    pub throttle: Option<Rc<Throttle>>,
 }
 
 impl<'a> Plan<'a> {
@@ -91,7 +98,7 @@ impl<'a> Plan<'a> {
         record: &Record,
     ) -> Option<Self> {
         let snapshot = &*local.snapshot;
-        let service = route.service?;
+        let service = destination(local, route, cx)?;
         let mut plan = Self {
             service: &snapshot.services[service.index()],
             chain: &route.chain,
@@ -115,13 +122,15 @@ impl<'a> Plan<'a> {
             in_hand: record.in_hand.filter(|_| !matches!(admitted.framing, BodyFraming::Chunked)),
             expects_continue: Cell::new(admitted.expects_continue),
             body_limit: cx.body_limit.map_or(route.body_limit, |limit| limit.min(route.body_limit)),
-            preserve_host: route.preserve_host || cx.rewritten.host,
+            preserve_host: (route.preserve_host || cx.rewritten.host) && names_host(&down.request),
+            buffers_response: route.buffers_response,
             upgrade: admitted.upgrade.filter(|_| down.request.upstream_method() == Method::Get),
             preamble: forward::preamble(
                 snapshot.services[service.index()].proxy_protocol,
                 &down.origin,
                 cx.client,
             ),
+            throttle: cx.throttle.clone(),
         };
         if plan.upgrade.is_some() {
             tunnel::ask(&mut down.request.head);
@@ -164,6 +173,7 @@ impl<'a> Plan<'a> {
 
     /// Puts the request into `down.upstream_out`, with the body where it is in hand.
     pub fn write_request(&self, down: &mut Downstream, client: &Client<'_>) {
+        self.tell_time(&mut down.request);
         down.upstream_out.clear();
         let persistence = match self.upgrade {
             Some(_) => Persistence::Upgrade,
@@ -213,7 +223,7 @@ impl<'a> Plan<'a> {
     }
 
     /// How the request body is coded anew.
-    pub fn request_recode(&self) -> Recode {
+    pub fn request_recode(&self) -> Recode<'static> {
         match self.web {
             Some(Wire::WebText) => Recode::FromText(Decoder::default()),
             _ => Recode::None,
@@ -259,6 +269,20 @@ impl<'a> Plan<'a> {
     /// How long the client may take to receive.
     pub fn response_send(&self) -> SendLimit {
         SendLimit { pause: self.times.response_write, rate: self.least.bytes_per_second }
+    }
+}
+
+fn names_host(request: &RequestHead) -> bool {
+    request.head.get_known(Known::Host).is_some_and(|host| !host.is_empty())
+}
+
+/// The service that a plugin chose, or the route's.
+fn destination(local: &Local, route: &Route, cx: &Cx<'_>) -> Option<ServiceId> {
+    let Some(chosen) = cx.destination else { return route.service };
+    let own = route.service.filter(|_| chosen.falls_back);
+    match own {
+        Some(own) if !local.service(chosen.service).upstream.is_available(cx.now_ns) => Some(own),
+        _ => Some(chosen.service),
     }
 }
 

@@ -6,6 +6,8 @@ use super::downstream::Downstream;
 use super::refuse;
 use super::shard::Shard;
 use super::whole::Taking;
+use crate::http::coding::Encoder;
+use crate::http::h1::BodyFraming;
 use crate::http::{Known, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
 use crate::plugin::chain::Chain;
@@ -61,6 +63,9 @@ async fn settle(
             // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
             let _ = limiter.penalize_by(&shard.table, cx.source, Behaviour::Plugin, points, cx.now_ns);
         }
+        if std::mem::take(&mut cx.limited_alone) {
+            shard.metrics.limited_alone.inc();
+        }
         match flow {
             Flow::Continue => return Ok(()),
             Flow::Respond(response) => return Err(response),
@@ -103,6 +108,18 @@ pub fn add_request_id(response: &mut ResponseHead, request_id: &[u8]) {
     if response.head.get_known(Known::XRequestId).is_none() {
         response.head.append_known(Known::XRequestId, request_id);
     }
+}
+
+/// The encoder that the response goes through, if a plugin has one for it.
+pub fn encoder(
+    local: &Local,
+    chain: &Chain,
+    cx: &Cx<'_>,
+    response: &mut ResponseHead,
+    framing: BodyFraming,
+) -> Option<Box<Encoder>> {
+    let mut plugins = (0..chain.len()).filter_map(|step| chain.at(step, cx.identity.consumer));
+    plugins.find_map(|index| local.plugins[index.0 as usize].encoder(cx, response, framing))
 }
 
 /// Whether some plugin is to see the body of this response.

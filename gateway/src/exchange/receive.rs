@@ -1,6 +1,7 @@
 //! Receives the head of a response, and decides how its body goes on.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use portcullis_abi::Reason;
 
@@ -13,7 +14,7 @@ use super::tunnel;
 use crate::http::h1::{self, BodyFraming, HopByHop, Parsed, parse_response};
 use crate::http::h2::client::Received;
 use crate::http::websocket::Proof;
-use crate::http::{Method, ResponseHead, Version};
+use crate::http::{Known, Method, ResponseHead, Version};
 use crate::tls::{BODY_ROOM, Intake};
 use crate::upstream::retry;
 
@@ -21,7 +22,6 @@ use crate::upstream::retry;
 const INTERIM_MAX: u32 = 16;
 
 /// Flags by which streams are ended, and what they wait for begun; each set by the task that waits.
-#[derive(Default)]
 pub struct Halts {
     /// Nothing more is received from the client.
     pub client: Cell<bool>,
@@ -31,6 +31,21 @@ pub struct Halts {
     pub upstream: Cell<bool>,
     /// The target has the request: its time to answer begins.
     pub begun: Cell<bool>,
+    /// How long that is.
+    pub first_byte: Duration,
+}
+
+impl Halts {
+    /// Nothing halts. The target has `first_byte` to answer.
+    pub fn with(first_byte: Duration) -> Self {
+        Self {
+            client: Cell::default(),
+            reply: Cell::default(),
+            upstream: Cell::default(),
+            begun: Cell::default(),
+            first_byte,
+        }
+    }
 }
 
 /// Receives the head of the final response, relaying interim ones, and decides its framing.
@@ -113,12 +128,15 @@ async fn from_stream(
     loop {
         let Receive::Head(coming) = stream else { return Err(reset) };
         let head = unless(&halts.upstream, coming.head(limits, response));
-        let head = within(&halts.begun, plan.first_byte(), head);
+        let head = within(&halts.begun, halts.first_byte, head);
         let head = reply.unless_gone(&Cut::Stream(&halts.upstream), head).await;
         if reply.is_gone() {
             return Err(Failure::client_gone());
         }
         let timed_out = Failure::new(retry::Failure::ResponseTimeout, Reason::UpstreamTimeout, 504);
+        if !matches!(head, Some(Some(_))) {
+            coming.give_up();
+        }
         let received = head.ok_or(timed_out)?.ok_or(reset)?;
         match received.map_err(|error| Failure::stream(error, kept))? {
             Received::Interim => interim.relay(reply, response, out).await?,
@@ -165,6 +183,8 @@ impl Interim<'_> {
         }
         if response.status() != 100 && self.version != Version::Http10 {
             h1::strip_hop_by_hop(&mut response.head);
+            // RFC 9110 section 8.6: none in a 1xx, which has no body.
+            response.head.remove_known(Known::ContentLength);
             if !reply.interim(response, out, self.plan.response_send()).await {
                 return Err(Failure::client_gone());
             }

@@ -13,10 +13,11 @@ use crate::http::grpc::{self, Call};
 use crate::http::h1::{Answer, Content, Persistence, fill_answer, write_answer};
 use crate::http::{Head, Known, Method, Refusal, Version};
 use crate::limit::Behaviour;
+use crate::net::deadline::SendLimit;
 use crate::net::{self, clock};
 use crate::plugin::Response;
 use crate::snapshot::Local;
-use crate::tls::Tx;
+use crate::tls::{HEAD_ROOM, Tx};
 
 /// How long, and for how many bytes, a connection that we close keeps reading: the client is sending still, and bytes
 /// that arrive at a closed socket make a reset, which would destroy the answer on its way.
@@ -36,6 +37,8 @@ pub fn message(reason: Reason) -> &'static str {
         Reason::ConnectRefused | Reason::TraceRefused => "Method not allowed",
         Reason::NoRoute => "no Route matched with those values",
         Reason::NoHealthyTarget => "failure to get a peer from the ring-balancer",
+        Reason::BreakerOpen => "The upstream server is resting after failures",
+        Reason::QueueFull | Reason::QueueTimeout => "The upstream server is busy",
         Reason::UpstreamTimeout | Reason::ConnectTimeout => "The upstream server is timing out",
         Reason::ConnectFailed
         | Reason::UpstreamReset
@@ -100,7 +103,7 @@ pub async fn send(
             let end = body.is_empty();
             match client.reply.respond(&down.response, end) {
                 Ok(_) if end => true,
-                Ok(send) => send.data(Bytes::from(body), true, limit).await.is_ok(),
+                Ok(send) => send.data(Bytes::from(body), true, SendLimit::whole(limit)).await.is_ok(),
                 Err(_) => false,
             }
         }
@@ -117,7 +120,10 @@ struct Told {
 impl Told {
     fn new(call: &Call, response: &Response) -> Self {
         Self {
-            status: grpc::status_of(response.status, response.reason).to_string(),
+            status: response
+                .grpc_status
+                .unwrap_or_else(|| grpc::status_of(response.status, response.reason))
+                .to_string(),
             message: grpc::message(&response.message),
             media_type: call.media_type(),
         }
@@ -186,6 +192,11 @@ pub async fn malformed(
     let response = response(refusal.status, refusal.reason);
     record.status = refusal.status;
     record.reason = Some(refusal.reason);
+    record.call = Call::of(&down.request);
+    if record.call.is_some() {
+        // What a call is told is its `grpc-status`.
+        (record.status, record.verdict) = (200, Some(refusal.status));
+    }
     let answer = OwnAnswer { response: &response, date: &shard.date(), fields: None, keep: false };
     // A client that is gone gets no answer; it is counted all the same.
     // One that came too slowly is charged for that, by its reason.
@@ -194,7 +205,7 @@ pub async fn malformed(
     finish(shard, local, down, &record);
 }
 
-/// Tells somebody who speaks HTTP to a TLS port what is wrong.
+/// Tells somebody who speaks HTTP to a TLS port what is wrong, and ends the connection so that it arrives.
 pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     let mut out = Vec::with_capacity(256);
     let answer = Answer {
@@ -209,9 +220,19 @@ pub async fn plain_http_on_tls(stream: &mut net::Stream) {
     };
     write_answer(&answer, &mut out);
     stream.tx.deadline.arm(LINGER);
-    // Nobody to tell when it fails.
-    let _ = stream.tx.send(&mut out).await;
+    if stream.tx.send(&mut out).await.is_err() {
+        return; // nobody to tell
+    }
     stream.tx.finish();
+    stream.rx.deadline.arm(LINGER);
+    let (mut rest, mut drained) = (Vec::with_capacity(HEAD_ROOM), 0);
+    while drained < LINGER_BYTES {
+        rest.clear();
+        match stream.rx.recv(&mut rest, HEAD_ROOM).await {
+            Ok(n @ 1..) => drained += n,
+            _ => return,
+        }
+    }
 }
 
 /// Tells the client that nothing more will come.
@@ -228,7 +249,7 @@ pub async fn close(client: &mut Http1) {
     while drained < LINGER_BYTES {
         let unread = client.intake.unread().len();
         client.intake.consume(unread);
-        match client.intake.receive(crate::tls::HEAD_ROOM).await {
+        match client.intake.receive(HEAD_ROOM).await {
             Ok(n @ 1..) => drained += n,
             _ => return,
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::client::StreamBody;
 use super::cut::{Cut, unless, watched};
 use super::relay::{Coding, Leg, RelayError, frame, lost, relay};
+use crate::http::coding::Encoder;
 use crate::http::grpc::Messages;
 use crate::http::grpc_web::{Decoder, encode, trailer_frame};
 use crate::http::h1::{BodyDecoder, write_chunk_end};
@@ -88,7 +89,7 @@ pub async fn transfer(
     source: Source<'_>,
     sink: Sink<'_>,
     leg: Leg,
-    recode: Recode,
+    recode: Recode<'_>,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     match (source, sink, recode) {
@@ -100,35 +101,65 @@ pub async fn transfer(
     }
 }
 
-/// How the body is coded anew between gRPC and gRPC-Web.
-pub enum Recode {
+/// How the body is coded anew: between gRPC and gRPC-Web, or into a content coding.
+pub enum Recode<'a> {
     None,
     /// To gRPC, from base64.
     FromText(Decoder),
-    /// From gRPC: trailers become the last frame.
+    /// From gRPC: trailers become the last frame. `messages` follows what was passed on.
     ToWeb {
         text: bool,
+        messages: &'a Cell<Messages>,
     },
+    /// Into a content coding. What has come in goes out when there is a pause.
+    Encode(Box<Encoder>),
 }
 
-impl Recode {
+/// The trailers as the last frame of the body of a call of gRPC-Web.
+pub fn web_trailers(trailers: &Head, text: bool) -> Bytes {
+    let frame = trailer_frame(trailers);
+    if text { encode(&frame).into() } else { frame.into() }
+}
+
+impl Recode<'_> {
     fn data(&mut self, data: Bytes, last: bool) -> Result<Bytes, RelayError> {
         const BAD: RelayError = RelayError::Refused(Refusal::new(Reason::BadGrpcMessage));
         match self {
-            Self::None | Self::ToWeb { text: false } => Ok(data),
-            Self::ToWeb { text: true } => Ok(encode(&data).into()),
+            Self::None => Ok(data),
+            Self::ToWeb { text, messages } => {
+                let mut followed = messages.get();
+                // Responses have no limit.
+                let _ = followed.advance(&data, u64::MAX);
+                messages.set(followed);
+                Ok(if *text { encode(&data).into() } else { data })
+            }
             Self::FromText(decoder) => {
                 let decoded = decoder.decode(&data).ok_or(BAD)?;
                 if last && !decoder.is_whole() { Err(BAD) } else { Ok(decoded.into()) }
             }
+            Self::Encode(encoder) => {
+                let coded = encoder.put(&data).and_then(|mut coded| {
+                    if last {
+                        coded.extend(encoder.finish()?);
+                    }
+                    Ok(coded)
+                });
+                Ok(coded.map_err(|_| RelayError::SourceClosed)?.into())
+            }
         }
+    }
+
+    /// What goes out before a pause, lest the receiver wait for what we have.
+    fn pause(&mut self) -> Result<Option<Bytes>, RelayError> {
+        let Self::Encode(encoder) = self else { return Ok(None) };
+        let coded = encoder.flush().map_err(|_| RelayError::SourceClosed)?;
+        Ok((!coded.is_empty()).then(|| coded.into()))
     }
 
     /// What the trailers are in the body.
     fn trailers(&self, trailers: &Head) -> Option<Bytes> {
-        let Self::ToWeb { text } = self else { return None };
-        let frame = trailer_frame(trailers);
-        Some(if *text { encode(&frame).into() } else { frame.into() })
+        let Self::ToWeb { text, .. } = self else { return None };
+        Some(web_trailers(trailers, *text))
     }
 }
 
@@ -136,7 +167,7 @@ async fn mixed(
     mut source: Source<'_>,
     mut sink: Sink<'_>,
     leg: Leg,
-    mut recode: Recode,
+    mut recode: Recode<'_>,
     payload: &Cell<u64>,
 ) -> Result<(), RelayError> {
     let mut pace = Pace::new(leg.least, leg.receive_idle);
@@ -144,6 +175,9 @@ async fn mixed(
         let piece = match source.at_hand().await? {
             Some(piece) => piece,
             None => {
+                if let Some(coded) = recode.pause()? {
+                    sink.put(coded, false, leg).await?;
+                }
                 sink.flush(leg).await?;
                 match clocked(&mut pace, &mut source, &mut sink, leg).await? {
                     Some(piece) => piece,
@@ -155,7 +189,12 @@ async fn mixed(
             Piece::Data(data, last) => {
                 payload.set(payload.get() + data.len() as u64);
                 let data = recode.data(data, last)?;
-                sink.put(data, last, leg).await?;
+                match (data.is_empty(), last) {
+                    // An empty chunk would be the end.
+                    (true, true) => return sink.end(None, leg).await,
+                    (true, false) => {}
+                    (false, _) => sink.put(data, last, leg).await?,
+                }
                 source.release();
                 if last {
                     return Ok(());
@@ -167,7 +206,10 @@ async fn mixed(
                 if let Some(frame) = told.and_then(|fields| recode.trailers(fields)) {
                     return sink.put(frame, true, leg).await;
                 }
-                recode.data(Bytes::new(), true)?;
+                let rest = recode.data(Bytes::new(), true)?;
+                if !rest.is_empty() {
+                    sink.put(rest, false, leg).await?;
+                }
                 return sink.end(trailers.filter(|fields| leg.trailers && !fields.is_empty()), leg).await;
             }
         }
@@ -202,6 +244,7 @@ impl From<BodyError> for RelayError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TimedOut => Self::SourceTimedOut,
+            BodyError::TooSlow => Self::SourceTooSlow,
             BodyError::Reset(_) | BodyError::Closed => Self::SourceClosed,
             BodyError::Malformed(reason) => Self::Refused(Refusal::new(reason)),
         }
@@ -344,9 +387,10 @@ impl Sink<'_> {
     /// Sends octets, and the end of the body behind them if they are the last.
     async fn put(&mut self, data: Bytes, last: bool, leg: Leg) -> Result<(), RelayError> {
         match self {
-            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send.pause)).await {
+            Self::Http2 { body, halt } => match unless(halt, body.data(data, last, leg.send)).await {
                 Some(Ok(())) => Ok(()),
                 Some(Err(BodyError::TimedOut)) => Err(RelayError::Stalled),
+                Some(Err(BodyError::TooSlow)) => Err(RelayError::SinkTimedOut),
                 _ => Err(RelayError::Sink),
             },
             Self::Memory { out, room, over } => {

@@ -45,14 +45,10 @@ pub const WEBSOCKET: &[u8] = b"websocket";
 /// How long the sides have to end a tunnel that is to end.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Whether a request asks for a WebSocket (RFC 6455 section 4.1, RFC 9110 section 7.8). Whatever else it asks for is
-/// ignored, as any server may.
+/// Whether a request asks for a WebSocket (RFC 6455 section 4.2.1, RFC 9110 section 7.8), among other protocols or alone.
+/// The others are ignored, as any server may.
 pub fn is_asked(request: &RequestHead, hop: &HopByHop, no_body: bool) -> bool {
-    let asked = hop.upgrade.map(|span| request.head.slice(span));
-    no_body
-        && request.version() == Version::Http11
-        && request.method() == Method::Get
-        && asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET))
+    no_body && request.version() == Version::Http11 && request.method() == Method::Get && hop.websocket
 }
 
 /// The answer to a request for a WebSocket that is none (RFC 6455 section 4.2.1), or the proof that it is to be given.
@@ -60,6 +56,8 @@ pub fn proof_for(head: &Head) -> Result<Proof, Box<Response>> {
     Proof::asked_by(head).map_err(|fault| match fault {
         Fault::Key => refuse::response(400, Reason::BadHeader),
         Fault::Version => refuse::response(426, Reason::UnsupportedVersion)
+            // RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
+            .with_field("Connection", "upgrade")
             .with_field("Upgrade", "websocket")
             .with_field("Sec-WebSocket-Version", VERSION),
     })

@@ -20,8 +20,8 @@ use super::receive::Halts;
 use super::relay::{Coding, Leg, RelayError};
 use super::transfer::{Recode, Sink, Source, Stream, transfer};
 use super::{plugins, refuse};
-use crate::http::ResponseHead;
 use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits};
+use crate::http::{RequestHead, ResponseHead};
 use crate::limit::LeastRate;
 use crate::net::deadline::SendLimit;
 use crate::plugin::{Cx, Response};
@@ -40,6 +40,9 @@ pub struct Taking<'t, 'c> {
     /// The body, once a plugin wanted it.
     pub body: Option<Vec<u8>>,
 }
+
+/// Octets of a request body that are held for another attempt.
+const KEPT: u64 = 64 * 1024;
 
 impl Taking<'_, '_> {
     /// Receives the body, unless it was before.
@@ -65,6 +68,15 @@ impl Taking<'_, '_> {
                 Err(refuse::response(failure.status, failure.reason))
             }
         }
+    }
+
+    /// Whether the body is held so that the request can be sent again: where its method allows that at all, and it is small.
+    pub fn is_worth_keeping(&self, request: &RequestHead) -> bool {
+        matches!(self.admitted.framing, BodyFraming::Length(1..=KEPT))
+            && self.body.is_none()
+            && self.record.in_hand.is_none()
+            && self.record.call.is_none()
+            && request.upstream_method().is_idempotent()
     }
 
     async fn receive(

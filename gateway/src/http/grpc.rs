@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use super::{Known, Method, Reason, RequestHead, Version};
+use super::{Head, Known, Method, Reason, RequestHead, Version};
 
 /// `grpc-status` of a stream that broke off behind us.
 pub const UNAVAILABLE: u8 = 14;
@@ -160,6 +160,18 @@ pub fn status_of(status: u16, reason: Option<Reason>) -> u8 {
     }
 }
 
+/// Trailers that end a call whose response has begun, for `reason`.
+pub fn trailers(reason: Reason, text: &str) -> Head {
+    let status = match reason {
+        Reason::GrpcDeadline | Reason::TotalTimeout => DEADLINE_EXCEEDED,
+        _ => UNAVAILABLE,
+    };
+    let mut trailers = Head::new();
+    trailers.append_number("grpc-status", status.into());
+    trailers.append("grpc-message", message(text));
+    trailers
+}
+
 /// `grpc-message`: what is not printable ASCII, and `%` itself, as `%XX`.
 pub fn message(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -187,6 +199,11 @@ pub struct Messages {
 }
 
 impl Messages {
+    /// Whether the last message is whole and the next has not begun.
+    pub fn is_between(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+
     /// Walks over the next bytes. `Err`: a message is longer than `limit`.
     #[expect(clippy::result_unit_err, reason = "there is one thing to say")]
     pub fn advance(&mut self, mut bytes: &[u8], limit: u64) -> Result<(), ()> {

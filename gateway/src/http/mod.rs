@@ -11,6 +11,7 @@
 //! Read `head` next, then `h1`.
 
 mod authority;
+pub mod coding;
 pub mod date;
 pub mod forwarded;
 pub mod grpc;

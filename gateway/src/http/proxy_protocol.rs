@@ -12,8 +12,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Longest header that is read: version 2 with its addresses and 2 KiB of TLVs; version 1 has 107.
-pub const HEADER_MAX: usize = 16 + 216 + 2048;
+/// Longest header: of version 2, whose length has 16 bits; version 1 has 107. Only who is trusted gets this much.
+pub const HEADER_MAX: usize = 16 + u16::MAX as usize;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const LINE_MAX: usize = 107;
@@ -43,6 +43,8 @@ pub struct Tlvs {
     /// Network namespace.
     pub netns: Option<Box<str>>,
     pub ssl: Option<Ssl>,
+    /// Of types that are not known here, such as those of clouds for their endpoints (0xEA, 0xEE): as they came.
+    pub others: Vec<(u8, Box<[u8]>)>,
 }
 
 /// The client's TLS connection to the balancer (section 2.2.7.7).
@@ -90,7 +92,7 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
     let (version, command, family) = (fixed[0] >> 4, fixed[0] & 15, fixed[1]);
     let len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
     // Values that are not assigned must end the connection.
-    if version != 2 || command > 1 || family >> 4 > 3 || family & 15 > 2 || 16 + len > HEADER_MAX {
+    if version != 2 || command > 1 || family >> 4 > 3 || family & 15 > 2 {
         return Parsed::Malformed;
     }
     let Some(whole) = bytes.get(..16 + len) else { return Parsed::Partial };
@@ -154,7 +156,8 @@ fn tlvs(whole: &[u8], mut rest: &[u8]) -> Option<Tlvs> {
             0x05 => found.unique_id = Some(value.into()),
             0x20 => found.ssl = ssl(value)?,
             0x30 => found.netns = text(value),
-            _ => {} // NOOP, and what is not known
+            0x04 => {} // NOOP
+            _ => found.others.push((kind, value.into())),
         }
         rest = after;
     }
@@ -267,8 +270,9 @@ pub fn write_v1(client: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) 
     out.extend(line.as_bytes());
 }
 
-/// Appends a header of version 2, with the server name that the client asked for and a checksum.
-pub fn write_v2(client: SocketAddr, destination: SocketAddr, authority: Option<&str>, out: &mut Vec<u8>) {
+/// Appends a header of version 2, with what else is said (but for a network namespace, which is not the target's) and a
+/// checksum.
+pub fn write_v2(client: SocketAddr, destination: SocketAddr, said: &Tlvs, out: &mut Vec<u8>) {
     let start = out.len();
     let (client, destination) = (canonical(client), canonical(destination));
     out.extend(SIGNATURE);
@@ -287,10 +291,18 @@ pub fn write_v2(client: SocketAddr, destination: SocketAddr, authority: Option<&
     }
     out.extend(client.port().to_be_bytes());
     out.extend(destination.port().to_be_bytes());
-    // Names are 255 bytes at most.
-    if let Some(name) = authority.filter(|name| name.len() <= 255) {
-        out.extend([0x02, 0, name.len() as u8]);
-        out.extend(name.as_bytes());
+    let texts = [(0x01, &said.alpn), (0x02, &said.authority)];
+    for (kind, text) in texts.iter().filter_map(|(kind, text)| Some((*kind, text.as_deref()?))) {
+        write_tlv(kind, text.as_bytes(), start, out);
+    }
+    if let Some(id) = &said.unique_id {
+        write_tlv(0x05, id, start, out);
+    }
+    if let Some(ssl) = &said.ssl {
+        write_tlv(0x20, &ssl.written(), start, out);
+    }
+    for (kind, value) in &said.others {
+        write_tlv(*kind, value, start, out);
     }
     out.extend([0x03, 0, 4, 0, 0, 0, 0]);
     let len = (out.len() - start - 16) as u16;
@@ -298,6 +310,34 @@ pub fn write_v2(client: SocketAddr, destination: SocketAddr, authority: Option<&
     let at = out.len() - start - 4;
     let crc = checksum(&out[start..], at);
     out[start + at..].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Appends a TLV to the header that begins at `start`, unless there would be no room for the checksum behind it.
+fn write_tlv(kind: u8, value: &[u8], start: usize, out: &mut Vec<u8>) {
+    const CHECKSUM: usize = 7;
+    if out.len() - start + 3 + value.len() + CHECKSUM <= HEADER_MAX {
+        out.push(kind);
+        out.extend((value.len() as u16).to_be_bytes());
+        out.extend_from_slice(value);
+    }
+}
+
+impl Ssl {
+    /// The value of its TLV: section 2.2.7.7.
+    fn written(&self) -> Vec<u8> {
+        // Shown on this connection or in its session: which of them is not kept, and both is what most balancers say.
+        let flags = 1 | if self.certificate { 0b110 } else { 0 };
+        let mut value = vec![flags];
+        value.extend(u32::from(!self.verified).to_be_bytes());
+        for (kind, text) in [(0x21, &self.version), (0x22, &self.common_name), (0x23, &self.cipher)] {
+            // No name or version is longer than a few hundred bytes; what is, is no use to anybody.
+            if let Some(text) = text.as_deref().filter(|text| text.len() <= 1024) {
+                value.extend([kind, (text.len() >> 8) as u8, text.len() as u8]);
+                value.extend_from_slice(text.as_bytes());
+            }
+        }
+        value
+    }
 }
 
 fn v6(address: IpAddr) -> Ipv6Addr {
@@ -399,6 +439,7 @@ mod tests {
                     common_name: text("ann"),
                     cipher: text("X"),
                 }),
+                others: vec![(0xee, b"?"[..].into())],
             }
         );
         // Of a client in the clear, or one whose certificate did not verify.
@@ -442,12 +483,25 @@ mod tests {
             let mut one = Vec::new();
             write_v1(client, destination, &mut one);
             let mut two = b"before".to_vec();
-            write_v2(client, destination, Some("shop.example"), &mut two);
-            for (bytes, authority) in [(&one[..], None), (&two[6..], Some("shop.example"))] {
+            let said = Tlvs {
+                alpn: Some("h2".into()),
+                authority: Some("shop.example".into()),
+                unique_id: Some([7; 100].into()),
+                netns: None,
+                ssl: Some(Ssl {
+                    certificate: true,
+                    verified: true,
+                    version: Some("TLSv1.3".into()),
+                    ..Ssl::default()
+                }),
+                others: vec![(0xea, b"\x01vpce"[..].into()), (0xee, vec![7; 4000].into())],
+            };
+            write_v2(client, destination, &said, &mut two);
+            for (bytes, tlvs) in [(&one[..], Tlvs::default()), (&two[6..], said)] {
                 let header = complete(bytes);
                 assert_eq!(header.len, bytes.len());
                 assert_eq!((header.client, header.destination), (Some(client), Some(destination)));
-                assert_eq!(header.tlvs.authority.as_deref(), authority);
+                assert_eq!(header.tlvs, tlvs);
             }
             let at = two.len() - 5;
             two[at] ^= 1;
@@ -456,9 +510,19 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_room_is_left_out() {
+        let others =
+            vec![(0xe0, vec![1; 65_000].into()), (0xe1, vec![2; 600].into()), (0xe2, vec![3; 10].into())];
+        let mut bytes = Vec::new();
+        let address = "192.0.2.7:51000".parse().unwrap();
+        write_v2(address, address, &Tlvs { others, ..Tlvs::default() }, &mut bytes);
+        let kinds: Vec<u8> = complete(&bytes).tlvs.others.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [0xe0, 0xe2]);
+    }
+
+    #[test]
     fn what_is_not_the_protocol() {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
-        let huge = v2(1, 0x11, &vec![0; HEADER_MAX]);
         for bytes in [
             &b"GET / HTTP/1.1\r\n"[..],
             b"\x16\x03\x01\x00",
@@ -469,7 +533,6 @@ mod tests {
             b"PROXY TCP4 192.0.2.7 10.0.0.1 65536 443\r\n",
             b"PROXY UDP4 192.0.2.7 10.0.0.1 1 2\r\n",
             &long,
-            &huge,
             &v2(1, 0x11, &[0; 11]),
             &v2(1, 0x21, &[0; 35]),
             &v2(2, 0x11, &[0; 12]),

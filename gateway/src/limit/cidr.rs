@@ -41,6 +41,11 @@ impl CidrSet {
         }
     }
 
+    /// Memory that the ranges take, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.v4) + size_of_val(&*self.v6)
+    }
+
     /// Whether the set holds no address at all.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()

@@ -6,7 +6,7 @@
 //!
 //! Invariant: nobody outside can choose two limited things that share a key, or a set of the table.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -43,14 +43,33 @@ impl LimiterId {
 /// The key of what `parts` describe (a consumer's id, a header's value, ...) under one limiter. Allocates
 /// nothing; about 20 ns for short parts.
 pub fn limit_key(limiter: LimiterId, parts: &[&[u8]]) -> u64 {
-    let mut hasher = HASH.build_hasher();
-    hasher.write_u64(limiter.0);
-    for part in parts {
-        // With its length, or ("ab", "c") and ("a", "bc") would be one key.
-        hasher.write_usize(part.len());
-        hasher.write(part);
+    let mut key = KeyHasher::new(limiter);
+    parts.iter().for_each(|part| key.part(part));
+    key.finish()
+}
+
+/// A [`limit_key`] in the making, for who has its parts one after the other.
+pub struct KeyHasher(DefaultHasher);
+
+impl KeyHasher {
+    /// Without parts yet.
+    pub fn new(limiter: LimiterId) -> Self {
+        let mut hasher = HASH.build_hasher();
+        hasher.write_u64(limiter.0);
+        Self(hasher)
     }
-    LIMIT_KEY | (hasher.finish() & HASH_MASK)
+
+    /// Adds a part.
+    pub fn part(&mut self, part: &[u8]) {
+        // With its length, or ("ab", "c") and ("a", "bc") would be one key.
+        self.0.write_usize(part.len());
+        self.0.write(part);
+    }
+
+    /// The key.
+    pub fn finish(&self) -> u64 {
+        LIMIT_KEY | (self.0.finish() & HASH_MASK)
+    }
 }
 
 /// The key of a source: an IPv4 address, or the /64 of an IPv6 one. A v4-mapped IPv6 address is the IPv4

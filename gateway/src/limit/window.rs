@@ -29,14 +29,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use portcullis_abi::Word as _;
 use thiserror::Error;
 
-use super::calendar::Period;
+use super::decision::{Decision, WINDOWS_MAX, WindowState};
+use super::span::Span;
 use super::table::Table;
 
 /// Limits over one or more periods, compiled. Holds no counts: those are in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowLimiter {
-    // Shortest period first.
-    limits: Box<[(Period, u64)]>,
+    // Shortest span first.
+    limits: Box<[(Span, u64)]>,
 }
 
 /// Why limits cannot be enforced.
@@ -45,109 +46,73 @@ pub enum WindowError {
     /// No period at all.
     #[error("no limit is set for any period")]
     Empty,
+    /// More than [`WINDOWS_MAX`] periods.
+    #[error("at most {WINDOWS_MAX} limits hold together")]
+    TooMany,
     /// The same period twice.
     #[error("the {0} has two limits")]
-    Duplicate(Period),
+    Duplicate(Span),
     /// A limit of 0.
     #[error("the limit per {0} must be at least 1")]
-    Zero(Period),
+    Zero(Span),
     /// A limit of more than one per nanosecond.
     #[error("the limit per {0} must be at most {1}")]
-    TooHigh(Period, u64),
+    TooHigh(Span, u64),
     /// A longer period admits less than a shorter one, which Kong refuses too.
     #[error("the limit per {longer} must not be lower than the limit per {shorter}")]
     Shrinking {
         /// The period whose limit is too low.
-        longer: Period,
+        longer: Span,
         /// The period whose limit it would void.
-        shorter: Period,
+        shorter: Span,
     },
 }
 
-/// How one window stands after a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WindowState {
-    /// The period.
-    pub period: Period,
-    /// What a window of it admits.
-    pub limit: u64,
-    /// What is left of the window in progress, this check's cost already taken if it was admitted.
-    pub remaining: u64,
-    /// Seconds to the end of the window, rounded up, at least 1.
-    pub reset_seconds: u64,
-}
-
-/// The outcome of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    windows: [WindowState; Period::ALL.len()],
-    len: usize,
-    stopped: Option<usize>,
-}
-
-impl Decision {
-    /// Whether the cost was charged, to every window; otherwise to none.
-    pub fn allowed(&self) -> bool {
-        self.stopped.is_none()
-    }
-
-    /// The window that refused; the one that ends last if several did, so that its `reset_seconds` is the
-    /// time to wait (`Retry-After`).
-    pub fn stopped_by(&self) -> Option<&WindowState> {
-        self.stopped.map(|i| &self.windows[i])
-    }
-
-    /// All windows, shortest period first.
-    pub fn windows(&self) -> &[WindowState] {
-        &self.windows[..self.len]
-    }
-
-    /// The window with least left, the longer period of equals: what Kong's `RateLimit-*` headers show.
-    pub fn tightest(&self) -> &WindowState {
-        let mut tightest = &self.windows[0];
-        for window in &self.windows()[1..] {
-            if window.remaining <= tightest.remaining {
-                tightest = window;
-            }
-        }
-        tightest
-    }
-}
-
 impl WindowLimiter {
-    /// Compiles limits, in any order.
+    /// Compiles limits, in any order, by Kong's rule that a longer period admits no less than a shorter one.
     ///
     /// # Errors
     /// See [`WindowError`].
-    pub fn new(limits: impl IntoIterator<Item = (Period, u64)>) -> Result<WindowLimiter, WindowError> {
-        let mut limits: Vec<_> = limits.into_iter().collect();
-        limits.sort_unstable();
-        for &(period, limit) in &limits {
-            if limit == 0 {
-                return Err(WindowError::Zero(period));
-            }
-            // A unit needs a nanosecond of the word's range at least.
-            if limit > period.shortest_ns() {
-                return Err(WindowError::TooHigh(period, period.shortest_ns()));
-            }
-        }
-        for pair in limits.windows(2) {
+    pub fn new<S: Into<Span>>(limits: impl IntoIterator<Item = (S, u64)>) -> Result<Self, WindowError> {
+        let limiter = Self::of_any(limits)?;
+        for pair in limiter.limits.windows(2) {
             let ((shorter, low), (longer, high)) = (pair[0], pair[1]);
-            if shorter == longer {
-                return Err(WindowError::Duplicate(longer));
-            }
             if high < low {
                 return Err(WindowError::Shrinking { longer, shorter });
             }
         }
-        if limits.is_empty() {
-            return Err(WindowError::Empty);
-        }
-        Ok(WindowLimiter { limits: limits.into() })
+        Ok(limiter)
     }
 
-    /// The limits, shortest period first.
-    pub fn limits(&self) -> &[(Period, u64)] {
+    /// Compiles limits, in any order.
+    ///
+    /// # Errors
+    /// See [`WindowError`]; never `Shrinking`.
+    pub fn of_any<S: Into<Span>>(limits: impl IntoIterator<Item = (S, u64)>) -> Result<Self, WindowError> {
+        let mut limits: Vec<_> = limits.into_iter().map(|(span, limit)| (span.into(), limit)).collect();
+        limits.sort_unstable_by_key(|(span, limit)| (span.shortest_ns(), *limit));
+        for &(span, limit) in &limits {
+            if limit == 0 {
+                return Err(WindowError::Zero(span));
+            }
+            // A unit needs a nanosecond of the word's range at least.
+            if limit > span.shortest_ns() {
+                return Err(WindowError::TooHigh(span, span.shortest_ns()));
+            }
+        }
+        if let Some(pair) = limits.windows(2).find(|pair| pair[0].0.shortest_ns() == pair[1].0.shortest_ns())
+        {
+            return Err(WindowError::Duplicate(pair[1].0));
+        }
+        match limits.len() {
+            0 => Err(WindowError::Empty),
+            1..=WINDOWS_MAX => Ok(WindowLimiter { limits: limits.into() }),
+            _ => Err(WindowError::TooMany),
+        }
+    }
+
+    /// The limits, shortest span first.
+    pub fn limits(&self) -> &[(Span, u64)] {
         &self.limits
     }
 
@@ -165,30 +130,41 @@ impl WindowLimiter {
         look.decision
     }
 
+    /// Raises each window to what is known of it: the count that all gateways have together, in the order of
+    /// [`limits`](Self::limits). A count is never lowered.
+    pub fn adopt(&self, table: &Table, base_key: u64, now: u64, wall: u64, used: &[u64]) {
+        for (&(span, limit), used) in self.limits.iter().zip(used) {
+            let window = span.window(wall);
+            let end = now.saturating_add(window.end - wall);
+            let place =
+                Place { key: window_key(base_key, span), end, unit: span.shortest_ns() / limit, limit };
+            let word = place.word((*used).min(limit));
+            table.way(place.key, now).request_tat.fetch_max(word, Relaxed);
+        }
+    }
+
     /// The windows as they stand, without a charge. Most refusals end here: a client over its limit costs
     /// loads only, and does not make its other windows waver for other threads.
     fn look(&self, table: &Table, base_key: u64, now: u64, wall: u64, cost: u64) -> Look {
-        let empty = WindowState { period: Period::Second, limit: 0, remaining: 0, reset_seconds: 0 };
-        let mut places = [Place::default(); Period::ALL.len()];
-        let mut decision =
-            Decision { windows: [empty; Period::ALL.len()], len: self.limits.len(), stopped: None };
-        for (i, &(period, limit)) in self.limits.iter().enumerate() {
-            let window = period.window(wall);
+        let mut places = [Place::default(); WINDOWS_MAX];
+        let mut decision = Decision::empty();
+        for (i, &(span, limit)) in self.limits.iter().enumerate() {
+            let window = span.window(wall);
             let place = Place {
-                key: window_key(base_key, period),
+                key: window_key(base_key, span),
                 end: now.saturating_add(window.end - wall),
-                unit: period.shortest_ns() / limit,
+                unit: span.shortest_ns() / limit,
                 limit,
             };
             let used = table.find(place.key).map_or(0, |way| place.used(way.request_tat.load(Relaxed)));
-            decision.windows[i] = WindowState {
-                period,
+            decision.push(WindowState {
+                span,
                 limit,
                 remaining: limit.saturating_sub(used),
-                reset_seconds: (window.end - wall).div_ceil(1_000_000_000).max(1),
-            };
+                reset_ns: window.end - wall,
+            });
             if used.saturating_add(cost) > limit {
-                decision.stopped = Some(i);
+                decision.stop(i);
             }
             places[i] = place;
         }
@@ -199,21 +175,21 @@ impl WindowLimiter {
 /// What a check saw, and where.
 struct Look {
     decision: Decision,
-    places: [Place; Period::ALL.len()],
+    places: [Place; WINDOWS_MAX],
 }
 
 impl Look {
     /// Charges every window. If one has filled up since it was looked at, takes back what the ones before
     /// it were charged.
     fn charge(&mut self, table: &Table, now: u64, cost: u64) {
-        for i in 0..self.decision.len {
+        for i in 0..self.decision.windows().len() {
             let place = self.places[i];
             // Found anew each time: a way must not be kept, and the cache line is warm.
             let charged = charge(&table.way(place.key, now).request_tat, place, cost);
             let (Ok(used) | Err(used)) = charged;
-            self.decision.windows[i].remaining = place.limit.saturating_sub(used);
+            self.decision.windows_mut()[i].remaining = place.limit.saturating_sub(used);
             if charged.is_err() {
-                self.decision.stopped = Some(i);
+                self.decision.stop(i);
                 self.take_back(table, i, cost);
                 return;
             }
@@ -222,7 +198,7 @@ impl Look {
 
     /// Takes back the charges of the first `charged` windows.
     fn take_back(&mut self, table: &Table, charged: usize, cost: u64) {
-        for (window, place) in self.decision.windows[..charged].iter_mut().zip(&self.places) {
+        for (window, place) in self.decision.windows_mut()[..charged].iter_mut().zip(&self.places) {
             if let Some(way) = table.find(place.key) {
                 refund(&way.request_tat, *place, cost);
             }
@@ -290,11 +266,11 @@ fn refund(word: &AtomicU64, place: Place, cost: u64) {
     }
 }
 
-/// The key of one period's window: the base key with some bits below the top byte flipped, differently for
-/// each period. Base keys are hashes, so a clash of two stays as unlikely as one of the hashes themselves.
+/// The key of one span's window: the base key with some bits below the top byte flipped, differently for
+/// each span. Base keys are hashes, so a clash of two stays as unlikely as one of the hashes themselves.
 #[inline]
-fn window_key(base_key: u64, period: Period) -> u64 {
-    base_key ^ ((period as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8)
+pub(super) fn window_key(base_key: u64, span: Span) -> u64 {
+    base_key ^ (span.number().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8)
 }
 
 #[cfg(test)]

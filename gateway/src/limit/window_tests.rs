@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::super::calendar::Period;
 use super::super::{LimiterId, WallClock, limit_key, random_secret};
 use super::*;
 
@@ -32,15 +33,15 @@ fn limits_are_checked() {
     use Period::*;
     let error = |limits: &[(Period, u64)]| WindowLimiter::new(limits.iter().copied()).err();
     assert_eq!(error(&[]), Some(WindowError::Empty));
-    assert_eq!(error(&[(Hour, 0)]), Some(WindowError::Zero(Hour)));
-    assert_eq!(error(&[(Hour, 5), (Hour, 6)]), Some(WindowError::Duplicate(Hour)));
+    assert_eq!(error(&[(Hour, 0)]), Some(WindowError::Zero(Hour.into())));
+    assert_eq!(error(&[(Hour, 5), (Hour, 6)]), Some(WindowError::Duplicate(Hour.into())));
     assert_eq!(
         error(&[(Hour, 5), (Second, 6)]),
-        Some(WindowError::Shrinking { longer: Hour, shorter: Second })
+        Some(WindowError::Shrinking { longer: Hour.into(), shorter: Second.into() })
     );
-    assert_eq!(error(&[(Second, SECOND + 1)]), Some(WindowError::TooHigh(Second, SECOND)));
+    assert_eq!(error(&[(Second, SECOND + 1)]), Some(WindowError::TooHigh(Second.into(), SECOND)));
     assert_eq!(error(&[(Second, SECOND)]), None);
-    assert_eq!(limiter(&[(Year, 9), (Second, 9)]).limits(), [(Second, 9), (Year, 9)]);
+    assert_eq!(limiter(&[(Year, 9), (Second, 9)]).limits(), [(Second.into(), 9), (Year.into(), 9)]);
 }
 
 #[test]
@@ -73,30 +74,30 @@ fn numbers_are_those_of_the_windows() {
     let first = check(0, 1);
     assert!(first.allowed() && first.stopped_by().is_none());
     assert_eq!(remaining(&first), [1, 2, 999]);
-    assert_eq!(first.tightest().period, Period::Minute);
-    assert_eq!(first.windows().iter().map(|w| w.reset_seconds).collect::<Vec<_>>(), [10, 10, 10]);
+    assert_eq!(first.tightest().span, Span::from(Period::Minute));
+    assert_eq!(first.windows().iter().map(|w| w.reset_seconds()).collect::<Vec<_>>(), [10, 10, 10]);
     assert_eq!(remaining(&check(0, 0)), [1, 2, 999], "a cost of nothing takes nothing");
     assert_eq!(remaining(&check(0, 2)), [1, 2, 999], "what does not fit takes nothing");
     check(0, 1);
     let refused = check(1, 1);
     assert!(!refused.allowed());
     assert_eq!(
-        refused.stopped_by().map(|w| (w.period, w.remaining, w.reset_seconds)),
-        Some((Period::Minute, 0, 9))
+        refused.stopped_by().map(|w| (w.span, w.remaining, w.reset_seconds())),
+        Some((Period::Minute.into(), 0, 9))
     );
 
     // A new minute, hour, day and month begin.
     let next = check(10, 2);
     assert_eq!(remaining(&next), [0, 1, 998]);
-    assert_eq!(next.windows()[2].reset_seconds, 31 * 86_400);
+    assert_eq!(next.windows()[2].reset_seconds(), 31 * 86_400);
     // Both the minute and the hour refuse: the wait is the hour's.
     let refused = check(11, 2);
-    assert_eq!(refused.stopped_by().map(|w| (w.period, w.reset_seconds)), Some((Period::Hour, 3_599)));
+    assert_eq!(refused.stopped_by().map(|w| (w.span, w.reset_seconds())), Some((Period::Hour.into(), 3_599)));
     // Equals: the longer period is shown, as Kong does.
     let next = check(70, 1);
     assert_eq!(remaining(&next), [1, 0, 997]);
     let spent = check(130, 1);
-    assert_eq!((remaining(&spent), spent.tightest().period), (vec![2, 0, 997], Period::Hour));
+    assert_eq!((remaining(&spent), spent.tightest().span), (vec![2, 0, 997], Period::Hour.into()));
 }
 
 #[test]
@@ -108,15 +109,15 @@ fn a_refusal_by_one_window_charges_none() {
     let state = limiter.check(&table, key("a"), NOW, WALL, 0);
     assert_eq!(state.windows().iter().map(|w| w.remaining).collect::<Vec<_>>(), [0, 9]);
     assert_eq!(
-        limiter.check(&table, key("a"), NOW, WALL, u64::MAX).stopped_by().map(|w| w.period),
-        Some(Period::Day)
+        limiter.check(&table, key("a"), NOW, WALL, u64::MAX).stopped_by().map(|w| w.span),
+        Some(Period::Day.into())
     );
 }
 
 #[test]
 fn of_equals_the_longer_period_is_shown() {
     let (table, limiter) = (table(), limiter(&[(Period::Second, 3), (Period::Hour, 3), (Period::Day, 4)]));
-    assert_eq!(limiter.check(&table, key("a"), NOW, WALL, 1).tightest().period, Period::Hour);
+    assert_eq!(limiter.check(&table, key("a"), NOW, WALL, 1).tightest().span, Span::from(Period::Hour));
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_window_that_fills_between_look_and_charge_gives_the_others_back() {
     assert!(late.decision.allowed());
     assert!(limiter.check(&table, key("a"), NOW, WALL, 1).allowed(), "somebody else is first");
     late.charge(&table, NOW, 2);
-    assert_eq!(late.decision.stopped_by().map(|window| window.period), Some(Period::Hour));
+    assert_eq!(late.decision.stopped_by().map(|window| window.span), Some(Period::Hour.into()));
     let remaining = |decision: &Decision| decision.windows().iter().map(|w| w.remaining).collect::<Vec<_>>();
     assert_eq!(remaining(&late.decision), [4, 1, 5], "the day as it was looked at");
     assert_eq!(remaining(&limiter.check(&table, key("a"), NOW, WALL, 0)), [4, 1, 4]);
@@ -281,14 +282,14 @@ proptest! {
         let b = limiter(&[(Period::Minute, 3), (Period::Month, 3 + step)]);
         let clock = WallClock::new(uptime, start);
         let mut now = uptime;
-        let mut counts: HashMap<(bool, u8, Period, u64), u64> = HashMap::new();
+        let mut counts: HashMap<(bool, u8, Span, u64), u64> = HashMap::new();
         for op in ops {
             now += op.advance;
             let wall = clock.at(now);
             let limiter = if op.limiter { &a } else { &b };
             let key = limit_key(LimiterId::from_number(op.limiter.into()), &[&[op.key]]);
 
-            let at = |period: Period| (op.limiter, op.key, period, period.window(wall).start);
+            let at = |period: Span| (op.limiter, op.key, period, period.window(wall).start);
             let fits = limiter.limits().iter().all(|&(period, limit)| {
                 counts.get(&at(period)).copied().unwrap_or(0) + op.cost <= limit
             });
@@ -304,7 +305,7 @@ proptest! {
                 let used = counts.get(&at(period)).copied().unwrap_or(0);
                 prop_assert_eq!(window.remaining, limit - used, "{}", period);
                 let left = period.window(wall).end - wall;
-                prop_assert!(window.reset_seconds * SECOND >= left && (window.reset_seconds - 1) * SECOND < left);
+                prop_assert!(window.reset_seconds() * SECOND >= left && (window.reset_seconds() - 1) * SECOND < left);
             }
             let least = decision.windows().iter().map(|window| window.remaining).min();
             prop_assert_eq!(Some(decision.tightest().remaining), least);

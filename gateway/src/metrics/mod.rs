@@ -33,9 +33,9 @@ pub use histogram::{FineHistogram, GatewayHistogram, Histogram, LatencyHistogram
 pub use refusals::{Refusal, Refusals};
 pub use registry::{DEFAULT_MAX_ROUTE_SERIES, OVERFLOW_ROUTE, Registry};
 pub use render::{
-    LedgerCounts, write_certificates, write_kernel_facts, write_kernel_mode, write_kernel_packets,
-    write_ledger, write_steering,
+    LedgerCounts, write_breakers, write_certificates, write_kernel_facts, write_kernel_mode,
+    write_kernel_packets, write_ledger, write_steering, write_targets,
 };
 pub use route::{RouteMetrics, RouteSeries};
-pub use shard::{Driver, HandshakeFailure, LimiterDecision, ShardMetrics};
+pub use shard::{CopyOutcome, Driver, HandshakeFailure, LimiterDecision, ShardMetrics};
 pub use sources::{Busy, BusySources, steady_rate};

@@ -61,6 +61,7 @@ metrics! {
     HTTP2_CONNECTIONS: Counter "downstream_http2_connections_total" "Client connections that speak HTTP/2.";
     HTTP2_STREAMS: Counter "downstream_http2_streams_total" "Requests on client connections of HTTP/2.";
     HTTP2_STREAMS_ACTIVE: Gauge "downstream_http2_streams_active" "Those in progress.";
+    UNDERSCORED_FIELDS: Counter "request_fields_underscored_total" "Fields of requests left out for an underscore in their name.";
     TUNNELS: Counter "tunnels_total" "Connections that became tunnels (WebSocket).";
     TUNNELS_ACTIVE: Gauge "tunnels_active" "Tunnels open.";
     DOWNSTREAM_BYTES: Counter "downstream_bytes_total" "Bytes from (in) and to (out) clients.";
@@ -76,8 +77,11 @@ metrics! {
     UPSTREAM_ERRORS: Counter "upstream_errors_total" "Attempts that failed.";
     UPSTREAM_CONNECTIONS: Gauge "upstream_connections" "Upstream connections by state: idle in a pool or active.";
     TARGET_HEALTHY: Gauge "upstream_target_healthy" "1 if the target is in use, 0 if it is ejected, by upstream and target.";
+    BREAKER_OPEN: Gauge "upstream_breaker_open" "1 if the circuit breaker is open or tries, by upstream, and by target where that has one.";
 
     LIMITER_DECISIONS: Counter "limiter_decisions_total" "Decisions of the limiters: conforming, limited or dry_run.";
+    MIRRORED: Counter "mirrored_requests_total" "Copies of requests, by outcome: sent, failed, dropped (too many under way) or unfit (a body too long or of unknown length).";
+    LIMITED_ALONE: Counter "limiter_alone_total" "Limits decided by this gateway alone because the shared store did not answer.";
     LOG_RECORDS_DROPPED: Counter "log_records_dropped_total" "Access log records given up because the writer was behind.";
 
     STEERING: Gauge "listener_steering_info" "Always 1; the labels are the listener and how its new connections find their shard: core or hash.";

@@ -15,7 +15,7 @@ use super::histogram::Totals;
 use super::names::{self, Metric};
 use super::registry::Registry;
 use super::route::{CLASSES, RouteMetrics, RouteSeries};
-use super::shard::{HandshakeFailure, LimiterDecision, ShardMetrics};
+use super::shard::{CopyOutcome, HandshakeFailure, LimiterDecision, ShardMetrics};
 
 impl Registry {
     /// Writes all that the registry holds. Kernel counters and target health are the caller's to add.
@@ -59,10 +59,15 @@ impl Registry {
         for &reason in &Reason::ALL[Reason::KERNEL_COUNT..] {
             family.sample(&[("reason", reason.as_str())], self.sum(|shard| shard.reason(reason)));
         }
+        let mut family = out.family(&names::MIRRORED);
+        for outcome in CopyOutcome::ALL {
+            family.sample(&[("outcome", outcome.as_str())], self.sum(|shard| shard.copies(outcome)));
+        }
         let mut family = out.family(&names::LIMITER_DECISIONS);
         for decision in LimiterDecision::ALL {
             family.sample(&[("decision", decision.as_str())], self.sum(|shard| shard.limiter(decision)));
         }
+        out.family(&names::LIMITED_ALONE).sample(&[], self.count(|shard| &shard.limited_alone));
     }
 
     fn render_routes(&self, out: &mut Exposition) {
@@ -98,6 +103,7 @@ impl Registry {
         out.family(&names::HTTP2_CONNECTIONS).sample(&[], self.count(|shard| &shard.http2_connections));
         out.family(&names::HTTP2_STREAMS).sample(&[], self.count(|shard| &shard.http2_streams));
         out.family(&names::HTTP2_STREAMS_ACTIVE).sample(&[], self.level(|shard| &shard.http2_streams_active));
+        out.family(&names::UNDERSCORED_FIELDS).sample(&[], self.count(|shard| &shard.underscored_fields));
         out.family(&names::TUNNELS).sample(&[], self.count(|shard| &shard.tunnels));
         out.family(&names::TUNNELS_ACTIVE).sample(&[], self.level(|shard| &shard.tunnels_active));
         out.family(&names::DOWNSTREAM_BYTES)
@@ -192,6 +198,30 @@ pub fn write_certificates<'a>(out: &mut Exposition, expiries: impl Iterator<Item
     let mut family = out.family(&names::CERTIFICATE_EXPIRY);
     for (certificate, not_after) in expiries {
         family.sample(&[("certificate", certificate)], not_after);
+    }
+}
+
+/// Writes whether each target is in use, by upstream.
+pub fn write_targets<'a>(out: &mut Exposition, targets: impl Iterator<Item = (&'a str, &'a str, bool)>) {
+    write_by_target(out, &names::TARGET_HEALTHY, targets);
+}
+
+/// Writes whether each breaker is open, by upstream and target; that of an upstream as a whole has an empty target.
+pub fn write_breakers<'a>(out: &mut Exposition, breakers: impl Iterator<Item = (&'a str, &'a str, bool)>) {
+    write_by_target(out, &names::BREAKER_OPEN, breakers);
+}
+
+/// Services with the same `url` have an upstream each, by the same name: they are shown as one.
+fn write_by_target<'a>(
+    out: &mut Exposition,
+    metric: &'static Metric,
+    samples: impl Iterator<Item = (&'a str, &'a str, bool)>,
+) {
+    let samples: BTreeMap<_, _> =
+        samples.map(|(upstream, target, value)| ((upstream, target), value)).collect();
+    let mut family = out.family(metric);
+    for ((upstream, target), value) in samples {
+        family.sample(&[("upstream", upstream), ("target", target)], u64::from(value));
     }
 }
 

@@ -124,7 +124,9 @@ fn every_name_is_written_and_nothing_else_is() {
     // The health of targets is the control thread's to add.
     write_ledger(&mut out, &LedgerCounts::default());
     write_steering(&mut out, [("plain", "hash")]);
-    out.family(&names::TARGET_HEALTHY).sample(&[("upstream", "u"), ("target", "127.0.0.1:80")], 1);
+    // Two services with one address.
+    write_targets(&mut out, [("u", "127.0.0.1:80", true); 2].into_iter());
+    write_breakers(&mut out, [("u", "", false), ("u", "127.0.0.1:80", true)].into_iter());
     let families = strict::parse(&out.finish()).expect("valid text");
     let mut expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();
     expected.sort_unstable();

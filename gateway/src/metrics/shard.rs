@@ -36,6 +36,8 @@ pub struct ShardMetrics {
     pub http2_streams: Counter,
     /// Those in progress.
     pub http2_streams_active: Gauge,
+    /// Fields of requests left out for an underscore in their name.
+    pub underscored_fields: Counter,
     /// Bytes received from clients, as they came off the socket.
     pub bytes_in: Counter,
     /// Bytes sent to clients.
@@ -70,6 +72,9 @@ pub struct ShardMetrics {
     tls_failed: [Counter; HandshakeFailure::ALL.len()],
     classes: [Counter; 6],
     limiter: [Counter; LimiterDecision::ALL.len()],
+    copies: [Counter; CopyOutcome::ALL.len()],
+    /// Limits decided by this gateway alone, because the store that it shares with others did not answer.
+    pub limited_alone: Counter,
     reasons: [Counter; Reason::COUNT],
 }
 
@@ -88,6 +93,7 @@ impl Default for ShardMetrics {
             http2_connections: Counter::default(),
             http2_streams: Counter::default(),
             http2_streams_active: Gauge::default(),
+            underscored_fields: Counter::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             upstream_connects: Counter::default(),
@@ -105,6 +111,8 @@ impl Default for ShardMetrics {
             driver: Gauge::default(),
             classes: Default::default(),
             limiter: Default::default(),
+            copies: Default::default(),
+            limited_alone: Counter::default(),
             // `Default` stops at 32 elements.
             reasons: std::array::from_fn(|_| Counter::default()),
         }
@@ -147,6 +155,17 @@ impl ShardMetrics {
         self.limiter[decision as usize].inc();
     }
 
+    /// Counts one copy of a request.
+    #[inline]
+    pub fn count_copy(&self, outcome: CopyOutcome) {
+        self.copies[outcome as usize].inc();
+    }
+
+    /// Copies of requests so far that came to this.
+    pub fn copies(&self, outcome: CopyOutcome) -> u64 {
+        self.copies[outcome as usize].get()
+    }
+
     /// Says which driver this shard got.
     pub fn set_driver(&self, driver: Driver) {
         // Zero stays "not started yet".
@@ -171,6 +190,35 @@ impl ShardMetrics {
     /// Limiter decisions of one kind so far.
     pub fn limiter(&self, decision: LimiterDecision) -> u64 {
         self.limiter[decision as usize].get()
+    }
+}
+
+/// What became of a copy of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOutcome {
+    /// It was answered.
+    Sent,
+    /// There was no answer.
+    Failed,
+    /// Too many were under way.
+    Dropped,
+    /// The request cannot be copied.
+    Unfit,
+}
+
+impl CopyOutcome {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [CopyOutcome; 4] =
+        [CopyOutcome::Sent, CopyOutcome::Failed, CopyOutcome::Dropped, CopyOutcome::Unfit];
+
+    /// The value of the `outcome` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CopyOutcome::Sent => "sent",
+            CopyOutcome::Failed => "failed",
+            CopyOutcome::Dropped => "dropped",
+            CopyOutcome::Unfit => "unfit",
+        }
     }
 }
 

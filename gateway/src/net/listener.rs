@@ -198,3 +198,38 @@ impl Listener {
         unsafe { libc::shutdown(self.fd, libc::SHUT_RD) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn an_accept_that_looks_again_goes_on_until_it_is_left() {
+        for driver in [Driver::IoUring, Driver::Epoll] {
+            let socket = bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+            let address = socket.local_addr().unwrap();
+            let ended = driver::block_on(driver, async move {
+                let listener = Rc::new(Listener::new(socket).unwrap());
+                let other = listener.clone();
+                driver::spawn(async move {
+                    // Each time while the accept is pending.
+                    for _ in 0..3 {
+                        driver::sleep(Duration::from_millis(5)).await;
+                        assert!(other.look_again());
+                    }
+                    let client = TcpStream::connect(address).unwrap();
+                    driver::sleep(Duration::from_millis(20)).await;
+                    other.leave();
+                    assert!(!other.look_again());
+                    drop(client);
+                });
+                let accepted = listener.accept().await.map(|(_, from)| from.ip());
+                (accepted, listener.accept().await.is_none())
+            });
+            assert_eq!(ended.unwrap(), (Some(address.ip()), true), "{driver:?}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod driver;
 mod isolate;
 mod listener;
 mod mailbox;
+mod memory;
 mod pass;
 mod stream;
 
@@ -25,5 +26,6 @@ pub use driver::{Driver, DriverChoice, ProbeError, block_on, pin_to_core, probe,
 pub use isolate::spawn_isolated;
 pub use listener::{Listener, bind, steer_by_core, steer_by_hash};
 pub use mailbox::{MailReceiver, MailSender, mailbox};
+pub use memory::give_back_memory;
 pub use pass::{receive_descriptors, send_descriptors};
 pub use stream::{ConnectError, Rx, Stream, Tx, connect};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::deadline::{Cut, Deadline};
 use super::driver::{self, Driver};
@@ -138,6 +138,11 @@ fn borrow<T>(fd: RawFd, call: impl FnOnce(&SockRef<'_>) -> T) -> T {
     call(&SockRef::from(&fd))
 }
 
+/// How long sent bytes may stay unacknowledged, and a connection silent before the other end is asked for a sign of life.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// Between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Why a connection to a target was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -158,6 +163,11 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Stream, Con
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    // A target that vanished without a word is found out: by what it does not acknowledge, or when nothing is said.
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(UNACKNOWLEDGED).with_interval(KEEPALIVE_INTERVAL),
+    )?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}

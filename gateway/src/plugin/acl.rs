@@ -8,6 +8,7 @@
 //! [`Consumers`]: super::consumer::Consumers
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,8 +38,8 @@ static SECTION: Section = Section::new(
         Key::new(
             "always_use_authenticated_groups",
             Kind::Bool,
-            "Whether groups that an authentication plugin found go before those of the consumer. No plugin of this \
-             gateway finds any, and then the consumer's count, as in Kong.",
+            "Whether groups that an authentication plugin found (`jwt`, `mtls-auth`) go before those of the consumer. \
+             Without a consumer they count in any case.",
         )
         .default("false"),
         Key::new(
@@ -46,7 +47,7 @@ static SECTION: Section = Section::new(
             Kind::Bool,
             "Whether consumer groups (`groups`) count like those of `acls`.",
         )
-        .reserved(),
+        .default("false"),
     ],
 );
 
@@ -60,6 +61,8 @@ struct Acl {
     allows: bool,
     groups: Vec<String>,
     tell: bool,
+    authenticated_first: bool,
+    with_consumer_groups: bool,
 }
 
 impl Acl {
@@ -81,7 +84,13 @@ impl Acl {
                 return None;
             }
         };
-        Some(Self { allows, groups, tell: !fields.bool("hide_groups_header") })
+        Some(Self {
+            allows,
+            groups,
+            tell: !fields.bool("hide_groups_header"),
+            authenticated_first: fields.bool("always_use_authenticated_groups"),
+            with_consumer_groups: fields.bool("include_consumer_groups"),
+        })
     }
 }
 
@@ -96,17 +105,29 @@ struct OnShard(Arc<Acl>);
 impl Plugin for OnShard {
     fn on_request(&self, cx: &mut Cx<'_>, request: &mut RequestHead) -> Flow {
         let plugin = &*self.0;
-        let Some(consumer) = cx.identity.consumer else {
-            return Flow::Respond(Response::new(401, Reason::UnauthorizedMissing, "Unauthorized"));
+        let found = &cx.authenticated_groups;
+        let listed = |groups: &[String]| groups.iter().any(|group| plugin.groups.contains(group));
+        let by_found = !found.is_empty() && (plugin.authenticated_first || cx.identity.consumer.is_none());
+        let (listed, field, told) = match cx.identity.consumer {
+            _ if by_found => (listed(found), Known::XAuthenticatedGroups, found.join(", ").into()),
+            None => return Flow::Respond(Response::new(401, Reason::UnauthorizedMissing, "Unauthorized")),
+            Some(consumer) => {
+                let known = cx.consumers.consumer(consumer);
+                let more = if plugin.with_consumer_groups { &known.consumer_groups[..] } else { &[] };
+                let told = match (cx.consumers.group_list(consumer), more) {
+                    (own, []) => Cow::Borrowed(own),
+                    ("", more) => Cow::Owned(more.join(", ")),
+                    (own, more) => Cow::Owned(format!("{own}, {}", more.join(", "))),
+                };
+                (listed(&known.groups) || listed(more), Known::XConsumerGroups, told)
+            }
         };
-        let known = cx.consumers.consumer(consumer);
-        let listed = known.groups.iter().any(|group| plugin.groups.contains(group));
         if listed != plugin.allows {
             let message = "You cannot consume this service";
             return Flow::Respond(Response::new(403, Reason::Forbidden, message));
         }
-        if plugin.tell && !known.groups.is_empty() {
-            request.head.set_known(Known::XConsumerGroups, cx.consumers.group_list(consumer));
+        if plugin.tell && !told.is_empty() {
+            request.head.set_known(field, &*told);
         }
         Flow::Continue
     }
@@ -122,7 +143,8 @@ mod tests {
         Fixture::new(&format!(
             "consumers:\n\
              - {{username: ann, keyauth_credentials: [{{key: a}}], acls: [{{group: read}}, {{group: write}}]}}\n\
-             - {{username: ben, keyauth_credentials: [{{key: b}}]}}\n\
+             - {{username: ben, keyauth_credentials: [{{key: b}}], groups: [gold]}}\n\
+             - {{username: cat, keyauth_credentials: [{{key: c}}], acls: [{{group: read}}], groups: [gold]}}\n\
              - {{username: nobody, acls: [{{group: guests}}]}}\n\
              plugins:\n- name: acl\n  config: {{{settings}}}\n"
         ))
@@ -178,6 +200,49 @@ mod tests {
         for (settings, name, expected) in table {
             assert_eq!(send(settings, name), expected, "{settings} {name:?}");
         }
+    }
+
+    #[test]
+    fn include_consumer_groups() {
+        let forbidden = || Err((403, "You cannot consume this service".to_owned()));
+        for (settings, name, expected) in [
+            ("allow: [gold]", "ben", forbidden()),
+            ("allow: [gold], include_consumer_groups: true", "ben", Ok("gold".to_owned())),
+            ("allow: [gold], include_consumer_groups: true", "cat", Ok("read, gold".to_owned())),
+            ("deny: [gold], include_consumer_groups: true", "cat", forbidden()),
+            ("allow: [read]", "cat", Ok("read".to_owned())),
+        ] {
+            assert_eq!(send(settings, Some(name)), expected, "{settings} {name}");
+        }
+    }
+
+    #[test]
+    fn always_use_authenticated_groups() {
+        let send = |settings: &str, name: Option<&str>, groups: &[&str]| {
+            let fixture = fixture(settings);
+            let (plugin, _) = fixture.plugin(0, None).expect("a good config");
+            let (mut cx, mut request) = (fixture.cx(), request("GET / HTTP/1.1\nHost: a"));
+            if let Some(name) = name {
+                let credential = fixture.consumers.by_key(&name.as_bytes()[..1], cx.wall).expect("a key");
+                identify(&mut cx, &mut request.head, credential);
+            }
+            cx.authenticated_groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            let status = answer(plugin.on_request(&mut cx, &mut request)).map(|answer| answer.status);
+            let told = request.head.get_known(Known::XAuthenticatedGroups);
+            (status, told.map(|told| String::from_utf8_lossy(told).into_owned()))
+        };
+        let always = "allow: [staff], always_use_authenticated_groups: true";
+        assert_eq!(send(always, Some("ann"), &["staff", "all"]), (None, Some("staff, all".into())));
+        assert_eq!(send(always, Some("ann"), &["other"]), (Some(403), None));
+        assert_eq!(
+            send("allow: [staff]", Some("ann"), &["staff"]),
+            (Some(403), None),
+            "ann's own groups count"
+        );
+        assert_eq!(send("allow: [read]", Some("ann"), &["staff"]), (None, None));
+        assert_eq!(send("allow: [staff]", None, &["staff"]), (None, Some("staff".into())), "nobody's groups");
+        assert_eq!(send("allow: [staff], hide_groups_header: true", None, &["staff"]), (None, None));
+        assert_eq!(send("allow: [staff]", None, &[]), (Some(401), None));
     }
 
     #[test]

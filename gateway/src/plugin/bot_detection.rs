@@ -46,15 +46,19 @@ static SECTION: Section = Section::new(
 /// More than any bucket holds.
 const POINTS_MAX: i64 = 1_000_000;
 
-/// Crawlers, previewers and monitors by the names that they give themselves in public.
+/// Crawlers, previewers, monitors and libraries by the names that they give themselves in public: the families of Kong's
+/// list, which is that of ua-parser, and those of today.
 const KNOWN_BOTS: &[&str] = &[
-    r"(?i)\b(?:google|bing|yandex|duckduck|petal|seznam|exa|apple|amazon|facebook|twitter|linkedin)bot\b",
-    r"(?i)\b(?:AhrefsBot|SemrushBot|MJ12bot|DotBot|BLEXBot|DataForSeoBot|SEOkicks|rogerbot|Screaming Frog)",
-    r"(?i)\b(?:GPTBot|ClaudeBot|CCBot|Bytespider|PerplexityBot|OAI-SearchBot|Diffbot|ImagesiftBot)\b",
-    r"(?i)\b(?:Baiduspider|Sogou [a-z ]*spider|360Spider|YisouSpider|Yahoo! Slurp|ia_archiver|archive\.org_bot)",
-    r"(?i)\b(?:facebookexternalhit|facebookcatalog|meta-externalagent|Slackbot|Discordbot|TelegramBot)\b",
-    r"(?i)\b(?:Pingdom|UptimeRobot|StatusCake|Site24x7|NewRelicPinger|Mediapartners-Google|AdsBot-Google)",
-    r"(?i)\b(?:Scrapy|heritrix|nutch|HTTrack|masscan|zgrab|Nikto|sqlmap)\b",
+    // Whatever calls itself one; but a Cubot is a telephone.
+    r"(?i)spider|crawl|scrape|archiver\b|indexer\b",
+    r"(?i)(?:^|[^u])bot|(?:^|[^c])ubot",
+    r"(?i)\b(?:Google-HTTP-Java-Client|Apache-HttpClient|http%20client|Python-urllib|HttpMonitor|TLSProber|WinHTTP|JNLP)",
+    r"(?i)\b(?:facebookexternalhit|facebookcatalog|meta-externalagent|Pingdom|UptimeRobot|StatusCake|Site24x7|NewRelicPinger)",
+    r"(?i)\b(?:AdsBot-Google|Mediapartners-Google|AppEngine-Google|BingPreview|GoogleOther|Google.*/\+/web/snippet)",
+    r"(?i)\b(?:Screaming Frog|SEOkicks|SEOstats|GomezAgent|YottaaMonitor|PagePeeker|URL2PNG|Netvibes|NewsGator|SimplePie)",
+    r"(?i)\b(?:Scrapy|heritrix|nutch|HTTrack|WebZIP|Xenu|WhatWeb|Web-sniffer|masscan|zgrab|Nikto|sqlmap|larbin|htdig)",
+    r"(?i)\b(?:Slurp|ia_archiver|InternetArchive|altavista|lycos|Ask Jeeves|Daumoa|Yeti|ichiro|Vagabondo|yacy|Yandex\w+)",
+    r"(?i)\b(?:WordPress/|BoardReader|BlogBridge|Genieo|findlinks|Kraken/|holmes/|grub-client|Wotbox|MSIECrawler)",
 ];
 
 fn compile(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
@@ -97,7 +101,7 @@ impl Plugin for OnShard {
             return Flow::Continue;
         }
         cx.points = self.0.points;
-        Flow::Respond(Response::new(403, Reason::Forbidden, "Forbidden"))
+        Flow::Respond(Response::new(403, Reason::BotDetected, "Forbidden"))
     }
 }
 
@@ -125,7 +129,16 @@ mod tests {
             ("{}", crawler, false),
             ("{}", "Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)", false),
             ("{}", "curl/8.5.0", true),
-            ("{}", "Cubot phone", true),
+            ("{}", "Mozilla/5.0 (Linux; Android 10; CUBOT X30) AppleWebKit/537.36", true),
+            ("{}", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36", true),
+            ("{}", "okhttp/4.12.0", true),
+            ("{}", "facebookexternalhit/1.1", false),
+            ("{}", "Twitterbot/1.0", false),
+            ("{}", "Python-urllib/3.12", false),
+            ("{}", "Apache-HttpClient/4.5.14 (Java/17)", false),
+            ("{}", "Mozilla/5.0 (compatible; Baiduspider/2.0)", false),
+            ("{}", "SomeCrawler 1.0", false),
+            ("{}", "bot", false),
             ("{deny: ['^curl/']}", "curl/8.5.0", false),
             ("{deny: ['^curl/']}", "libcurl/8.5.0", true),
             ("{deny: ['^curl/']}", crawler, false),

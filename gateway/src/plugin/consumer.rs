@@ -2,13 +2,18 @@
 //!
 //! Immutable, part of the snapshot, shared by all shards. Look-ups borrow; nothing is copied per request.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use portcullis_config::{BasicCredential, Config, Diagnostics, Fault, JwtCredential, Secret};
+use portcullis_config::{
+    BasicCredential, Config, Diagnostics, Fault, HmacCredential, JwtCredential, KeyHash, Secret,
+};
 
+use super::credentials::{Credentials, KeyTable};
 use super::jwt::KeySet;
+use super::password::{Found, Password, Users};
 use crate::http::{Head, Known};
 use crate::id::ConsumerId;
 
@@ -25,14 +30,16 @@ pub struct Consumer {
     pub custom_id: Option<String>,
     /// ACL groups.
     pub groups: Vec<String>,
+    /// Kong's consumer groups, which count for `acl` where it says so.
+    pub consumer_groups: Vec<String>,
 }
 
 /// A credential as it is known to the authentication plugins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credential {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential<'c> {
     pub consumer: ConsumerId,
     /// Sent upstream as `X-Credential-Identifier`.
-    pub identifier: String,
+    pub identifier: &'c str,
 }
 
 /// A `jwt_secrets` entry.
@@ -40,60 +47,6 @@ pub struct Credential {
 pub struct JwtSecret {
     pub settings: JwtCredential,
     pub credential: CredentialRef,
-}
-
-/// An API key that is valid until some moment.
-#[derive(Clone, Copy)]
-struct ApiKey {
-    credential: CredentialRef,
-    /// Wall clock; `Duration::MAX` for ever.
-    expires: Duration,
-}
-
-/// An API key as the configuration writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyText<'a> {
-    Plain(&'a [u8]),
-    /// Its SHA-256, so that who reads the configuration does not know it.
-    Hashed([u8; 32]),
-}
-
-impl<'a> KeyText<'a> {
-    /// Reads a key, or `sha256:` and 64 hexadecimal digits. `None` where the digits are none.
-    pub fn read(text: &'a str) -> Option<Self> {
-        let Some(digits) = text.strip_prefix("sha256:") else { return Some(Self::Plain(text.as_bytes())) };
-        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut hash = [0; 32];
-        for (at, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
-        }
-        Some(Self::Hashed(hash))
-    }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    hash
-}
-
-/// What a user name is worth.
-struct Password {
-    secret: Secret,
-    credential: CredentialRef,
-}
-
-/// Whether two passwords are the same, in a time that depends on `given` alone.
-fn same(known: &[u8], given: &[u8]) -> bool {
-    let mut differences = known.len() ^ given.len();
-    for (at, byte) in given.iter().enumerate() {
-        let expected = known.get(at % known.len().max(1)).copied().unwrap_or(0);
-        differences |= usize::from(std::hint::black_box(byte ^ expected));
-    }
-    differences == 0
 }
 
 /// All consumers of a generation.
@@ -104,13 +57,11 @@ pub struct Consumers {
     fields: Vec<Head>,
     /// By consumer: its groups as upstreams read them.
     group_lists: Vec<Box<str>>,
-    credentials: Vec<Credential>,
-    /// Hashed with a key of this process, so that nobody can choose keys that collide.
-    keys: HashMap<Vec<u8>, ApiKey>,
-    /// By the SHA-256 of the key: those that the configuration holds hashed.
-    hashed_keys: HashMap<[u8; 32], ApiKey>,
-    /// By user name.
-    passwords: HashMap<String, Password>,
+    credentials: Credentials,
+    keys: KeyTable,
+    passwords: Users<CredentialRef>,
+    /// Signing secrets by user name.
+    hmac: HashMap<String, (Secret, CredentialRef)>,
     jwt: Vec<JwtSecret>,
     /// The keys in `jwt`, with plain secrets and with base64 ones: converted once, however many plugins ask.
     jwt_keys: [OnceLock<Arc<KeySet>>; 2],
@@ -121,35 +72,35 @@ impl Consumers {
     /// (`ttl`) count from `wall`, the wall clock at the load.
     pub fn compile(config: &Config, wall: Duration, found: &Diagnostics) -> Self {
         let mut consumers = Self::default();
+        consumers.keys = KeyTable::with_room(config.consumers.iter().map(|one| one.keys.len()).sum());
         for consumer in &config.consumers {
             let id = consumers.push(Consumer {
                 id: consumer.id.clone().unwrap_or_else(|| consumer.name().to_owned()),
                 username: consumer.username.clone(),
                 custom_id: consumer.custom_id.clone(),
                 groups: consumer.groups.clone(),
+                consumer_groups: consumer.consumer_groups.clone(),
             });
             for (number, key) in consumer.keys.iter().enumerate() {
-                let identifier =
-                    key.id.clone().unwrap_or_else(|| format!("{}/key/{number}", consumer.name()));
-                let expires = key.ttl.map_or(Duration::MAX, |ttl| wall.saturating_add(ttl));
-                let Some(written) = KeyText::read(key.key.expose()) else {
-                    let fault = Fault::new("`sha256:` is not followed by a hash").hide_line();
-                    let fault =
-                        fault.hint("64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them");
-                    found.error(key.origin.span, &key.origin.path, fault);
-                    continue;
+                let identifier = match &key.id {
+                    Some(id) => Cow::Borrowed(&**id),
+                    None => format!("{}/key/{number}", consumer.name()).into(),
                 };
-                if !consumers.push_key(id, identifier, written, expires) {
-                    found.error(
-                        key.origin.span,
-                        &key.origin.path,
-                        "the key belongs to another credential already",
-                    );
-                }
+                let expires = match key.ttl {
+                    0 => Duration::MAX,
+                    seconds => wall.saturating_add(Duration::from_secs(seconds.into())),
+                };
+                let credential = consumers.credentials.push(id, &identifier);
+                // Unique already, by the rules of the configuration.
+                consumers.keys.insert(key.hash, credential, expires);
             }
             for (number, basic) in consumer.basic.iter().enumerate() {
                 let identifier = || format!("{}/basic/{number}", consumer.name());
                 consumers.push_password(id, basic.id.clone().unwrap_or_else(identifier), basic, found);
+            }
+            for (number, hmac) in consumer.hmac.iter().enumerate() {
+                let identifier = || format!("{}/hmac/{number}", consumer.name());
+                consumers.push_hmac(id, hmac.id.clone().unwrap_or_else(identifier), hmac);
             }
             for jwt in &consumer.jwt_secrets {
                 consumers.push_jwt(id, jwt.clone());
@@ -179,20 +130,16 @@ impl Consumers {
     pub fn push_key(
         &mut self,
         consumer: ConsumerId,
-        identifier: String,
-        key: KeyText<'_>,
+        identifier: &str,
+        key: KeyHash,
         expires: Duration,
     ) -> bool {
-        let credential = self.push_credential(consumer, identifier);
-        let known = ApiKey { credential, expires };
-        match key {
-            KeyText::Plain(key) => self.keys.insert(key.to_vec(), known).is_none(),
-            KeyText::Hashed(hash) => self.hashed_keys.insert(hash, known).is_none(),
-        }
+        let credential = self.credentials.push(consumer, identifier);
+        self.keys.insert(key, credential, expires)
     }
 
-    /// Adds a user name with its password; the configuration holds no user name twice. A password that looks like a
-    /// hash is reported.
+    /// Adds a user name with its password; the configuration holds no user name twice. A hash that cannot be used is
+    /// reported.
     pub fn push_password(
         &mut self,
         consumer: ConsumerId,
@@ -200,48 +147,50 @@ impl Consumers {
         basic: &BasicCredential,
         found: &Diagnostics,
     ) {
-        let secret = basic.password.clone();
-        if ["$2a$", "$2b$", "$2y$", "$argon2", "$apr1$", "{SHA}"]
-            .iter()
-            .any(|it| secret.expose().starts_with(it))
-        {
-            let fault = Fault::new("the password looks like a hash, but is compared as it is written");
-            let fault = fault.hint("write the password itself, as in `${env:PASSWORD}`");
-            found.warning(basic.origin.span, &basic.origin.path, fault);
+        let credential = self.credentials.push(consumer, &identifier);
+        match Password::read(basic.password.expose()) {
+            Ok(password) => _ = self.passwords.insert(basic.username.clone(), password, credential),
+            Err(wrong) => {
+                let fault = Fault::new(format!("the password begins like a hash, but {wrong}")).hide_line();
+                found.error(basic.origin.span, &basic.origin.path, fault);
+            }
         }
-        let credential = self.push_credential(consumer, identifier);
-        self.passwords.insert(basic.username.clone(), Password { secret, credential });
     }
 
-    /// The credential of a user with this password. Who is unknown takes as long as who is wrong.
-    pub fn by_password(&self, user: &[u8], password: &[u8]) -> Option<CredentialRef> {
-        let known = std::str::from_utf8(user).ok().and_then(|user| self.passwords.get(user));
-        let secret = known.map_or("", |known| known.secret.expose());
-        let right = same(secret.as_bytes(), password);
-        known.filter(|_| right).map(|known| known.credential)
+    /// The password of a user, and the credential that it is.
+    pub fn password(&self, user: &[u8]) -> Found<'_, CredentialRef> {
+        self.passwords.find(user)
+    }
+
+    /// Whether some password is hashed so that its comparison takes long.
+    pub fn has_slow_passwords(&self) -> bool {
+        self.passwords.has_slow()
+    }
+
+    /// Adds a signing secret; the configuration holds no user name twice.
+    pub fn push_hmac(&mut self, consumer: ConsumerId, identifier: String, hmac: &HmacCredential) {
+        let credential = self.credentials.push(consumer, &identifier);
+        self.hmac.insert(hmac.username.clone(), (hmac.secret.clone(), credential));
+    }
+
+    /// The signing secret of a user, and the credential that it is. An unknown user has some secret and no credential.
+    pub fn hmac_secret(&self, user: &str) -> (&[u8], Option<CredentialRef>) {
+        match self.hmac.get(user) {
+            Some((secret, credential)) => (secret.expose().as_bytes(), Some(*credential)),
+            None => (b"a secret that signs for nobody", None),
+        }
     }
 
     /// Adds a JWT credential. Its identifier is its key, as in Kong.
     pub fn push_jwt(&mut self, consumer: ConsumerId, settings: JwtCredential) {
-        let credential = self.push_credential(consumer, settings.key.clone());
+        let credential = self.credentials.push(consumer, &settings.key);
         self.jwt.push(JwtSecret { settings, credential });
         self.jwt_keys = Default::default();
     }
 
-    fn push_credential(&mut self, consumer: ConsumerId, identifier: String) -> CredentialRef {
-        self.credentials.push(Credential { consumer, identifier });
-        CredentialRef(self.credentials.len() as u32 - 1)
-    }
-
     /// The credential that an API key is, unless its life has ended at `wall`.
     pub fn by_key(&self, key: &[u8], wall: Duration) -> Option<CredentialRef> {
-        let hashed = || match self.hashed_keys.is_empty() {
-            true => None,
-            // Keys are long and random, so that a fast hash keeps them as well as a slow one.
-            false => self.hashed_keys.get(&sha256(key)),
-        };
-        let known = self.keys.get(key).or_else(hashed);
-        known.filter(|known| wall < known.expires).map(|known| known.credential)
+        self.keys.find(KeyHash::of(key), wall)
     }
 
     /// The keys of all JWT credentials. The first call reports those that cannot be used.
@@ -251,8 +200,8 @@ impl Consumers {
     }
 
     /// A credential that one of the look-ups returned.
-    pub fn credential(&self, credential: CredentialRef) -> &Credential {
-        &self.credentials[credential.0 as usize]
+    pub fn credential(&self, credential: CredentialRef) -> Credential<'_> {
+        self.credentials.get(credential)
     }
 
     /// A consumer of this generation.
@@ -291,10 +240,10 @@ mod tests {
         let mut consumers = Consumers::default();
         let ann = consumers.push(Consumer { id: "1".into(), ..Consumer::default() });
         let second = Duration::from_secs(1);
-        assert!(consumers.push_key(ann, "short".into(), KeyText::Plain(b"k1"), 100 * second));
-        assert!(consumers.push_key(ann, "long".into(), KeyText::Plain(b"k2"), Duration::MAX));
+        assert!(consumers.push_key(ann, "short", KeyHash::of(b"k1"), 100 * second));
+        assert!(consumers.push_key(ann, "long", KeyHash::of(b"k2"), Duration::MAX));
         let found =
-            |key: &[u8], wall| consumers.by_key(key, wall).map(|c| &*consumers.credential(c).identifier);
+            |key: &[u8], wall| consumers.by_key(key, wall).map(|c| consumers.credential(c).identifier);
         assert_eq!(found(b"k1", 99 * second), Some("short"));
         assert_eq!(found(b"k1", 100 * second), None);
         assert_eq!(found(b"k2", 1000 * second), Some("long"));
@@ -302,45 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn a_hashed_key_is_known_by_itself_and_not_by_its_hash() {
-        // printf %s secret-key | sha256sum
-        let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa";
-        for digits in [digest.to_owned(), digest.to_uppercase()] {
-            let text = format!("sha256:{digits}");
-            let mut consumers = Consumers::default();
-            let ann = consumers.push(Consumer::default());
-            let key = KeyText::read(&text).expect("a hash");
-            assert!(consumers.push_key(ann, "a".into(), key, Duration::MAX));
-            assert!(consumers.by_key(b"secret-key", Duration::ZERO).is_some());
-            for other in [&b"secret-kez"[..], text.as_bytes(), digits.as_bytes(), b""] {
-                assert!(consumers.by_key(other, Duration::ZERO).is_none());
-            }
-        }
-        assert_eq!(KeyText::read("sha256"), Some(KeyText::Plain(b"sha256")));
-        for wrong in ["sha256:", "sha256:xyz", &format!("sha256:{}", "g".repeat(64))] {
-            assert_eq!(KeyText::read(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn passwords_are_compared_whole() {
-        for (known, given, expected) in [
-            ("secret", "secret", true),
-            ("secret", "secre", false),
-            ("secret", "secretsecret", false),
-            ("secret", "", false),
-            ("", "", true),
-            ("", "\0", false),
-        ] {
-            assert_eq!(same(known.as_bytes(), given.as_bytes()), expected, "{known:?} {given:?}");
-        }
-    }
-
-    #[test]
     fn a_key_belongs_to_one_credential() {
         let mut consumers = Consumers::default();
         let ann = consumers.push(Consumer::default());
-        assert!(consumers.push_key(ann, "a".into(), KeyText::Plain(b"k"), Duration::MAX));
-        assert!(!consumers.push_key(ann, "b".into(), KeyText::Plain(b"k"), Duration::MAX));
+        assert!(consumers.push_key(ann, "a", KeyHash::of(b"k"), Duration::MAX));
+        assert!(!consumers.push_key(ann, "b", KeyHash::of(b"k"), Duration::MAX));
     }
 }

@@ -15,16 +15,23 @@ use crate::id::ConsumerId;
 
 /// Kong's keys that every authentication plugin has.
 pub const KEYS: &[Key] = &[
-    Key::new(
-        "anonymous",
-        Kind::NAME,
-        "Username or id of the consumer that stands in when authentication fails; without it such requests are \
-         refused. With several authentication plugins that all have it, one success is enough.",
-    ),
+    ANONYMOUS,
     Key::new("realm", Kind::NAME, "The `realm` of the `WWW-Authenticate` field."),
-    Key::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests must authenticate too.")
-        .default("true"),
+    RUN_ON_PREFLIGHT,
 ];
+
+/// Who stands in.
+pub const ANONYMOUS: Key = Key::new(
+    "anonymous",
+    Kind::NAME,
+    "Username or id of the consumer that stands in when authentication fails; without it such requests are refused. With \
+     several authentication plugins that all have it, one success is enough.",
+);
+
+/// Kong's exemption of preflight requests.
+pub const RUN_ON_PREFLIGHT: Key =
+    Key::new("run_on_preflight", Kind::Bool, "Whether OPTIONS requests must authenticate too.")
+        .default("true");
 
 /// Who gets in without a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +99,21 @@ impl Access {
     }
 }
 
+impl Access {
+    /// What becomes of a request that was let in by its head, and fails by its body: the stand-in takes it, or it is
+    /// refused.
+    pub fn take_back(
+        &self,
+        cx: &mut Cx<'_>,
+        request: &mut RequestHead,
+        refuse: impl FnOnce() -> Box<Response>,
+    ) -> Flow {
+        let Some(stand_in) = self.anonymous else { return Flow::Respond(refuse()) };
+        identify_anonymous(cx, &mut request.head, stand_in);
+        Flow::Continue
+    }
+}
+
 /// The challenge of a 401 (RFC 9110 section 11.6.1): the scheme, and the realm where there is one.
 pub fn challenge(scheme: &str, realm: Option<&str>) -> String {
     let mut text = scheme.to_owned();
@@ -129,7 +151,7 @@ pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
     };
     head.remove_set(FIELDS);
     head.append_head(cx.consumers.fields(known.consumer));
-    head.append_known(Known::XCredentialIdentifier, &known.identifier);
+    head.append_known(Known::XCredentialIdentifier, known.identifier);
 }
 
 /// The request is from `consumer`, known by something that is no credential of the configuration.
@@ -147,6 +169,17 @@ pub fn identify_nobody(cx: &mut Cx<'_>, head: &mut Head, identifier: &str) {
     head.remove_set(FIELDS);
     if !identifier.is_empty() {
         head.append_known(Known::XCredentialIdentifier, identifier);
+    }
+}
+
+/// Undoes what came after `before`, of a request that had no identity of any plugin before.
+pub fn restore(cx: &mut Cx<'_>, head: &mut Head, before: Identity) {
+    cx.identity = before;
+    cx.authenticated_groups.clear();
+    cx.claims = None;
+    if before.consumer.is_none() {
+        head.remove_set(FIELDS);
+        head.remove_set(KnownSet::of(&[Known::XConsumerGroups, Known::XAuthenticatedGroups]));
     }
 }
 

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics, Key, Kind, Section};
 
-use super::token_bucket::{HEADER_NAME, LimitBy, WORDS};
-use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
+use super::limiting::key::{self, COMPOUND, LIMIT_BY};
+use super::limiting::{Exempt, LimitKey, settings};
+use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response, Wants};
 use crate::http::RequestHead;
 use crate::limit::LimiterId;
 use crate::metrics::LimiterDecision;
@@ -27,30 +28,31 @@ use crate::metrics::LimiterDecision;
 pub static REGISTRATION: Registration =
     Registration { name: "in-flight-limit", priority: 911, section: &SECTION, compile };
 
-static SECTION: Section = Section::new(
-    "in-flight-limit",
-    "Limits the requests that are under way at once.",
-    &[
-        Key::new("amount", Kind::integer(1, COUNT_MAX as i64), "How many.").required(),
-        Key::new(
-            "limit_by",
-            Kind::Word(WORDS),
-            "Whose requests are counted together. A request that lacks it is counted by its client address; an IPv6 \
-             address by its /64.",
-        )
-        .default("ip"),
-        HEADER_NAME,
-        Key::new("status", Kind::integer(400, 599), "Status of a refusal.").default("429"),
-        Key::new("message", Kind::STRING, "Message of a refusal.").default("Too many requests at once"),
-    ],
-);
+static SECTION: Section =
+    Section::new("in-flight-limit", "Limits the requests that are under way at once.", KEYS);
+
+const KEYS: &[Key] = &[
+    Key::new("amount", Kind::integer(1, COUNT_MAX as i64), "How many.").required(),
+    LIMIT_BY,
+    COMPOUND,
+    key::KEYS[0],
+    key::KEYS[1],
+    key::KEYS[2],
+    key::KEYS[3],
+    settings::EXEMPT,
+    settings::DRY_RUN,
+    Key::new("status", Kind::integer(400, 599), "Status of a refusal.").default("429"),
+    Key::new("message", Kind::STRING, "Message of a refusal.").default("Too many requests at once"),
+];
 
 fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&SECTION, found);
     Some(Arc::new(InFlightLimit {
         id: LimiterId::from_number(cx.instance),
         amount: fields.optional_integer("amount")?,
-        limit_by: LimitBy::read(&fields)?,
+        key: LimitKey::read_by(&fields)?,
+        exempt: settings::exempt(&fields, cx),
+        dry_run: fields.bool("dry_run"),
         status: fields.integer("status"),
         message: fields.string("message"),
         places: Arc::new(Places::default()),
@@ -60,7 +62,9 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
 struct InFlightLimit {
     id: LimiterId,
     amount: u64,
-    limit_by: LimitBy,
+    key: LimitKey,
+    exempt: Exempt,
+    dry_run: bool,
     status: u16,
     message: String,
     places: Arc<Places>,
@@ -161,6 +165,10 @@ impl PluginSpec for InFlightLimit {
         let places = kept.map_or_else(|| self.places.clone(), |kept| Arc::clone(&kept));
         Rc::new(OnShard { plugin: self, places })
     }
+
+    fn wants(&self) -> Wants {
+        Wants { claims: self.key.wants_claims(), ..Wants::default() }
+    }
 }
 
 struct OnShard {
@@ -171,7 +179,10 @@ struct OnShard {
 impl Plugin for OnShard {
     fn on_request(&self, cx: &mut Cx<'_>, head: &mut RequestHead) -> Flow {
         let plugin = &*self.plugin;
-        let (_, key) = plugin.limit_by.place(plugin.id, cx, head);
+        if plugin.exempt.includes(cx) {
+            return Flow::Continue;
+        }
+        let (_, key) = plugin.key.place(plugin.id, cx, head);
         match self.places.take(key, plugin.amount) {
             Ok(Some(word)) => {
                 cx.held.push(Box::new(Held { places: self.places.clone(), word }));
@@ -180,6 +191,10 @@ impl Plugin for OnShard {
             }
             // So many keys that they crowd each other out: nobody is refused for that.
             Ok(None) => Flow::Continue,
+            Err(Full) if plugin.dry_run => {
+                cx.limiter = Some(LimiterDecision::DryRun);
+                Flow::Continue
+            }
             Err(Full) => {
                 cx.limiter = Some(LimiterDecision::Limited);
                 let message = plugin.message.clone();

@@ -275,6 +275,9 @@ impl OnShard {
             request.head.remove_known(Known::Authorization);
         }
         let identify = |cx: &mut Cx<'_>, head: &mut Head, said: Rc<Map<String, Value>>| {
+            if cx.wants.claims {
+                cx.claims = Some(Box::new(Map::clone(&said)));
+            }
             for told in &spec.told {
                 told.tell(Some(&said), head);
             }

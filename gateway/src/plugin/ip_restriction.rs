@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, S
 
 use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
 use crate::http::RequestHead;
-use crate::limit::CidrSet;
+use crate::limit::{CidrSet, read_prefixes};
 
 /// The plugin's line of the registry.
 pub static REGISTRATION: Registration =
@@ -24,10 +25,16 @@ pub static REGISTRATION: Registration =
 /// The plugin's `config:`.
 static SECTION: Section = Section::new(
     "ip-restriction",
-    "Lets clients through by their address. At least one of `allow` and `deny` is given; `deny` goes first.",
+    "Lets clients through by their address. At least one list is given; what is denied goes first.",
     &[
         Key::new("allow", Kind::CIDRS, "Addresses and prefixes that may pass; all others may not."),
         Key::new("deny", Kind::CIDRS, "Addresses and prefixes that may not pass."),
+        Key::new(
+            "allow_file",
+            Kind::FILE,
+            "A file of more of them that may pass, one a line, `#` begins a comment. It is read again when it changes.",
+        ),
+        Key::new("deny_file", Kind::FILE, "Such a file of more that may not pass."),
         Key::new("status", Kind::integer(400, 599), "Status of a refusal.").default("403"),
         Key::new(
             "message",
@@ -43,8 +50,8 @@ fn compile(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> O
 
 /// Compiled settings, and the plugin itself: it keeps no state.
 struct IpRestriction {
-    /// Empty: everybody.
-    allow: CidrSet,
+    /// `None`: everybody.
+    allow: Option<CidrSet>,
     deny: CidrSet,
     status: u16,
     message: Option<Cow<'static, str>>,
@@ -52,8 +59,10 @@ struct IpRestriction {
 
 impl IpRestriction {
     fn read(fields: &Fields<'_>) -> Option<Self> {
-        let (allow, deny) = (CidrSet::new(fields.cidrs("allow")), CidrSet::new(fields.cidrs("deny")));
-        if allow.is_empty() && deny.is_empty() {
+        let (allow, deny) = (list(fields, "allow", "allow_file"), list(fields, "deny", "deny_file"));
+        // A file may be empty for now; then nobody is on the list.
+        let files = ["allow_file", "deny_file"].iter().any(|key| fields.is_set(key));
+        if allow.is_empty() && deny.is_empty() && !files {
             // A list with a wrong prefix, or under a wrong name, is reported already.
             if !fields.has_unknown_keys() {
                 let origin = fields.origin();
@@ -63,12 +72,24 @@ impl IpRestriction {
             return None;
         }
         Some(Self {
-            allow,
+            allow: (!allow.is_empty() || fields.is_set("allow_file")).then_some(allow),
             deny,
             status: fields.integer("status"),
             message: fields.optional_string("message").map(Cow::Owned),
         })
     }
+}
+
+/// A list with what its file says.
+fn list(fields: &Fields<'_>, key: &str, file_key: &str) -> CidrSet {
+    let mut prefixes = fields.cidrs(key);
+    if let Some(file) = fields.optional_string(file_key) {
+        match read_prefixes(Path::new(&file)) {
+            Ok(more) => prefixes.extend(more),
+            Err(wrong) => fields.error(file_key, wrong),
+        }
+    }
+    CidrSet::new(prefixes)
 }
 
 impl PluginSpec for IpRestriction {
@@ -82,7 +103,7 @@ struct OnShard(Arc<IpRestriction>);
 impl Plugin for OnShard {
     fn on_request(&self, cx: &mut Cx<'_>, _: &mut RequestHead) -> Flow {
         let plugin = &*self.0;
-        let allowed = plugin.allow.is_empty() || plugin.allow.contains(cx.client);
+        let allowed = plugin.allow.as_ref().is_none_or(|allow| allow.contains(cx.client));
         if allowed && !plugin.deny.contains(cx.client) {
             return Flow::Continue;
         }
@@ -125,6 +146,34 @@ mod tests {
         ];
         for (config, client, passes) in table {
             assert_eq!(send(config, client).is_none(), passes, "{config} {client}");
+        }
+    }
+
+    #[test]
+    fn allow_file_and_deny_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            path.display().to_string()
+        };
+        let (some, none) = (file("some", "192.0.2.0/24 # a net\n10.0.0.1\n"), file("none", "# nobody\n"));
+        for (config, client, passes) in [
+            (format!("{{allow_file: '{some}'}}"), "192.0.2.9", true),
+            (format!("{{allow_file: '{some}'}}"), "10.0.0.2", false),
+            (format!("{{allow_file: '{some}', allow: [10.0.0.2]}}"), "10.0.0.2", true),
+            (format!("{{deny_file: '{some}'}}"), "192.0.2.9", false),
+            (format!("{{deny_file: '{some}'}}"), "10.0.0.2", true),
+            (format!("{{allow_file: '{some}', deny: [192.0.2.9]}}"), "192.0.2.9", false),
+            // An empty list of who may pass lets nobody pass.
+            (format!("{{allow_file: '{none}'}}"), "192.0.2.9", false),
+            (format!("{{deny_file: '{none}'}}"), "192.0.2.9", true),
+        ] {
+            assert_eq!(send(&config, client).is_none(), passes, "{config} {client}");
+        }
+        let bad = file("bad", "10.0.0.1\nnonsense\n");
+        for config in [format!("{{deny_file: '{bad}'}}"), "{deny_file: /nowhere}".to_owned()] {
+            assert!(Fixture::default().refused("ip-restriction", &config).contains("deny_file"), "{config}");
         }
     }
 

@@ -11,29 +11,43 @@
 //! Read next: `chain.rs` (precedence and order), `registry.rs`, then any plugin.
 
 mod acl;
+mod bandwidth_limit;
 mod basic_auth;
 mod body;
 mod bot_detection;
+mod buffering;
 mod call;
+pub mod canary;
 pub mod chain;
+mod compression;
 pub mod consumer;
 mod correlation_id;
 mod cors;
+mod credentials;
+mod error_pages;
+mod fault_injection;
 #[cfg(test)]
 pub mod fixture;
 mod forward_auth;
 mod grpc_web;
+mod hmac_auth;
 pub mod identity;
 mod in_flight_limit;
 mod introspection;
 mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod limiting;
+mod mirror;
 mod mtls_auth;
+mod multi_auth;
+mod password;
 mod path_rewrite;
 mod prometheus;
 mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
+mod redis;
 pub mod registry;
 mod request_size_limiting;
 mod request_termination;
@@ -41,8 +55,10 @@ mod request_transformer;
 mod request_validator;
 mod response_transformer;
 mod security_headers;
+mod share;
 mod status;
 mod token_bucket;
+mod traffic_split;
 mod transform;
 mod wants;
 
@@ -58,15 +74,17 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics};
 
+use crate::http::coding::{ContentCoding, Encoder};
 use crate::http::h1::BodyFraming;
 use crate::http::proxy_protocol::Tlvs;
 use crate::http::{Head, RequestHead, ResponseHead};
 use crate::id::{ConsumerId, RouteId, ServiceId};
-use crate::limit::Table;
+use crate::limit::{Table, Throttle};
 use crate::metrics::LimiterDecision;
 use crate::tls::Peer;
 use consumer::{Consumers, CredentialRef};
 
+pub use mirror::Copy;
 pub use wants::{Captures, Wants};
 
 /// What becomes of the request after a plugin has seen it.
@@ -97,6 +115,8 @@ pub struct Response {
     pub content: Option<Content>,
     /// Additional header fields, e.g. `WWW-Authenticate`.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
+    /// What a gRPC call is told in place of what `status` comes to.
+    pub grpc_status: Option<u8>,
 }
 
 /// A body that is sent as it is.
@@ -118,18 +138,41 @@ impl Response {
     /// An answer with a JSON message and no additional fields.
     pub fn new(status: u16, reason: Reason, message: impl Into<Cow<'static, str>>) -> Box<Self> {
         let (reason, message) = (Some(reason), message.into());
-        Box::new(Self { status, reason, message, member: "message", content: None, fields: Vec::new() })
+        let fields = Vec::new();
+        Box::new(Self {
+            status,
+            reason,
+            message,
+            member: "message",
+            content: None,
+            fields,
+            grpc_status: None,
+        })
     }
 
     /// An answer that refuses nothing.
     pub fn with_content(status: u16, content: Content) -> Box<Self> {
         let (message, content, fields) = (Cow::Borrowed(""), Some(content), Vec::new());
-        Box::new(Self { status, reason: None, message, member: "message", content, fields })
+        Box::new(Self {
+            status,
+            reason: None,
+            message,
+            member: "message",
+            content,
+            fields,
+            grpc_status: None,
+        })
     }
 
     /// Shows the message under another name, as Kong does with errors in claims.
     pub fn with_member(mut self: Box<Self>, name: &'static str) -> Box<Self> {
         self.member = name;
+        self
+    }
+
+    /// Ends gRPC calls with another status than the one that stands for `status`.
+    pub fn with_grpc_status(mut self: Box<Self>, status: u8) -> Box<Self> {
+        self.grpc_status = Some(status);
         self
     }
 
@@ -143,6 +186,24 @@ impl Response {
         self
     }
 }
+
+/// Where a request goes in place of its route's service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    pub service: ServiceId,
+    /// The route's own service serves while none of its targets may be tried.
+    pub falls_back: bool,
+}
+
+/// What stands in place of an error.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub status: u16,
+    pub content: Content,
+}
+
+/// A page that may have to be waited for; `None` when there turns out to be none.
+pub type PageFuture = Pin<Box<dyn Future<Output = Option<Page>>>>;
 
 /// Who the request turned out to be from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -188,6 +249,8 @@ pub struct Cx<'a> {
     /// Counters of all other limit keys, in ordinary memory.
     pub limit_table: &'a Table,
     pub identity: Identity,
+    /// Groups that an authentication plugin found, of nobody or of the consumer.
+    pub authenticated_groups: Vec<String>,
     /// What plugins of the route look at beside the request.
     pub wants: Wants,
     /// Of the route's path expression, where they are wanted.
@@ -202,9 +265,19 @@ pub struct Cx<'a> {
     /// Points that the plugin at hand takes from the source for what it did: `xdp.costs.plugin` says what one costs, and
     /// `xdp.bans.triggers.plugin` how many are one too many.
     pub points: u32,
+    /// The plugin at hand decided about a limit without the store that it shares with other gateways.
+    pub limited_alone: bool,
+    /// How fast the body of the response may pass.
+    pub throttle: Option<Rc<Throttle>>,
     pub rewritten: Rewritten,
     /// Calls of gRPC-Web are made gRPC for the target, and their answers gRPC-Web again.
     pub grpc_web: bool,
+    /// Where the request goes in place of the route's service.
+    pub destination: Option<Destination>,
+    /// The coding that the response may be put into.
+    pub coding: Option<ContentCoding>,
+    /// Copies of the request that are to be made.
+    pub copies: Vec<Copy>,
     /// What plugins hold until the exchange ends.
     pub held: Vec<Box<dyn Any>>,
 }
@@ -258,14 +331,20 @@ impl<'a> Cx<'a> {
             table,
             limit_table,
             identity: Identity::default(),
+            authenticated_groups: Vec::new(),
             wants: Wants::default(),
             captures: Captures::default(),
             claims: None,
             response_fields: Head::new(),
             limiter: None,
             points: 0,
+            limited_alone: false,
+            throttle: None,
             rewritten: Rewritten::default(),
             grpc_web: false,
+            destination: None,
+            coding: None,
+            copies: Vec::new(),
             held: Vec::new(),
         }
     }
@@ -310,6 +389,17 @@ pub trait Plugin {
         Ok(())
     }
 
+    /// A page in place of an answer with this status, be it the upstream's or the gateway's own.
+    fn error_page(&self, _cx: &Cx<'_>, _request: &RequestHead, _status: u16) -> Option<PageFuture> {
+        None
+    }
+
+    /// Puts the response into a coding. Asked when its body is what it will be; `framing` is what is known of its length.
+    /// The head is made to say so.
+    fn encoder(&self, _cx: &Cx<'_>, _head: &mut ResponseHead, _framing: BodyFraming) -> Option<Box<Encoder>> {
+        None
+    }
+
     /// Whether `on_response` does anything, so that the relay can skip the rest.
     fn sees_response(&self) -> bool {
         false
@@ -326,6 +416,11 @@ pub trait PluginSpec: Send + Sync {
     /// Makes the instance of one shard. `previous` is [`Plugin::state`] of the instance with the same key in the
     /// generation before.
     fn instantiate(self: Arc<Self>, previous: Option<Rc<dyn Any>>) -> Rc<dyn Plugin>;
+
+    /// Whether a request may pass [`Plugin::on_request`] undecided, until its body is seen.
+    fn decides_by_body(&self) -> bool {
+        false
+    }
 
     /// What the plugin looks at that is not made for every request.
     fn wants(&self) -> Wants {

@@ -145,7 +145,7 @@ impl MtlsAuth {
     }
 
     /// Tells the upstream the names in the certificate.
-    fn tell(&self, head: &mut Head, peer: &Peer) {
+    fn tell(&self, head: &mut Head, peer: &Peer, groups: &mut Vec<String>) {
         head.set(DN_FIELD, printable(&peer.subject));
         let names: Vec<_> =
             peer.dns.iter().chain(&peer.emails).chain(&peer.uris).map(String::as_str).collect();
@@ -156,6 +156,7 @@ impl MtlsAuth {
         let group = if self.group_by_subject { Some(&peer.subject) } else { peer.common_name.as_ref() };
         if let Some(group) = group {
             head.set_known(Known::XAuthenticatedGroups, printable(group));
+            groups.push(group.clone());
         }
     }
 }
@@ -270,7 +271,7 @@ impl Plugin for OnShard {
             },
             |cx, head, (peer, consumer)| match consumer {
                 Some((consumer, name)) => identify_consumer(cx, head, consumer, &printable(&name)),
-                None => plugin.tell(head, &peer),
+                None => plugin.tell(head, &peer, &mut cx.authenticated_groups),
             },
             |refused| {
                 let (reason, message) = match refused {

@@ -9,20 +9,27 @@ use portcullis_config::{Fault, Fields, Node};
 pub struct Statuses(Vec<RangeInclusive<u16>>);
 
 impl Statuses {
-    /// Reads a list of numbers and ranges. What is wrong is reported and left out.
+    /// Reads a list of numbers and ranges; several may stand in one text with commas between them. What is wrong is reported and left out.
     pub fn read(fields: &Fields<'_>, key: &str) -> Self {
         let items = fields.get(key).map(Node::items).unwrap_or_default();
-        let one = |(number, item): (usize, &Node)| {
-            let text = item.text()?;
-            let range = range(text);
-            if range.is_none() {
-                let fault = Fault::new(format!("{text:?} is neither a status nor a range of them"));
-                let path = format!("{}[{number}]", fields.path_of(key));
-                fields.diagnostics().error(item.span, path, fault.hint("as in `404` or `500-599`"));
+        let mut all = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            for text in item.text().unwrap_or_default().split(',') {
+                let Some(range) = range(text) else {
+                    let fault = Fault::new(format!("{text:?} is neither a status nor a range of them"));
+                    let path = format!("{}[{number}]", fields.path_of(key));
+                    fields.diagnostics().error(item.span, path, fault.hint("as in `404` or `500-599`"));
+                    continue;
+                };
+                all.push(range);
             }
-            range
-        };
-        Self(items.iter().enumerate().filter_map(one).collect())
+        }
+        Self(all)
+    }
+
+    /// One status, or one range of them.
+    pub fn one(text: &str) -> Option<Self> {
+        range(text).map(|range| Self(vec![range]))
     }
 
     pub fn is_every(&self) -> bool {

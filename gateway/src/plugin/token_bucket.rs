@@ -11,101 +11,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_abi::{Charge, Rate, Reason};
-use portcullis_config::{self as config, Diagnostics, Fields, Key, Kind, Section, schema::text, units::Bare};
+use portcullis_config::{self as config, Diagnostics, Key, Kind, Section, units::Bare};
 
-use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response};
-use crate::http::{FieldName, RequestHead};
-use crate::limit::{LimiterId, Table, Word, limit_key, source_key};
+use super::limiting::key::{self, COMPOUND, LIMIT_BY};
+use super::limiting::{Cost, Exempt, LimitKey, settings};
+use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration, Response, Wants};
+use crate::http::RequestHead;
+use crate::limit::{LimiterId, Word};
 use crate::metrics::LimiterDecision;
 
 /// The plugin's line of the registry: beside `rate-limiting`.
 pub static REGISTRATION: Registration =
     Registration { name: "token-bucket", priority: 909, section: &SECTION, compile };
 
-/// `limit_by` and what it needs, for this plugin and `in-flight-limit`.
-pub(super) const HEADER_NAME: Key =
-    Key::new("header_name", Kind::Text(&text::HEADER_NAME), "The header for `limit_by: header`.");
-pub(super) const WORDS: &[&str] = &["ip", "host", "header", "consumer", "route", "service"];
+static SECTION: Section =
+    Section::new("token-bucket", "Limits requests to an average rate, with room for bursts.", KEYS);
 
-static SECTION: Section = Section::new(
-    "token-bucket",
-    "Limits requests to an average rate, with room for bursts.",
-    &[
-        Key::new("average", Kind::integer(1, u32::MAX as i64), "Requests in a `period`.").required(),
-        Key::new(
-            "period",
-            Kind::Duration {
-                bare: Bare::Seconds,
-                min: Duration::from_millis(1),
-                max: Duration::from_secs(86_400 * 366),
-            },
-            "The time that `average` is for; a bare number is seconds.",
-        )
-        .default("1s"),
-        Key::new("burst", Kind::integer(0, u32::MAX as i64), "Requests at once after a pause; 0 lets none through.")
-            .default("1"),
-        Key::new(
-            "limit_by",
-            Kind::Word(WORDS),
-            "Whose requests are counted together. A request that lacks it is counted by its client address; an IPv6 \
-             address by its /64.",
-        )
-        .default("ip"),
-        HEADER_NAME,
-        Key::new("status", Kind::integer(400, 599), "Status of a refusal.").default("429"),
-        Key::new("message", Kind::STRING, "Message of a refusal.").default("Too Many Requests"),
-    ],
-);
-
-/// Whose requests are counted together.
-pub(super) enum LimitBy {
-    Ip,
-    Host,
-    Header(FieldName),
-    Consumer,
-    Route,
-    Service,
-}
-
-impl LimitBy {
-    /// From `limit_by` and `header_name`.
-    pub(super) fn read(fields: &Fields<'_>) -> Option<LimitBy> {
-        Some(match fields.word("limit_by") {
-            "host" => LimitBy::Host,
-            "header" => {
-                let name = fields.optional_string("header_name").and_then(FieldName::new);
-                if name.is_none() && !fields.has_unknown_keys() {
-                    fields.error("limit_by", "`limit_by: header` needs `header_name`");
-                }
-                LimitBy::Header(name?)
-            }
-            "consumer" => LimitBy::Consumer,
-            "route" => LimitBy::Route,
-            "service" => LimitBy::Service,
-            _ => LimitBy::Ip,
-        })
-    }
-
-    /// Where and under which key the request is counted. The kind is part of the key.
-    pub(super) fn place<'a>(&self, id: LimiterId, cx: &Cx<'a>, head: &RequestHead) -> (&'a Table, u64) {
-        let key = |kind: &[u8], value: &[u8]| limit_key(id, &[kind, value]);
-        let found = match self {
-            LimitBy::Ip => None,
-            LimitBy::Host => Some(key(b"host", head.host())),
-            LimitBy::Header(name) => head.head.get_field(name).map(|value| key(b"header", value)),
-            LimitBy::Consumer => cx
-                .identity
-                .consumer
-                .map(|consumer| key(b"consumer", cx.consumers.consumer(consumer).id.as_bytes())),
-            LimitBy::Route => Some(key(b"route", cx.route_name.as_bytes())),
-            LimitBy::Service => cx.service_name.map(|name| key(b"service", name.as_bytes())),
-        };
-        match found {
-            Some(key) => (cx.limit_table, key),
-            None => (cx.table, key(b"ip", &source_key(cx.client).to_ne_bytes())),
-        }
-    }
-}
+const KEYS: &[Key] = &[
+    Key::new("average", Kind::integer(1, u32::MAX as i64), "Requests in a `period`.").required(),
+    Key::new(
+        "period",
+        Kind::Duration {
+            bare: Bare::Seconds,
+            min: Duration::from_millis(1),
+            max: Duration::from_secs(86_400 * 366),
+        },
+        "The time that `average` is for; a bare number is seconds.",
+    )
+    .default("1s"),
+    Key::new(
+        "burst",
+        Kind::integer(0, u32::MAX as i64),
+        "Requests at once after a pause; 0 lets none through.",
+    )
+    .default("1"),
+    LIMIT_BY,
+    COMPOUND,
+    key::KEYS[0],
+    key::KEYS[1],
+    key::KEYS[2],
+    key::KEYS[3],
+    settings::COST,
+    settings::ROUTE_COSTS,
+    settings::EXEMPT,
+    settings::DRY_RUN,
+    Key::new("status", Kind::integer(400, 599), "Status of a refusal.").default("429"),
+    Key::new("message", Kind::STRING, "Message of a refusal.").default("Too Many Requests"),
+];
 
 fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&SECTION, found);
@@ -115,7 +67,10 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
     Some(Arc::new(TokenBucket {
         id: LimiterId::from_number(cx.instance),
         rate: (burst > 0).then(|| Rate::new(average, period, burst)),
-        limit_by: LimitBy::read(&fields)?,
+        key: LimitKey::read_by(&fields)?,
+        cost: settings::cost(&fields, cx),
+        exempt: settings::exempt(&fields, cx),
+        dry_run: fields.bool("dry_run"),
         status: fields.integer("status"),
         message: fields.string("message"),
     }))
@@ -125,7 +80,10 @@ struct TokenBucket {
     id: LimiterId,
     /// `None` lets nothing through.
     rate: Option<Rate>,
-    limit_by: LimitBy,
+    key: LimitKey,
+    cost: Cost,
+    exempt: Exempt,
+    dry_run: bool,
     status: u16,
     message: String,
 }
@@ -134,6 +92,10 @@ impl PluginSpec for TokenBucket {
     fn instantiate(self: Arc<Self>, _: Option<Rc<dyn Any>>) -> Rc<dyn Plugin> {
         Rc::new(OnShard(self))
     }
+
+    fn wants(&self) -> Wants {
+        Wants { claims: self.key.wants_claims(), ..Wants::default() }
+    }
 }
 
 struct OnShard(Arc<TokenBucket>);
@@ -141,11 +103,15 @@ struct OnShard(Arc<TokenBucket>);
 impl Plugin for OnShard {
     fn on_request(&self, cx: &mut Cx<'_>, head: &mut RequestHead) -> Flow {
         let plugin = &*self.0;
+        let cost = plugin.cost.of(cx);
+        if plugin.exempt.includes(cx) || cost == 0 {
+            return Flow::Continue;
+        }
         let wait_ns = match plugin.rate {
             None => u64::MAX,
             Some(rate) => {
-                let (table, key) = plugin.limit_by.place(plugin.id, cx, head);
-                match table.charge(key, Word::Request, cx.now_ns, rate, 1) {
+                let (table, key) = plugin.key.place(plugin.id, cx, head);
+                match table.charge(key, Word::Request, cx.now_ns, rate, cost) {
                     Charge::Conforming { .. } => {
                         cx.limiter = Some(LimiterDecision::Conforming);
                         return Flow::Continue;
@@ -154,6 +120,10 @@ impl Plugin for OnShard {
                 }
             }
         };
+        if plugin.dry_run {
+            cx.limiter = Some(LimiterDecision::DryRun);
+            return Flow::Continue;
+        }
         cx.limiter = Some(LimiterDecision::Limited);
         let mut answer = Response::new(plugin.status, Reason::RateLimited, plugin.message.clone());
         if wait_ns < u64::MAX {

@@ -14,11 +14,12 @@ use crate::http::{Doubtful, PathPolicy};
 use crate::id::{Generation, RouteId, ServiceId};
 use crate::metrics::Registry;
 use crate::net::clock;
-use crate::plugin::Wants;
 use crate::plugin::chain::Chain;
 use crate::plugin::consumer::Consumers;
+use crate::plugin::{Wants, canary};
 use crate::route::{self, Router};
 use crate::tls::Ticketer;
+use crate::upstream::retry;
 
 /// What a compilation needs beside the configuration.
 pub struct CompileContext<'a> {
@@ -42,13 +43,13 @@ pub fn compile(
     config: Arc<Config>,
     cx: &CompileContext<'_>,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let config = with_derived(config);
     let found = Diagnostics::new(config.sources.clone());
     let consumers = Arc::new(Consumers::compile(&config, clock::wall(), &found));
     let (plugins, chains) = plugins::compile(&config, &consumers, &found);
     let mut upstream_list = upstreams::compile(&config, cx, &found);
     let services = compile_services(&config, &mut upstream_list, cx, &found);
     let router = compile_router(&config, &chains, &found);
-    warn_of_buffering(&config, &found);
     let mut loaded = edges::Loaded::default();
     let listen = |l| edges::listener(&config, l, cx.ticketer, &mut loaded, &found);
     let listeners: Vec<Listener> = config.listeners.iter().filter_map(listen).collect();
@@ -66,6 +67,9 @@ pub fn compile(
             // A rule has no prefix that could be cut off.
             strip_path: route.strip_path && (route.rule.is_none() || !route.paths.is_empty()),
             preserve_host: route.preserve_host,
+            // Kong's default is no wish: whoever takes its defaults has his bodies streamed.
+            buffers_request: route.request_buffering && config.defaults != config::Defaults::Kong,
+            buffers_response: route.response_buffering && config.defaults != config::Defaults::Kong,
             path_handling: route.path_handling,
             https_redirect_status: route.https_redirect_status_code,
             body_limit: route.body_limit.unwrap_or(config.limits.body),
@@ -109,6 +113,19 @@ pub fn compile(
     Ok((snapshot, found.into_sorted()))
 }
 
+/// The configuration with the services that plugins make of others.
+fn with_derived(config: Arc<Config>) -> Arc<Config> {
+    let derived = canary::derived(&config);
+    let fresh = |one: &config::Service| !config.services.iter().any(|known| known.name == one.name);
+    let derived: Vec<_> = derived.into_iter().filter(fresh).collect();
+    if derived.is_empty() {
+        return config;
+    }
+    let mut whole = Config::clone(&config);
+    whole.services.extend(derived);
+    Arc::new(whole)
+}
+
 fn path_policy(http: &config::Http) -> PathPolicy {
     let doubtful = |one| match one {
         config::Doubtful::Reject => Doubtful::Reject,
@@ -145,7 +162,7 @@ fn compile_services(
                 first_byte_timeout: service.first_byte_timeout,
                 body_idle_timeout: service.body_idle_timeout,
                 request_trailers: service.request_trailers,
-                retries: service.retries,
+                retry: retry_policy(service),
                 http_version: http2::version(service.http_version),
                 grpc: matches!(service.protocol, config::Protocol::Grpc | config::Protocol::Grpcs),
                 tls,
@@ -157,17 +174,20 @@ fn compile_services(
         .collect()
 }
 
-/// Whoever asks for buffering in writing must hear that bodies are streamed; Kong's default is no such wish.
-fn warn_of_buffering(config: &Config, found: &Diagnostics) {
-    for route in config.routes.iter().filter(|_| config.defaults != config::Defaults::Kong) {
-        for (key, asked) in
-            [("request_buffering", route.request_buffering), ("response_buffering", route.response_buffering)]
-        {
-            if asked {
-                let path = format!("{}.{key}", route.origin.path);
-                found.warning(route.origin.span, path, "accepted, not acted on yet: bodies are streamed");
-            }
-        }
+fn retry_policy(service: &config::Service) -> retry::Policy {
+    let policy = &service.retry_policy;
+    retry::Policy {
+        retries: service.retries,
+        on_connect: policy.on_connect,
+        on_refused: policy.on_refused,
+        on_reset: policy.on_reset,
+        on_timeout: policy.on_timeout,
+        on_bad_response: policy.on_bad_response,
+        on_statuses: policy.on_statuses.clone(),
+        repeat_any_method: policy.any_method,
+        per_try: policy.per_try_timeout,
+        pause: policy.base_interval,
+        pause_max: policy.max_interval,
     }
 }
 

@@ -8,6 +8,7 @@ use portcullis_config::{self as config, Config, Diagnostics, Pem};
 
 use super::Listener;
 use crate::net::clock;
+use crate::plugin::registry;
 use crate::tls::{
     self, Certificate, CertificateEntry, KeyFile, Revoked, Roots, Ticketer, Verify, Version, VersionRange,
 };
@@ -213,6 +214,7 @@ pub fn files(config: &Config) -> Vec<PathBuf> {
     files.extend(demands.flat_map(|demand| demand.crl_files.iter().cloned()));
     files.extend(config.certificates.iter().filter_map(|one| one.ocsp_file.clone()));
     files.extend(config.tickets.key_file.clone());
+    files.extend(config.plugins.iter().filter(|plugin| plugin.enabled).flat_map(registry::files));
     files.sort_unstable();
     files.dedup();
     files

@@ -47,9 +47,12 @@ impl Local {
         let pool_limits = PoolLimits {
             idle_max: limits.upstream_idle_connections as usize,
             idle_time: snapshot.config.timeouts.upstream_keep_alive,
-            requests_max: super::UPSTREAM_REQUESTS_MAX,
+            requests_max: limits.upstream_requests_per_connection,
+            active_max: limits.upstream_connections,
+            waiting_max: limits.upstream_queue,
+            waiting_time: snapshot.config.timeouts.upstream_queue,
             multiplexed_max: snapshot.config.http2.upstream_connections as usize,
-            h2: Settings { streams_max: super::UPSTREAM_REQUESTS_MAX, ..snapshot.h2.clone() },
+            h2: Settings { streams_max: limits.upstream_requests_per_connection, ..snapshot.h2.clone() },
         };
         let mut used = PoolTable::default();
         let services = snapshot
@@ -113,7 +116,17 @@ fn adopt_upstream(
     });
     match same {
         Some(upstream) => upstream.clone(),
-        None => Rc::new(LocalUpstream::new(spec.clone(), shard.0, u64::from(std::process::id()))),
+        None => {
+            let old = previous.and_then(|previous| {
+                let mut known = previous.services.iter().map(|service| &service.upstream);
+                known.find(|upstream| upstream.spec.name == spec.name)
+            });
+            let mut new = LocalUpstream::new(spec.clone(), shard.0, u64::from(std::process::id()));
+            if let Some(old) = old {
+                new.adopt(old);
+            }
+            Rc::new(new)
+        }
     }
 }
 

@@ -40,6 +40,7 @@ use crate::plugin::consumer::Consumers;
 use crate::plugin::{PluginSpec, Wants};
 use crate::route::Router;
 use crate::tls;
+use crate::upstream::retry;
 use crate::upstream::{HttpVersion, UpstreamSpec};
 
 pub use crate::plugin::registry::GatewayCatalog;
@@ -94,6 +95,9 @@ pub struct Route {
     pub wants: Wants,
     pub strip_path: bool,
     pub preserve_host: bool,
+    /// Bodies are held whole before they go on.
+    pub buffers_request: bool,
+    pub buffers_response: bool,
     pub path_handling: config::PathHandling,
     /// Answer to plain HTTP on a route for HTTPS only.
     pub https_redirect_status: u16,
@@ -118,8 +122,8 @@ pub struct Service {
     pub body_idle_timeout: Duration,
     /// The targets take trailer fields of requests.
     pub request_trailers: bool,
-    /// Attempts after the first.
-    pub retries: u32,
+    /// Attempts after the first, and when there are any.
+    pub retry: retry::Policy,
     pub http_version: HttpVersion,
     /// Its targets speak gRPC.
     pub grpc: bool,
@@ -159,8 +163,6 @@ pub struct Listener {
     pub forwarded_client_cert: config::ForwardedClientCert,
 }
 
-/// Requests on one upstream connection before it is closed.
-const UPSTREAM_REQUESTS_MAX: u32 = 100_000;
 /// Stands for a target that did not resolve, which no balancer picks.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 

@@ -20,12 +20,7 @@ pub fn compile(config: &Config, upstream: &config::Upstream, found: &Diagnostics
     let kind = match active.kind {
         CheckKind::Tcp => ProbeKind::Connect,
         CheckKind::Http | CheckKind::Https => ProbeKind::Http,
-        CheckKind::Grpc | CheckKind::Grpcs => {
-            let origin = &upstream.origin;
-            let what = "gRPC probes are not sent yet: a connection is taken for a good answer";
-            found.warning(origin.span, format!("{}.healthchecks.active.type", origin.path), what.to_owned());
-            ProbeKind::Connect
-        }
+        CheckKind::Grpc | CheckKind::Grpcs => ProbeKind::Grpc,
     };
     let secure = matches!(active.kind, CheckKind::Https | CheckKind::Grpcs);
     let tls = if secure { Some(tls(config, upstream, found)?) } else { None };
@@ -33,6 +28,7 @@ pub fn compile(config: &Config, upstream: &config::Upstream, found: &Diagnostics
     let head = config.limits.response_head as usize;
     Some(ProbeSpec {
         kind,
+        grpc_service: active.grpc_service.as_str().into(),
         request: request.into(),
         host,
         tls: tls.map(|client| (client, active.https_sni.as_deref().map(Into::into))),
@@ -114,7 +110,11 @@ fn tls(
             .client_certificate
             .or(user.and_then(|service| service.tls.client_certificate)),
     };
-    match edges::build_client(config, &settings, vec![crate::tls::Alpn::Http11]) {
+    let alpn = match upstream.healthchecks.active.kind {
+        CheckKind::Grpcs => crate::tls::Alpn::H2,
+        _ => crate::tls::Alpn::Http11,
+    };
+    match edges::build_client(config, &settings, vec![alpn]) {
         Ok(client) => Some(client.for_shard()),
         Err(error) => {
             found.error(upstream.origin.span, &upstream.origin.path, error.to_string());

@@ -3,9 +3,6 @@
 //!
 //! Reads the files of lists. Invariant: who is trusted by one side is trusted by the other.
 
-use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +11,7 @@ use portcullis_abi::Rate;
 use portcullis_config::{self as config, Config, Diagnostics, RateLimit};
 
 use crate::kernel::{self, LimitSpec, Lists, NamedList};
-use crate::limit::{BanSettings, Costs, Enforcement, SourceLimiter, SourceSettings};
+use crate::limit::{BanSettings, Costs, Enforcement, SourceLimiter, SourceSettings, read_prefixes};
 use crate::upstream::UpstreamSpec;
 
 /// Both sides, from one set of trusted addresses.
@@ -140,7 +137,7 @@ fn limit(rule: &config::XdpRule) -> LimitSpec {
 fn named(list: &config::XdpList, found: &Diagnostics) -> NamedList {
     let mut prefixes = list.sources.clone();
     if let Some(file) = &list.file {
-        match read(file) {
+        match read_prefixes(file) {
             Ok(more) => prefixes.extend(more),
             Err(fault) => found.error(list.origin.span, format!("{}.file", list.origin.path), fault),
         }
@@ -152,30 +149,6 @@ fn named(list: &config::XdpList, found: &Diagnostics) -> NamedList {
         shadow: counts_only(list.refusal),
         reset: list.refusal == config::Refusal::Reset,
     }
-}
-
-/// One address or prefix a line; `#` begins a comment. Says the first line that is neither.
-fn read(file: &Path) -> Result<Vec<IpNet>, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let mut prefixes = Vec::new();
-    for (line, number) in text.lines().zip(1..) {
-        let word = line.split('#').next().unwrap_or_default().trim();
-        if word.is_empty() {
-            continue;
-        }
-        let prefix = prefix(word)
-            .ok_or_else(|| format!("{}:{number}: \"{word}\" is no address or prefix", file.display()))?;
-        prefixes.push(prefix);
-    }
-    Ok(prefixes)
-}
-
-fn prefix(word: &str) -> Option<IpNet> {
-    let net = match word.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address.to_canonical()),
-        Err(_) => word.parse::<IpNet>().ok()?,
-    };
-    Some(net.trunc())
 }
 
 const fn counts_only(refusal: config::Refusal) -> bool {
@@ -195,26 +168,3 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_of_prefixes() {
-        let file = std::env::temp_dir().join(format!("portcullis-list-{}", std::process::id()));
-        let check = |text: &str| {
-            fs::write(&file, text).expect("a file");
-            read(&file)
-        };
-        let nets = |texts: &[&str]| Ok(texts.iter().map(|text| text.parse().expect("a prefix")).collect());
-        assert_eq!(
-            check("# ours\n192.0.2.1\n\n 10.1.2.3/8 # wide\n2001:db8::/32\n::ffff:192.0.2.9\n"),
-            nets(&["192.0.2.1/32", "10.0.0.0/8", "2001:db8::/32", "192.0.2.9/32"])
-        );
-        let fault = check("192.0.2.1\n192.0.2.300\n").expect_err("no address");
-        assert!(fault.ends_with(":2: \"192.0.2.300\" is no address or prefix"), "{fault}");
-        fs::remove_file(&file).expect("removed");
-        assert!(read(&file).is_err());
-    }
-}

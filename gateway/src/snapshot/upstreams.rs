@@ -10,7 +10,8 @@ use crate::id::UpstreamId;
 use crate::net::clock;
 use crate::upstream::balance::{Algorithm, Maglev, Ring, TargetIndex, WhenAllDown};
 use crate::upstream::health::{Group, Policy, Statuses};
-use crate::upstream::{TargetSpec, UpstreamSpec, breaker};
+use crate::upstream::sticky::{self, Sticky};
+use crate::upstream::{Breakers, TargetSpec, UpstreamSpec, breaker};
 
 /// Longest ejection, whatever the number of times in a row.
 const EJECTION_MAX_NS: u64 = 600_000_000_000;
@@ -23,30 +24,21 @@ pub fn compile(config: &Config, cx: &CompileContext<'_>, found: &Diagnostics) ->
         .upstreams
         .iter()
         .map(|upstream| {
-            let targets = upstream.targets.iter().flat_map(|t| {
+            let targets = (0..).zip(&upstream.targets).flat_map(|(entry, t)| {
                 let places = targets(cx.names, &t.address, t.weight, None, &t.origin, found);
-                places.into_iter().map(|place| TargetSpec { backup: t.backup || place.backup, ..place })
+                let backup = t.backup;
+                places.into_iter().map(move |place| TargetSpec {
+                    backup: backup || place.backup,
+                    entry,
+                    ..place
+                })
             });
             let targets = targets.collect();
-            warn_of_what_is_not_done(upstream, found);
             let mut spec = build(config, &upstream.name, targets, Some(upstream), cx.previous);
             spec.probe = probes::compile(config, upstream, found);
             keep_if_same(spec, cx.previous)
         })
         .collect()
-}
-
-/// Settings that the model keeps and that nothing acts on yet must not look as if they worked.
-fn warn_of_what_is_not_done(upstream: &config::Upstream, found: &Diagnostics) {
-    let origin = &upstream.origin;
-    let warn =
-        |key: &str, what: &str| found.warning(origin.span, format!("{}.{key}", origin.path), what.to_owned());
-    if matches!(upstream.hash_on, config::HashKey::UriCapture(_)) {
-        warn("hash_on", "`uri_capture` is not acted on yet: `hash_fallback` is used");
-    }
-    if matches!(upstream.hash_on, config::HashKey::Cookie { .. }) {
-        warn("hash_on", "a cookie that is there is hashed; one that is not is not set yet");
-    }
 }
 
 /// The upstream of a service: the one it names, or one with a single target made for it.
@@ -128,6 +120,8 @@ fn target(
     let tls_name = host.trim_start_matches('[').trim_end_matches(']').into();
     let host = if Some(*port) == default_port { host.clone() } else { format!("{host}:{port}") };
     TargetSpec {
+        mark: stable_hash(&known_as),
+        entry: 0,
         name: known_as.into(),
         address,
         weight,
@@ -171,6 +165,9 @@ fn build(
         }
         Some(config::Algorithm::Maglev) => Algorithm::Maglev(Arc::new(Maglev::new(&points(&targets)))),
     };
+    let breakers = upstream
+        .and_then(|u| u.circuit_breaker.as_ref())
+        .map(|s| breakers(s, &targets, old.map(|old| &**old)));
     UpstreamSpec {
         name: name.into(),
         targets,
@@ -179,17 +176,47 @@ fn build(
         hash_fallback: upstream.map(|u| u.hash_fallback.clone()).unwrap_or_default(),
         host_header: upstream.and_then(|u| u.host_header.as_ref()).map(|host| host.as_bytes().into()),
         when_all_down: WhenAllDown::Refuse,
+        panic_percent: upstream.map_or(0, |u| u.healthchecks.panic_threshold),
         threshold_percent: upstream.map_or(0, |u| u.healthchecks.threshold.clamp(0.0, 100.0) as u8),
         health,
         health_policy: upstream.map_or_else(Policy::default, |u| policy(&u.healthchecks.passive)),
         retry_budget_percent: config.limits.retry_budget_percent.into(),
         probe: None,
         slow_start_ns: upstream.map_or(0, |u| nanoseconds(u.slow_start)),
-        breaker: upstream.and_then(|u| u.circuit_breaker.as_ref()).map(|settings| {
-            let known = old.and_then(|old| old.breaker.as_ref()).map(|(breaker, _)| breaker.clone());
-            (known.unwrap_or_default(), breaker_policy(settings))
-        }),
+        breakers,
+        sticky: upstream.and_then(|u| sticky(u, old.and_then(|old| old.sticky.as_ref()))),
     }
+}
+
+fn breakers(
+    settings: &config::CircuitBreaker,
+    targets: &[TargetSpec],
+    old: Option<&UpstreamSpec>,
+) -> Breakers {
+    let before = old.and_then(|old| Some((old, old.breakers.as_ref()?)));
+    let of_target = |target: &TargetSpec| {
+        let (old, breakers) = before?;
+        let index = old.targets.iter().position(|known| place(known) == place(target))?;
+        breakers.of_targets.get(index).cloned()
+    };
+    let of_upstream = || before.and_then(|(_, breakers)| breakers.of_upstream.clone()).unwrap_or_default();
+    let of_targets = targets.iter().map(|target| of_target(target).unwrap_or_default());
+    Breakers {
+        policy: breaker_policy(settings),
+        of_upstream: settings.of_upstream.then(of_upstream),
+        of_targets: if settings.of_targets { of_targets.collect() } else { Vec::new() },
+        statuses: Statuses::new(&[], &settings.http_statuses),
+        status: settings.status_code,
+    }
+}
+
+fn sticky(upstream: &config::Upstream, old: Option<&Sticky>) -> Option<Sticky> {
+    let cookie = upstream.sticky.as_ref()?;
+    let key = match &cookie.secret {
+        Some(secret) => sticky::Key::of_secret(secret.expose().as_bytes()),
+        None => old.and_then(Sticky::random_key).or_else(sticky::Key::random)?,
+    };
+    Some(Sticky::new(upstream.name.as_str().into(), &cookie.name, &cookie.attributes, key))
 }
 
 /// What makes a target the same as one of before.
@@ -198,7 +225,7 @@ fn place(target: &TargetSpec) -> (&str, Option<SocketAddr>) {
 }
 
 fn points(targets: &[TargetSpec]) -> Vec<(u64, u32)> {
-    targets.iter().map(|t| (stable_hash(&t.name), t.weight.into())).collect()
+    targets.iter().map(|t| (t.mark, t.weight.into())).collect()
 }
 
 fn breaker_policy(settings: &config::CircuitBreaker) -> breaker::Policy {
@@ -206,6 +233,7 @@ fn breaker_policy(settings: &config::CircuitBreaker) -> breaker::Policy {
         window_ns: nanoseconds(settings.window),
         requests_min: settings.min_requests,
         failures_percent: settings.failure_percent,
+        failures_in_a_row: settings.consecutive_failures.into(),
         slow_ns: nanoseconds(settings.slow_after),
         slow_percent: settings.slow_percent,
         open_ns: nanoseconds(settings.open_for),

@@ -45,4 +45,4 @@ pub use policy::{Cipher, Curve, Policy, Version, VersionRange};
 pub use resolve::CertificateEntry;
 pub use session::{Covered, End, Session};
 pub use stream::{HandshakeError, Rx, Stream, Tx};
-pub use tickets::{KeyFile, Ticketer};
+pub use tickets::{HandedKeys, KeyFile, Ticketer};

@@ -23,6 +23,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
 
 use super::fault::TlsError;
 
@@ -36,6 +37,8 @@ const KEYS_MAX: usize = 64;
 struct Key {
     name: [u8; NAME_LEN],
     seal: LessSafeKey,
+    /// What it was made of, for a successor of this process.
+    bytes: [u8; KEY_LEN],
 }
 
 impl Key {
@@ -46,7 +49,7 @@ impl Key {
         let derived = Salt::new(HKDF_SHA256, &[]).extract(secret);
         let info: [&[u8]; 1] = [b"portcullis session ticket"];
         let seal = UnboundKey::from(derived.expand(&info, &AES_256_GCM).ok()?);
-        Some(Self { name: *name, seal: LessSafeKey::new(seal) })
+        Some(Self { name: *name, seal: LessSafeKey::new(seal), bytes: *bytes })
     }
 
     fn random() -> Option<Self> {
@@ -61,6 +64,21 @@ struct Keys {
     keys: Vec<Arc<Key>>,
     /// When the first began to seal, CLOCK_MONOTONIC ns; `None` for keys of a file.
     since_ns: Option<u64>,
+}
+
+/// Random keys on their way from one process to the one that takes its place, so that tickets stay good.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct HandedKeys {
+    /// In hex: the one that seals first.
+    keys: Vec<String>,
+    /// When that one began to, CLOCK_MONOTONIC ns.
+    since_ns: u64,
+}
+
+impl fmt::Debug for HandedKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandedKeys({} keys)", self.keys.len())
+    }
 }
 
 /// Keys as they stand in a file.
@@ -189,6 +207,28 @@ impl Ticketer {
             }
         }
         Ok(())
+    }
+
+    /// The random keys, for the process that takes the place of this one. None of a file: it reads that itself.
+    pub fn hand_over(&self) -> HandedKeys {
+        let Some((keys, since_ns)) = self.0.as_ref().map(|ring| ring.current()).and_then(|keys| {
+            let since_ns = keys.since_ns?;
+            Some((keys, since_ns))
+        }) else {
+            return HandedKeys::default();
+        };
+        let hex = |key: &Arc<Key>| key.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        HandedKeys { keys: keys.keys.iter().map(hex).collect(), since_ns }
+    }
+
+    /// Goes on with the random keys of the process before. What cannot be read changes nothing: clients come with full
+    /// handshakes then.
+    pub fn take_over(&self, handed: &HandedKeys) {
+        let keys: Option<Vec<_>> =
+            handed.keys.iter().map(|key| Key::new(&key_of_line(key.as_bytes())?).map(Arc::new)).collect();
+        if let (Some(ring), Some(keys)) = (&self.0, keys.filter(|keys| !keys.is_empty())) {
+            ring.replace(Keys { keys, since_ns: Some(handed.since_ns) });
+        }
     }
 
     /// Makes a new random key once the present one has sealed for `after`; the old one opens for as long again. Keys of
@@ -339,6 +379,36 @@ mod tests {
         assert!(reader.decrypt(&ticket).is_some(), "keys of a file are not rotated here");
         there.set(Some(&file(9, 1)), 0).unwrap();
         assert!(reader.decrypt(&ticket).is_none());
+    }
+
+    #[test]
+    fn a_successor_opens_the_tickets_of_the_process_before() {
+        let (old, new) = (Ticketer::new(0).unwrap(), Ticketer::new(5 * HOUR_NS).unwrap());
+        let (sealer, reader) = (old.scoped([0; 32]).unwrap(), new.scoped([0; 32]).unwrap());
+        let after = Duration::from_secs(12 * 3600);
+        let first = sealer.encrypt(b"first").unwrap();
+        old.rotate(after, 12 * HOUR_NS);
+        let second = sealer.encrypt(b"second").unwrap();
+        let handed = old.hand_over();
+        let handed: HandedKeys = serde_json::from_str(&serde_json::to_string(&handed).unwrap()).unwrap();
+        new.take_over(&handed);
+        assert_eq!(reader.decrypt(&first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(reader.decrypt(&second).as_deref(), Some(&b"second"[..]));
+        // The age of the key goes on too.
+        new.set(None, 13 * HOUR_NS).unwrap();
+        new.rotate(after, 23 * HOUR_NS);
+        assert!(sealer.decrypt(&reader.encrypt(b"x").unwrap()).is_some(), "rotated before its time");
+        new.rotate(after, 24 * HOUR_NS);
+        assert!(sealer.decrypt(&reader.encrypt(b"x").unwrap()).is_none(), "not rotated");
+        assert!(!format!("{handed:?}").contains(&handed.keys[0]));
+
+        // Nothing that could be used, or keys of a file: nothing changes.
+        let own = reader.encrypt(b"own").unwrap();
+        new.take_over(&HandedKeys::default());
+        new.take_over(&HandedKeys { keys: vec!["x".into()], since_ns: 0 });
+        assert!(reader.decrypt(&own).is_some());
+        old.set(Some(&file(1, 1)), 0).unwrap();
+        assert_eq!(old.hand_over(), HandedKeys::default());
     }
 
     #[test]

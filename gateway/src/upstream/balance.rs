@@ -18,7 +18,8 @@
 //! left, [`WhenAllDown::Refuse`] gives `None`, for which the caller answers 503; [`WhenAllDown::Ignore`] then picks as
 //! if all were available, on the ground that health which condemns everybody is more likely wrong than right. Kong's
 //! `threshold` works the other way round: below that percentage of available weight the whole upstream is refused,
-//! lest the rest break under the load of all.
+//! lest the rest break under the load of all. Envoy's panic threshold is the opposite: below it health is taken for wrong,
+//! and all targets are picked.
 
 mod ring;
 
@@ -96,6 +97,7 @@ pub struct Balancer {
     algorithm: Algorithm,
     when_all_down: WhenAllDown,
     threshold_percent: u8,
+    panic_percent: u8,
     shard: u32,
     /// Credit of each target, see [`Balancer::round_robin`]. Filled at the first pick.
     credits: Vec<i64>,
@@ -153,9 +155,10 @@ impl Balancer {
             algorithm,
             when_all_down: WhenAllDown::Refuse,
             threshold_percent: 0,
+            panic_percent: 0,
             shard,
             credits: Vec::new(),
-            random: Random(mix(seed ^ mix(u64::from(shard) + 1))),
+            random: Random::new(shard, seed),
             turn: shard as usize,
         }
     }
@@ -172,15 +175,27 @@ impl Balancer {
         self
     }
 
+    /// Below this percentage of available weight, targets are picked as if all were available. 0: never.
+    pub fn panic_percent(mut self, percent: u8) -> Balancer {
+        self.panic_percent = percent.min(100);
+        self
+    }
+
+    /// Whether so few are available that health is not asked.
+    pub fn panics(&self, view: &impl TargetView) -> bool {
+        self.panic_percent > 0 && !self.is_above(self.panic_percent, view)
+    }
+
     /// The target of the next attempt. `hash` is that of the request for consistent hashing. `None`: nobody is left.
     ///
     /// A caller that has tried everybody and may try again passes an empty `tried`.
     pub fn pick(&mut self, view: &impl TargetView, tried: &Tried, hash: Option<u64>) -> Option<TargetIndex> {
-        if self.threshold_percent > 0 && !self.above_threshold(view) {
+        if self.threshold_percent > 0 && !self.is_above(self.threshold_percent, view) {
             return None;
         }
+        let panics = self.panics(view);
         let fresh = |target| view.weight(target) > 0 && !tried.contains(target);
-        let open = |target| fresh(target) && view.available(target);
+        let open = |target| fresh(target) && (panics || view.available(target));
         let first = self.pick_among(view, hash, |target| open(target) && !view.is_backup(target));
         let picked = first.or_else(|| self.pick_among(view, hash, open));
         if picked.is_none() && self.when_all_down == WhenAllDown::Ignore {
@@ -260,14 +275,14 @@ impl Balancer {
             .min_by(|&a, &b| compare_load(view, a, b))
     }
 
-    fn above_threshold(&self, view: &impl TargetView) -> bool {
+    fn is_above(&self, percent: u8, view: &impl TargetView) -> bool {
         let (mut all, mut available) = (0, 0);
         for target in targets(view) {
             let weight = u64::from(view.weight(target));
             all += weight;
             available += if view.available(target) { weight } else { 0 };
         }
-        available * 100 >= all * u64::from(self.threshold_percent)
+        available * 100 >= all * u64::from(percent)
     }
 }
 
@@ -323,11 +338,16 @@ fn targets(view: &impl TargetView) -> impl Iterator<Item = TargetIndex> {
 
 /// SplitMix64: a counter through a mixing function. Balancing needs spread, not secrecy.
 #[derive(Debug)]
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
+    /// From a seed that differs from process to process, and from shard to shard.
+    pub(super) fn new(shard: u32, seed: u64) -> Random {
+        Random(mix(seed ^ mix(u64::from(shard) + 1)))
+    }
+
     /// Below `limit`, which is above 0. The bias is under `limit` / 2^64.
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         ((u128::from(mix(self.0)) * u128::from(limit)) >> 64) as u64
     }

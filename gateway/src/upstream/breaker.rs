@@ -1,11 +1,11 @@
-//! The circuit breaker of an upstream: when too large a share of its answers fail or are slow, nobody asks it for a
-//! while, and then a few requests try whether it is back.
+//! A circuit breaker, of an upstream or of one target: when too large a share of its answers fail or are slow, or too many
+//! fail in a row, nobody asks it for a while, and then a few requests try whether it is back.
 //!
-//! Owns one word of state and two of counts, shared by all shards, and their transitions. Reads no clock, takes no
-//! lock. It judges the upstream as a whole; `health` judges targets one by one.
+//! Owns one word of state and three of counts, shared by all shards, and their transitions. Reads no clock, takes no
+//! lock. Unlike `health` it knows shares and slowness, and no bound on how many may be out.
 //!
 //! ```text
-//!            share of failures or of slow answers over the window, with enough requests in it
+//!            failures in a row; or a share of failures or slow answers over the window, with enough requests in it
 //!  Closed ─────────────────────────────────────────────────────────────────► Open until T
 //!     ▲                                                                        │      ▲
 //!     │ `trials` good answers in a row          now ≥ T: trials are admitted   ▼      │ one bad answer: T = now + longer
@@ -18,7 +18,7 @@
 //!
 //! The window is counted in two halves, so that a count is never older than a window and never empties at once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// When the breaker opens and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Policy {
     pub requests_min: u32,
     /// Share of failures that opens it, in percent; 0: never.
     pub failures_percent: u8,
+    /// Failures in a row that open it; 0: never.
+    pub failures_in_a_row: u32,
     /// An answer that takes longer, in ns, is slow; 0: none is.
     pub slow_ns: u64,
     /// Share of slow answers that opens it, in percent; 0: never.
@@ -74,6 +76,8 @@ pub struct Answer {
 pub struct Breaker {
     state: AtomicU64,
     halves: [AtomicU64; 2],
+    /// Failures since the last good answer.
+    in_a_row: AtomicU32,
 }
 
 const CLOSED: u64 = 0;
@@ -163,11 +167,39 @@ impl Breaker {
         }
     }
 
+    /// Whether [`Breaker::admit`] would let a request through. One load; for the balancer.
+    pub fn available(&self, now_ns: u64) -> bool {
+        let state = State(self.state.load(Ordering::Relaxed));
+        match state.phase() {
+            CLOSED => true,
+            HALF_OPEN if state.trials() > 0 => true,
+            _ => now_ns >= state.until_ns(),
+        }
+    }
+
+    /// How long it refuses still, in ns; 0 where it does not.
+    pub fn refuses_for_ns(&self, now_ns: u64) -> u64 {
+        match self.available(now_ns) {
+            true => 0,
+            false => State(self.state.load(Ordering::Relaxed)).until_ns().saturating_sub(now_ns),
+        }
+    }
+
+    /// Gives the right to try back, of a request that says nothing: it was never sent, or its client left.
+    pub fn give_back(&self, trial: bool) {
+        let state = State(self.state.load(Ordering::Relaxed));
+        if trial && state.phase() == HALF_OPEN {
+            // Lost to a report: then it is decided, or the next time decides.
+            let _ =
+                self.swap(state, State::new(HALF_OPEN, state.opened(), state.trials() + 1, state.until_ns()));
+        }
+    }
+
     /// Takes the end of an admitted request into account. `trial`: it was one of those that try.
     pub fn report(&self, now_ns: u64, policy: &Policy, trial: bool, answer: Answer) -> Change {
         let slow = policy.slow_ns > 0 && answer.took_ns > policy.slow_ns;
         if trial {
-            let bad = answer.failed && policy.failures_percent > 0 || slow && policy.slow_percent > 0;
+            let bad = answer.failed || slow && policy.slow_percent > 0;
             return self.conclude(now_ns, policy, bad);
         }
         let state = State(self.state.load(Ordering::Relaxed));
@@ -176,12 +208,26 @@ impl Breaker {
         }
         let [requests, failures, slow] = self.count(now_ns, policy, [answer.failed, slow]);
         let over = |count: u64, percent: u8| percent > 0 && count * 100 >= requests * u64::from(percent);
-        if requests < u64::from(policy.requests_min.max(1))
-            || !(over(failures, policy.failures_percent) || over(slow, policy.slow_percent))
-        {
-            return Change::None;
+        let by_share = requests >= u64::from(policy.requests_min.max(1))
+            && (over(failures, policy.failures_percent) || over(slow, policy.slow_percent));
+        if self.run(policy, answer.failed) || by_share {
+            return self.open(state, now_ns, policy);
         }
-        self.open(state, now_ns, policy)
+        Change::None
+    }
+
+    /// Counts failures in a row; whether they are too many. Good answers, nearly all there are, only look.
+    fn run(&self, policy: &Policy, failed: bool) -> bool {
+        if policy.failures_in_a_row == 0 {
+            return false;
+        }
+        if failed {
+            return self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= policy.failures_in_a_row;
+        }
+        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            self.in_a_row.store(0, Ordering::Relaxed);
+        }
+        false
     }
 
     /// Whether requests are refused now; for metrics and `/status`.
@@ -232,6 +278,7 @@ impl Breaker {
             Ok(()) => {
                 // What is counted from now on are trials.
                 self.halves.iter().for_each(|half| half.store(0, Ordering::Relaxed));
+                self.in_a_row.store(0, Ordering::Relaxed);
                 Change::Opened(span)
             }
             Err(_) => Change::None,
@@ -258,6 +305,7 @@ mod tests {
             window_ns: 10 * S,
             requests_min: 10,
             failures_percent: 50,
+            failures_in_a_row: 0,
             slow_ns: 2 * S,
             slow_percent: 80,
             open_ns: 5 * S,
@@ -304,6 +352,30 @@ mod tests {
         feed(&breaker, 100 * S, GOOD, 2);
         assert_eq!(feed(&breaker, 100 * S, SLOW, 7), Change::None);
         assert_eq!(feed(&breaker, 100 * S, SLOW, 1), Change::Opened(5 * S), "8 of 10");
+    }
+
+    #[test]
+    fn failures_in_a_row_need_no_share() {
+        let breaker = Breaker::default();
+        let strict = Policy { failures_in_a_row: 3, ..policy() };
+        let mut report = |answer| breaker.report(100 * S, &strict, false, answer);
+        assert_eq!([BAD, BAD, GOOD, BAD, BAD].map(&mut report), [Change::None; 5]);
+        assert_eq!(report(BAD), Change::Opened(5 * S));
+    }
+
+    #[test]
+    fn what_may_be_asked_is_known_beforehand() {
+        let breaker = opened();
+        assert!(!breaker.available(101 * S));
+        assert!(breaker.refuses_for_ns(101 * S) > 3 * S);
+        assert!(breaker.available(106 * S));
+        assert_eq!(breaker.refuses_for_ns(106 * S), 0);
+        assert_eq!(breaker.admit(106 * S, &policy()), Admission::Trial);
+        assert_eq!(breaker.admit(106 * S, &policy()), Admission::Trial);
+        assert!(!breaker.available(106 * S));
+        breaker.give_back(true);
+        assert!(breaker.available(106 * S), "one trial said nothing");
+        assert_eq!(breaker.admit(106 * S, &policy()), Admission::Trial);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::cell::Cell;
 const MEMORY_NS: f64 = 10e9;
 
 /// The average of one target.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Latency {
     average_ns: Cell<f64>,
     at_ns: Cell<u64>,

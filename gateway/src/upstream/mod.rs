@@ -15,17 +15,20 @@ mod pool;
 mod preamble;
 pub mod probe;
 pub mod retry;
+pub mod sticky;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_config::HashKey;
 
-use balance::{Algorithm, Balancer, TargetIndex, TargetView, Tried, WhenAllDown};
+use balance::{Algorithm, Balancer, Random, TargetIndex, TargetView, Tried, WhenAllDown};
 
 pub use pool::{
-    AcquireError, Connected, Connector, HttpVersion, Pool, PoolKey, PoolLimits, UpstreamConnection,
+    AcquireError, Connected, Connector, HttpVersion, Patience, Pool, PoolKey, PoolLimits, UpstreamConnection,
 };
 pub use preamble::{Preamble, proxy_header};
 
@@ -41,6 +44,8 @@ pub struct UpstreamSpec {
     pub when_all_down: WhenAllDown,
     /// Least share of available weight, in percent.
     pub threshold_percent: u8,
+    /// Below this share of available weight, in percent, health is not asked.
+    pub panic_percent: u8,
     /// Conditions of the targets; survives reloads that keep the list.
     pub health: Arc<health::Group>,
     pub health_policy: health::Policy,
@@ -50,8 +55,23 @@ pub struct UpstreamSpec {
     pub probe: Option<probe::ProbeSpec>,
     /// Time in which a target that is new or back grows into its share, in ns; 0: at once.
     pub slow_start_ns: u64,
-    /// The breaker, which survives reloads by name, with its policy; `None` where there is none.
-    pub breaker: Option<(Arc<breaker::Breaker>, breaker::Policy)>,
+    /// `None` where there is none.
+    pub breakers: Option<Breakers>,
+    /// The cookie that keeps sessions at their targets; `None` where there is none.
+    pub sticky: Option<sticky::Sticky>,
+}
+
+/// The breakers of an upstream; they survive reloads by name.
+pub struct Breakers {
+    pub policy: breaker::Policy,
+    /// Of the whole; `None` where only targets have one.
+    pub of_upstream: Option<Arc<breaker::Breaker>>,
+    /// By `TargetIndex`; empty where targets have none.
+    pub of_targets: Vec<Arc<breaker::Breaker>>,
+    /// Statuses that are failures.
+    pub statuses: health::Statuses,
+    /// What is answered while the breaker is open.
+    pub status: u16,
 }
 
 /// One target.
@@ -59,6 +79,10 @@ pub struct UpstreamSpec {
 pub struct TargetSpec {
     /// Host and port as configured.
     pub name: Arc<str>,
+    /// Stands for the name in cookies and on rings.
+    pub mark: u64,
+    /// Number of the configured target that it is an address of.
+    pub entry: u32,
     /// Where it is; `None` when its name did not resolve.
     pub address: Option<SocketAddr>,
     pub weight: u16,
@@ -76,10 +100,11 @@ pub struct LocalUpstream {
     pub spec: Arc<UpstreamSpec>,
     balancer: RefCell<Balancer>,
     /// Exchanges under way on this shard, by target.
-    load: Vec<Cell<u32>>,
+    load: Vec<Rc<Cell<u32>>>,
     /// How long answers to this shard took lately, by target.
     latency: Vec<latency::Latency>,
     pub budget: RefCell<retry::Budget>,
+    random: RefCell<Random>,
 }
 
 impl UpstreamSpec {
@@ -87,7 +112,7 @@ impl UpstreamSpec {
     pub fn is_same(&self, other: &Self) -> bool {
         let facts = |spec: &Self| {
             format!(
-                "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {:?} {} {:?}",
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {} {:?} {} {:?} {:?}",
                 spec.targets,
                 spec.algorithm,
                 spec.hash_on,
@@ -95,15 +120,71 @@ impl UpstreamSpec {
                 spec.host_header,
                 spec.health_policy,
                 spec.threshold_percent,
+                spec.panic_percent,
                 spec.retry_budget_percent,
                 spec.probe.as_ref().map(|probe| &probe.fingerprint),
                 spec.slow_start_ns,
-                spec.breaker.as_ref().map(|(_, policy)| policy)
+                spec.breakers.as_ref().map(Breakers::facts),
+                spec.sticky.as_ref().map(sticky::Sticky::facts)
             )
         };
         facts(self) == facts(other)
     }
+
+    /// Whether each target is in use; for metrics.
+    pub fn conditions(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        (0..).zip(&self.targets).map(|(index, target)| {
+            let condition = self.health.condition(TargetIndex(index));
+            let healthy = condition.is_none_or(|c| c.probed_up && c.phase == health::Phase::Healthy);
+            (&*self.name, &*target.name, healthy && target.address.is_some())
+        })
+    }
+
+    /// Whether each breaker is open, with the target's name where it is of one; for metrics.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        let breakers = self.breakers.as_ref();
+        let own = breakers.and_then(|breakers| breakers.of_upstream.as_ref()).map(|breaker| ("", breaker));
+        let of_targets = breakers.map_or(&[][..], |breakers| &breakers.of_targets);
+        let of_targets = self.targets.iter().map(|target| &*target.name).zip(of_targets);
+        own.into_iter().chain(of_targets).map(|(target, breaker)| (&*self.name, target, breaker.is_open()))
+    }
+
+    /// The target that a session names, if it is one of these.
+    pub fn target_of(&self, mark: u64) -> Option<TargetIndex> {
+        (0..).zip(&self.targets).find(|(_, target)| target.mark == mark).map(|(index, _)| TargetIndex(index))
+    }
 }
+
+impl Breakers {
+    /// Both judges of a target that there are.
+    fn of(&self, target: TargetIndex) -> [Option<&breaker::Breaker>; 2] {
+        [self.of_upstream.as_deref(), self.of_targets.get(target.index()).map(|one| &**one)]
+    }
+
+    fn facts(&self) -> impl std::fmt::Debug {
+        (
+            self.policy.clone(),
+            self.of_upstream.is_some(),
+            self.of_targets.len(),
+            self.statuses.clone(),
+            self.status,
+        )
+    }
+}
+
+/// Leave of the breakers to send a request; to be [`reported`](LocalUpstream::report) or given back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Leave {
+    /// It is a trial of the upstream's breaker, of the target's.
+    trials: [bool; 2],
+}
+
+/// The breakers let nobody through, for so long, in ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken(pub u64);
+
+/// What a breaker did when it was told of an answer: the target's where it has the index, else the upstream's.
+pub type BreakerChange = (Option<TargetIndex>, breaker::Change);
 
 /// Retries a quiet upstream may make each second whatever the share.
 const RETRIES_MIN_PER_SECOND: u32 = 3;
@@ -113,19 +194,145 @@ impl LocalUpstream {
     pub fn new(spec: Arc<UpstreamSpec>, shard: u32, seed: u64) -> Self {
         let balancer = Balancer::new(spec.algorithm.clone(), shard, seed)
             .when_all_down(spec.when_all_down)
-            .threshold_percent(spec.threshold_percent);
+            .threshold_percent(spec.threshold_percent)
+            .panic_percent(spec.panic_percent);
         Self {
             balancer: RefCell::new(balancer),
-            load: spec.targets.iter().map(|_| Cell::new(0)).collect(),
+            load: spec.targets.iter().map(|_| Rc::default()).collect(),
             latency: spec.targets.iter().map(|_| latency::Latency::default()).collect(),
             budget: RefCell::new(retry::Budget::new(spec.retry_budget_percent, RETRIES_MIN_PER_SECOND)),
+            random: RefCell::new(Random::new(shard, seed ^ 0x5eed)),
             spec,
+        }
+    }
+
+    /// Goes on from what one of before by the same name knows: what retries may cost, how long targets took, and how many
+    /// exchanges it has under way with them.
+    pub fn adopt(&mut self, old: &LocalUpstream) {
+        if self.spec.retry_budget_percent == old.spec.retry_budget_percent {
+            *self.budget.borrow_mut() = old.budget.borrow().clone();
+        }
+        for (index, target) in self.spec.targets.iter().enumerate() {
+            let same = |known: &TargetSpec| known.name == target.name && known.address == target.address;
+            if let Some(known) = old.spec.targets.iter().position(same) {
+                self.latency[index] = old.latency[known].clone();
+                self.load[index] = old.load[known].clone();
+            }
         }
     }
 
     /// The target of the next attempt.
     pub fn pick(&self, tried: &Tried, hash: Option<u64>, now_ns: u64) -> Option<TargetIndex> {
         self.balancer.borrow_mut().pick(&View { upstream: self, now_ns }, tried, hash)
+    }
+
+    /// Whether a target may be sent a request, for those that come back to it.
+    pub fn takes(&self, target: TargetIndex, now_ns: u64) -> bool {
+        let view = View { upstream: self, now_ns };
+        view.weight(target) > 0 && view.available(target)
+    }
+
+    /// Whether some target may be sent a request.
+    pub fn is_available(&self, now_ns: u64) -> bool {
+        let broken = |breakers: &Breakers| {
+            breakers.of_upstream.as_ref().is_some_and(|breaker| !breaker.available(now_ns))
+        };
+        !self.spec.breakers.as_ref().is_some_and(broken)
+            && (0..self.spec.targets.len() as u32).any(|index| self.takes(TargetIndex(index), now_ns))
+    }
+
+    /// Whether so few targets are healthy that health is not asked.
+    pub fn panics(&self, now_ns: u64) -> bool {
+        self.spec.panic_percent > 0 && self.balancer.borrow().panics(&View { upstream: self, now_ns })
+    }
+
+    /// How long the breakers of targets keep every one of them out, in ns; `None` where it is not they.
+    pub fn broken_for_ns(&self, now_ns: u64) -> Option<u64> {
+        let breakers = &self.spec.breakers.as_ref()?.of_targets;
+        breakers.iter().map(|breaker| breaker.refuses_for_ns(now_ns)).filter(|&time| time > 0).min()
+    }
+
+    /// A time between nothing and `longest`.
+    pub fn random_part(&self, longest: Duration) -> Duration {
+        match longest.as_nanos() as u64 {
+            0 => Duration::ZERO,
+            longest => Duration::from_nanos(self.random.borrow_mut().below(longest)),
+        }
+    }
+
+    /// Whether it matters to the nanosecond when an attempt began.
+    pub fn is_timed(&self) -> bool {
+        matches!(self.spec.algorithm, Algorithm::Latency) || self.spec.breakers.is_some()
+    }
+
+    /// Asks the breakers of the upstream for leave to send a request.
+    ///
+    /// # Errors
+    /// For how long there is none.
+    pub fn enter(&self, now_ns: u64) -> Result<Leave, Broken> {
+        let Some(Breakers { of_upstream: Some(breaker), policy, .. }) = &self.spec.breakers else {
+            return Ok(Leave::default());
+        };
+        match breaker.admit(now_ns, policy) {
+            breaker::Admission::Closed => Ok(Leave::default()),
+            breaker::Admission::Trial => Ok(Leave { trials: [true, false] }),
+            breaker::Admission::Open { retry_after_ns } => Err(Broken(retry_after_ns)),
+        }
+    }
+
+    /// The same of a target; false: there is none.
+    pub fn enter_target(&self, leave: &mut Leave, target: TargetIndex, now_ns: u64) -> bool {
+        let Some(breakers) = &self.spec.breakers else { return true };
+        let Some(breaker) = breakers.of_targets.get(target.index()) else { return true };
+        match breaker.admit(now_ns, &breakers.policy) {
+            breaker::Admission::Closed => true,
+            breaker::Admission::Trial => {
+                leave.trials[1] = true;
+                true
+            }
+            breaker::Admission::Open { .. } => false,
+        }
+    }
+
+    /// A request says nothing of the upstream; and nothing of a `target` that it was to go to.
+    pub fn give_back(&self, leave: Leave, target: Option<TargetIndex>) {
+        let Some(breakers) = &self.spec.breakers else { return };
+        let judges = match target {
+            Some(target) => breakers.of(target),
+            None => [breakers.of_upstream.as_deref(), None],
+        };
+        for (judge, trial) in judges.into_iter().zip(leave.trials) {
+            judge.inspect(|breaker| breaker.give_back(trial));
+        }
+    }
+
+    /// Tells the breakers what became of a request; gives what they made of it.
+    pub fn report(
+        &self,
+        leave: Leave,
+        target: TargetIndex,
+        outcome: health::Outcome,
+        took_ns: u64,
+        now_ns: u64,
+    ) -> [BreakerChange; 2] {
+        let none = [(None, breaker::Change::None); 2];
+        let Some(breakers) = &self.spec.breakers else { return none };
+        let failed = match outcome {
+            health::Outcome::Status(status) => breakers.statuses.verdict(status) == Some(false),
+            health::Outcome::TcpFailure | health::Outcome::Timeout => true,
+            health::Outcome::Unknown => {
+                self.give_back(leave, Some(target));
+                return none;
+            }
+        };
+        let answer = breaker::Answer { failed, took_ns };
+        let [upstream, own] = breakers.of(target);
+        let tell = |judge: Option<&breaker::Breaker>, trial| {
+            judge.map_or(breaker::Change::None, |breaker| {
+                breaker.report(now_ns, &breakers.policy, trial, answer)
+            })
+        };
+        [(None, tell(upstream, leave.trials[0])), (Some(target), tell(own, leave.trials[1]))]
     }
 
     /// Takes note of how long a target took from the request to the head of its response.
@@ -137,7 +344,7 @@ impl LocalUpstream {
 
     /// Counts an exchange with a target until the guard is dropped.
     pub fn begin(&self, target: TargetIndex) -> Load<'_> {
-        let load = &self.load[target.index()];
+        let load = &*self.load[target.index()];
         load.set(load.get() + 1);
         Load(load)
     }
@@ -173,7 +380,11 @@ impl TargetView for View<'_> {
     }
 
     fn available(&self, target: TargetIndex) -> bool {
-        self.upstream.spec.health.available(target, self.now_ns)
+        let spec = &self.upstream.spec;
+        let broken = |breakers: &Breakers| {
+            breakers.of_targets.get(target.index()).is_some_and(|breaker| !breaker.available(self.now_ns))
+        };
+        spec.health.available(target, self.now_ns) && !spec.breakers.as_ref().is_some_and(broken)
     }
 
     fn load(&self, target: TargetIndex) -> u32 {

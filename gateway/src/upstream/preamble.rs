@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use portcullis_config::ProxyHeader;
 
-use crate::http::proxy_protocol;
+use crate::http::proxy_protocol::{self, Tlvs};
 
 /// What a new connection begins with, and whose it is then.
 #[derive(Clone, Debug, Default)]
@@ -17,18 +17,19 @@ pub struct Preamble {
     pub owner: Option<SocketAddr>,
 }
 
-/// The PROXY header for a connection of `client`, who connected to `destination`; empty where none is wanted.
+/// The PROXY header for a connection of `client`, who connected to `destination`, with what else is
+/// said; empty where none is wanted.
 pub fn proxy_header(
     version: ProxyHeader,
     client: SocketAddr,
     destination: SocketAddr,
-    authority: Option<&str>,
+    said: &Tlvs,
 ) -> Vec<u8> {
     let mut header = Vec::new();
     match version {
         ProxyHeader::Off => {}
         ProxyHeader::V1 => proxy_protocol::write_v1(client, destination, &mut header),
-        ProxyHeader::V2 => proxy_protocol::write_v2(client, destination, authority, &mut header),
+        ProxyHeader::V2 => proxy_protocol::write_v2(client, destination, said, &mut header),
     }
     header
 }

@@ -7,6 +7,8 @@
 //! **Invariant.** An upstream is probed by one shard alone, each target of it by one loop, which a reload that changes
 //! the upstream ends; at most `concurrency` probes of an upstream are under way.
 
+mod grpc;
+
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +26,8 @@ use crate::tls::{self, HEAD_ROOM, Intake};
 /// How the targets of an upstream are probed.
 pub struct ProbeSpec {
     pub kind: ProbeKind,
+    /// Service that a call asks about; empty for the server.
+    pub grpc_service: Box<str>,
     /// The request of an HTTP probe without its Host line; empty for other kinds.
     pub request: Box<[u8]>,
     /// `Host` where the configuration gives one; else the target's own.
@@ -51,6 +55,8 @@ pub enum ProbeKind {
     Connect,
     /// A GET whose status is judged.
     Http,
+    /// A call of the health service.
+    Grpc,
 }
 
 /// When verdicts in a row turn a target. A count of 0 turns its rule off, as in Kong.
@@ -74,6 +80,8 @@ pub enum Verdict {
     Connected,
     /// Answered with this status.
     Status(u16),
+    /// A call was answered: it serves, or it does not.
+    Serving(bool),
     /// Refused, reset, no valid TLS or no valid response.
     Broken,
     /// No answer in time.
@@ -93,7 +101,8 @@ impl Streak {
     /// Counts a verdict. `Some(up)` where the rule now says so. A status in neither list changes nothing.
     pub fn count(&mut self, verdict: Verdict, rule: &Rule) -> Option<bool> {
         let (counter, limit) = match verdict {
-            Verdict::Connected => (&mut self.successes, rule.successes),
+            Verdict::Connected | Verdict::Serving(true) => (&mut self.successes, rule.successes),
+            Verdict::Serving(false) => (&mut self.http_failures, rule.http_failures),
             Verdict::Status(status) => match rule.statuses.verdict(status) {
                 None => return None,
                 Some(true) => (&mut self.successes, rule.successes),
@@ -103,7 +112,7 @@ impl Streak {
             Verdict::TimedOut => (&mut self.timeouts, rule.timeouts),
         };
         let count = counter.saturating_add(1);
-        let up = matches!(verdict, Verdict::Connected)
+        let up = matches!(verdict, Verdict::Connected | Verdict::Serving(true))
             || matches!(verdict, Verdict::Status(status) if rule.statuses.verdict(status) == Some(true));
         // A success ends every run of failures and the other way round; kinds of failure do not end each other.
         if up {
@@ -235,9 +244,16 @@ impl Loop {
                 }
             }
         };
+        let host = probe.host.as_deref().unwrap_or(&target.host);
         match probe.kind {
             ProbeKind::Connect => Verdict::Connected,
-            ProbeKind::Http => ask(stream, probe, probe.host.as_deref().unwrap_or(&target.host)).await,
+            ProbeKind::Http => ask(stream, probe, host).await,
+            // Boxed: few probes are calls.
+            ProbeKind::Grpc => {
+                stream.rx.deadline().disarm();
+                stream.tx.deadline().disarm();
+                Box::pin(grpc::check(stream, probe, host, probe.timeout)).await
+            }
         }
     }
 }

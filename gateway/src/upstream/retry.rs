@@ -13,15 +13,19 @@
 //! | 3 | part of the request body was read and is no longer there | stop: body gone |
 //! | 4 | bytes of the request were sent, the method is not idempotent (RFC 9110 section 9.2.2) | stop: not idempotent |
 //! | 5 | a reused connection ended before the response | retry anywhere, on a new connection |
-//! | 6 | `retries` attempts were repeated already | stop: attempts spent |
-//! | 7 | the policy does not list the failure | stop: not retryable |
-//! | 8 | the budget is spent | stop: budget spent |
-//! | 9 | otherwise | retry on another target |
+//! | 6 | no connection was had, and the name of the target has another address | retry there, uncounted |
+//! | 7 | `retries` attempts were repeated already | stop: attempts spent |
+//! | 8 | the policy does not list the failure | stop: not retryable |
+//! | 9 | the budget is spent | stop: budget spent |
+//! | 10 | otherwise | retry on another target |
 //!
 //! Line 4 is where Kong stands too: it repeats other methods only before anything was sent. Line 5: a target may close
 //! an idle connection at any time (RFC 9112 section 9.3.1), so that says nothing of the target; it neither counts as
-//! a retry nor costs the budget, and can not go round, since the next connection is a new one. A status asks for a
+//! a retry nor costs the budget, and can not go round, since the next connection is a new one. Line 6 is what every client of a
+//! name with several addresses does (RFC 8305), and ends with the addresses. A status asks for a
 //! retry only where the policy lists it (none by default) and then counts as sent.
+
+use std::time::Duration;
 
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,10 @@ pub enum Failure {
     Connect,
     /// No connection in time.
     ConnectTimeout,
+    /// The target refused the stream, or closed the connection, without having seen the request.
+    Refused,
+    /// Every connection to the target is in use, and none came free.
+    Busy,
     /// The connection ended before the response's head was complete.
     Reset,
     /// No response head in time.
@@ -57,7 +65,9 @@ pub struct Attempt {
     pub idempotent: bool,
     /// Whether the whole body can be sent again: none, not read yet, or kept.
     pub body_replayable: bool,
-    /// Attempts before this one, without those that [`Where::Anywhere`] repeated.
+    /// The name of the target has an address that was not tried yet.
+    pub other_address: bool,
+    /// Attempts before this one, without those that [`Where::Anywhere`] and [`Where::OtherAddress`] repeated.
     pub retries_made: u32,
 }
 
@@ -66,8 +76,10 @@ pub struct Attempt {
 pub struct Policy {
     /// Most attempts after the first (Kong: `retries`, default 5; ours 1).
     pub retries: u32,
-    /// After [`Failure::Connect`] and [`Failure::ConnectTimeout`].
+    /// After [`Failure::Connect`], [`Failure::ConnectTimeout`] and [`Failure::Busy`].
     pub on_connect: bool,
+    /// After [`Failure::Refused`].
+    pub on_refused: bool,
     /// After [`Failure::Reset`].
     pub on_reset: bool,
     /// After [`Failure::ResponseTimeout`].
@@ -78,6 +90,12 @@ pub struct Policy {
     pub on_statuses: Vec<u16>,
     /// Treat every method as idempotent. Only where the targets know duplicates.
     pub repeat_any_method: bool,
+    /// Longest time of one attempt, to the head of its response.
+    pub per_try: Option<Duration>,
+    /// Bound of the first pause before another attempt; it doubles with each.
+    pub pause: Duration,
+    /// Bound of any pause.
+    pub pause_max: Duration,
 }
 
 /// Whether to go on.
@@ -94,6 +112,8 @@ pub enum RetryDecision {
 pub enum Where {
     /// The connection was stale. Do not count this, do not add the target to the tried ones, open a new connection.
     Anywhere,
+    /// Another address of the same name. Do not count this.
+    OtherAddress,
     /// Another one, if there is any.
     AnotherTarget,
 }
@@ -136,11 +156,15 @@ impl Default for Policy {
         Policy {
             retries: 1,
             on_connect: true,
+            on_refused: true,
             on_reset: true,
             on_timeout: false,
             on_bad_response: false,
             on_statuses: Vec::new(),
             repeat_any_method: false,
+            per_try: None,
+            pause: Duration::from_millis(25),
+            pause_max: Duration::from_millis(250),
         }
     }
 }
@@ -148,13 +172,22 @@ impl Default for Policy {
 impl Policy {
     fn lists(&self, failure: Failure) -> bool {
         match failure {
-            Failure::Connect | Failure::ConnectTimeout => self.on_connect,
+            Failure::Connect | Failure::ConnectTimeout | Failure::Busy => self.on_connect,
+            Failure::Refused => self.on_refused,
             Failure::Reset => self.on_reset,
             Failure::ResponseTimeout => self.on_timeout,
             Failure::BadResponse => self.on_bad_response,
             Failure::Status(status) => self.on_statuses.contains(&status),
             Failure::ClientGone => false,
         }
+    }
+}
+
+impl Policy {
+    /// How long to wait at most before retry number `number`, from 0: a random part of it is waited, or those who failed
+    /// together would come back together.
+    pub fn longest_pause(&self, number: u32) -> Duration {
+        self.pause.saturating_mul(1 << number.min(16)).min(self.pause_max)
     }
 }
 
@@ -197,8 +230,11 @@ pub fn decide(attempt: &Attempt, policy: &Policy, budget: &mut Budget, now: u64)
     if let Some(why) = unsafe_to_repeat(attempt, policy) {
         return RetryDecision::Stop(why);
     }
-    if attempt.reused_connection && attempt.failure == Failure::Reset {
+    if attempt.reused_connection && matches!(attempt.failure, Failure::Reset | Failure::Refused) {
         return RetryDecision::Retry(Where::Anywhere);
+    }
+    if attempt.other_address && matches!(attempt.failure, Failure::Connect | Failure::ConnectTimeout) {
+        return RetryDecision::Retry(Where::OtherAddress);
     }
     if attempt.retries_made >= policy.retries {
         return RetryDecision::Stop(Why::AttemptsSpent);

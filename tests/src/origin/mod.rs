@@ -1,6 +1,6 @@
 //! Scripted origins: what stands behind the gateway in a test, well and badly behaved.
 //!
-//! A script is a named type in [`behaved`], [`bad`] or [`timed`]; [`Origin`] runs it with a thread
+//! A script is a named type in [`behaved`], [`bad`], [`moody`] or [`timed`]; [`Origin`] runs it with a thread
 //! a connection and records every request and every raw byte it received. An origin decides
 //! nothing about the test: suites read the record and the gateway's answer.
 //! Invariant: dropping an origin closes its listener and its connections before it returns, so a
@@ -8,6 +8,7 @@
 
 mod bad;
 mod behaved;
+mod moody;
 pub mod secure;
 mod timed;
 
@@ -22,6 +23,7 @@ use socket2::SockRef;
 
 pub use bad::{Chatty, EarlyResponse, Garbage, KeepAliveCloser, Moment, Resetting, Truncating};
 pub use behaved::{Bulk, Canned, Chunked, Counting, Echo, Interim, UntilClose};
+pub use moody::{Handle, Mood, Moody};
 pub use timed::{Gate, Held, Slow};
 
 use crate::eventually::eventually;

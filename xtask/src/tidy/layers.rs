@@ -16,12 +16,13 @@ const ORDER: [&str; 15] = [
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["monoio", "io_uring", "core_affinity"], &["gateway/src/net/"]),
     (&["rustls", "rustls_pki_types"], &["gateway/src/tls/"]),
-    (&["aws_lc_rs"], &["gateway/src/tls/", "gateway/src/plugin/"]),
-    (&["httparse", "h2"], &["gateway/src/http/"]),
+    (&["aws_lc_rs"], &["gateway/src/tls/", "gateway/src/plugin/", "gateway/src/upstream/sticky.rs"]),
+    (&["httparse", "h2", "brotli", "flate2", "zstd"], &["gateway/src/http/"]),
     (&["aya", "aya_log"], &["gateway/src/kernel/", "ebpf/abi/"]),
     (&["aya_ebpf", "aya_log_ebpf"], &["ebpf/src/"]),
     (&["jsonschema", "jsonwebtoken"], &["gateway/src/plugin/"]),
-    (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/"]),
+    (&["argon2", "bcrypt", "md5", "sha_crypt"], &["gateway/src/plugin/password/"]),
+    (&["crossbeam_queue"], &["gateway/src/log/", "gateway/src/net/", "gateway/src/plugin/password/pool.rs"]),
     (&["tokio_uring", "axum", "hyper", "tracing_subscriber"], &["gateway/src/control/"]),
     (&["hickory_resolver"], &["gateway/src/control/"]),
     // The codec of HTTP/2 reads and writes by tokio's traits; nothing of tokio runs there.

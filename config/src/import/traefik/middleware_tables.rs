@@ -16,7 +16,7 @@ pub(super) static MIDDLEWARE: Section = Section::new(
         Key::new("buffering", Kind::Section(&BUFFERING), "Bodies read whole."),
         Key::new("chain", Kind::Section(&CHAIN), "Several middlewares."),
         Key::new("circuitBreaker", Kind::Section(&CIRCUIT_BREAKER), "Rests of broken services."),
-        Key::new("compress", Kind::Any, "Compression."),
+        Key::new("compress", Kind::Section(&COMPRESS), "Compression."),
         Key::new("contentType", Kind::Any, "Guessed content types."),
         Key::new("digestAuth", Kind::Any, "Digest authentication."),
         Key::new("errors", Kind::Section(&ERRORS), "Error pages."),
@@ -69,7 +69,7 @@ static BUFFERING: Section = Section::new(
     &[
         Key::new("maxRequestBodyBytes", COUNT, "Largest request body; 0 sets no limit."),
         Key::new("memRequestBodyBytes", COUNT, "How much of it is in memory; bodies are streamed.").ignored(),
-        Key::new("maxResponseBodyBytes", COUNT, "Largest response body; bodies are streamed.").reserved(),
+        Key::new("maxResponseBodyBytes", COUNT, "Largest response body; 0 sets no limit."),
         Key::new("memResponseBodyBytes", COUNT, "How much of it is in memory; bodies are streamed.")
             .ignored(),
         Key::new("retryExpression", Kind::STRING, "When to try again.").reserved(),
@@ -96,6 +96,26 @@ static CIRCUIT_BREAKER: Section = Section::new(
         Key::new("fallbackDuration", DURATION, "How long it stays open."),
         Key::new("recoveryDuration", DURATION, "How long it takes to close."),
         Key::new("responseCode", Kind::integer(100, 599), "Status of its answers."),
+    ],
+);
+
+static COMPRESS: Section = Section::new(
+    "compress",
+    "Compression.",
+    &[
+        Key::new("excludedContentTypes", Kind::STRINGS, "Media types that are left alone."),
+        Key::new("includedContentTypes", Kind::STRINGS, "The only media types that are compressed."),
+        Key::new("minResponseBodyBytes", COUNT, "Shorter responses are left alone."),
+        Key::new(
+            "encodings",
+            Kind::list(&const { Kind::Word(&["gzip", "br", "zstd"]) }),
+            "What is offered, best first.",
+        ),
+        Key::new(
+            "defaultEncoding",
+            Kind::Word(&["gzip", "br", "zstd", ""]),
+            "For clients that say nothing of codings.",
+        ),
     ],
 );
 

@@ -21,6 +21,8 @@ pub(super) struct Way {
     set_on_requests: Vec<(String, Node)>,
     set_on_responses: Vec<(String, Node)>,
     security: Option<Map>,
+    /// `circuit_breaker` of the upstream.
+    pub(super) breaker: Option<Map>,
     /// `retries` of the service.
     pub(super) retries: Option<Node>,
     /// Something is missing or cannot be translated: the router serves nothing.
@@ -30,7 +32,7 @@ pub(super) struct Way {
 /// Deepest nesting of chains.
 const MAX_CHAIN: usize = 8;
 
-impl Traefik<'_> {
+impl<'a> Traefik<'a> {
     /// The plugins for these middlewares, in the order listed.
     pub(super) fn way(&self, names: &[(Name, Span)]) -> Way {
         let mut way = Way::default();
@@ -71,7 +73,7 @@ impl Traefik<'_> {
         }
     }
 
-    fn add_kind(&self, way: &mut Way, kind: &'static str, fields: &Fields<'_>, name: &Name) {
+    fn add_kind(&self, way: &mut Way, kind: &'static str, fields: &Fields<'a>, name: &Name) {
         let inner = fields.section(kind);
         match kind {
             "addPrefix" => way.step("add_prefix", inner.get("prefix").cloned()),
@@ -111,15 +113,10 @@ impl Traefik<'_> {
                 let attempts: i64 = inner.integer("attempts");
                 way.retries = Some(plain(inner.span_of("attempts"), (attempts - 1).max(0)));
             }
-            "buffering" => {
-                if inner.optional_integer::<u64>("maxRequestBodyBytes").unwrap_or(0) > 0 {
-                    let mut config = Map::new(inner.origin().span);
-                    let size = inner.get("maxRequestBodyBytes").cloned();
-                    config.maybe("allowed_payload_size", size);
-                    config.put("size_unit", plain(inner.origin().span, "bytes"));
-                    way.plugin("request-size-limiting", config, &inner);
-                }
-            }
+            "buffering" => buffering(way, &inner),
+            "compress" => compress(way, &inner),
+            "errors" => self.error_pages(way, &inner, name),
+            "circuitBreaker" => way.breaker = super::breaker::translated(&inner).or(way.breaker.take()),
             "forwardAuth" => self.forward_auth(way, &inner),
             "basicAuth" => self.basic_auth(way, &inner, name),
             "digestAuth" | "plugin" => {
@@ -228,6 +225,20 @@ impl Traefik<'_> {
         way.plugin("forward-auth", config, inner);
     }
 
+    fn error_pages(&self, way: &mut Way, inner: &Fields<'a>, name: &Name) {
+        let Some(service) = inner.get("service") else {
+            inner.error("service", "the service that has the pages is missing");
+            return;
+        };
+        let Some(url) = self.url_of(service, &inner.path_of("service"), &name.scope) else { return };
+        let mut config = Map::new(inner.origin().span);
+        config.put("url", text(service.span, url));
+        config.maybe("status", inner.get("status").cloned());
+        config.maybe("query", inner.get("query").cloned());
+        config.maybe("status_rewrites", inner.get("statusRewrites").cloned());
+        way.plugin("error-pages", config, inner);
+    }
+
     fn basic_auth(&self, way: &mut Way, inner: &Fields<'_>, name: &Name) {
         let mut config = Map::new(inner.origin().span);
         if let Some(secret) = inner.optional_string("secret") {
@@ -249,6 +260,9 @@ impl Traefik<'_> {
             ("removeHeader", "hide_credentials"),
         ] {
             config.maybe(to, inner.get(from).cloned());
+        }
+        if !inner.is_set("realm") {
+            config.put("realm", plain(inner.origin().span, "traefik"));
         }
         way.plugin("basic-auth", config, inner);
     }
@@ -385,6 +399,43 @@ fn cors(way: &mut Way, inner: &Fields<'_>) {
         return;
     }
     way.plugin("cors", config, inner);
+}
+
+/// The limit of requests holds for what is streamed too; responses must be held to be refused whole.
+fn buffering(way: &mut Way, inner: &Fields<'_>) {
+    let span = inner.origin().span;
+    let given =
+        |key: &str| inner.get(key).filter(|_| inner.optional_integer::<u64>(key).unwrap_or(0) > 0).cloned();
+    if let Some(size) = given("maxRequestBodyBytes") {
+        let config =
+            Map::new(span).with("allowed_payload_size", size).with("size_unit", plain(span, "bytes"));
+        way.plugin("request-size-limiting", config, inner);
+    }
+    if let Some(size) = given("maxResponseBodyBytes") {
+        let config = Map::new(span).with("request", plain(span, false)).with("max_response_body_bytes", size);
+        way.plugin("buffering", config, inner);
+    }
+}
+
+/// What is left out means what it means there.
+fn compress(way: &mut Way, inner: &Fields<'_>) {
+    let span = inner.origin().span;
+    let mut config = Map::new(span);
+    for (from, to) in [
+        ("excludedContentTypes", "excluded_content_types"),
+        ("includedContentTypes", "included_content_types"),
+        ("minResponseBodyBytes", "min_response_body_bytes"),
+        ("encodings", "encodings"),
+    ] {
+        config.maybe(to, inner.get(from).cloned());
+    }
+    if !inner.is_set("encodings") {
+        config.put("encodings", list(span, ["gzip", "br", "zstd"].map(|word| plain(span, word)).to_vec()));
+    }
+    if inner.optional_word("defaultEncoding").is_some_and(|word| !word.is_empty()) {
+        config.maybe("default_encoding", inner.get("defaultEncoding").cloned());
+    }
+    way.plugin("compression", config, inner);
 }
 
 fn rate_limit(way: &mut Way, inner: &Fields<'_>) {

@@ -13,6 +13,7 @@
 //! | middleware | a plugin of the route |
 //! | a middleware that is not defined | a route that answers 503: in Traefik the router would not exist |
 
+mod breaker;
 mod header_tables;
 mod middleware_tables;
 mod middlewares;
@@ -319,14 +320,18 @@ impl<'a> Traefik<'a> {
                     .with("message", text(*span, message.clone()));
                 vec![plugin("request-termination", config)]
             }
-            None => way.plugins.into_iter().map(|(name, config)| plugin(name, config)).collect(),
+            None => {
+                let mirror =
+                    pool.as_ref().and_then(|pool| pool.mirror.clone()).map(|config| ("mirror", config));
+                way.plugins.into_iter().chain(mirror).map(|(name, config)| plugin(name, config)).collect()
+            }
         };
         if !plugins.is_empty() {
             route.put("plugins", list(span, plugins));
         }
         match pool {
             Some(pool) => {
-                let mut service = self.service(&router.name, &pool, way.retries);
+                let mut service = self.service(&router.name, &pool, way.retries, way.breaker);
                 service.put("routes", list(span, vec![route.node()]));
                 self.out.services.push(service.node());
             }

@@ -24,6 +24,10 @@ pub(super) struct Pool<'a> {
     sticky: Option<Fields<'a>>,
     health: Option<Fields<'a>>,
     passive: Option<Fields<'a>>,
+    /// Targets that serve while no other may be tried.
+    backups: Vec<(String, u64, Span)>,
+    /// `config:` of the plugin that sends copies elsewhere.
+    pub(super) mirror: Option<Map>,
     transport: Option<Name>,
     span: Span,
 }
@@ -62,6 +66,8 @@ impl<'a> Traefik<'a> {
             sticky: reference.optional_section("sticky"),
             health: reference.optional_section("healthCheck"),
             passive: reference.optional_section("passiveHealthCheck"),
+            backups: Vec::new(),
+            mirror: None,
             transport: reference
                 .optional_string("serversTransport")
                 .map(|text| self.name(&text, None, &name.scope)),
@@ -105,18 +111,70 @@ impl<'a> Traefik<'a> {
             return Some(pool);
         }
         if let Some(mirroring) = fields.optional_section("mirroring") {
-            return match mirroring.optional_string("service") {
-                Some(service) => self.named_pool(
-                    &self.name(&service, None, scope),
-                    mirroring.span_of("service"),
-                    depth + 1,
-                ),
-                None => self.pool_of(&self.as_reference(&mirroring), scope, depth + 1),
+            let mut pool = match mirroring.optional_string("service") {
+                Some(service) => {
+                    let name = self.name(&service, None, scope);
+                    self.named_pool(&name, mirroring.span_of("service"), depth + 1)?
+                }
+                None => self.pool_of(&self.as_reference(&mirroring), scope, depth + 1)?,
             };
+            pool.mirror = self.mirror(&mirroring, scope, depth);
+            return Some(pool);
         }
         let failover = fields.optional_section("failover")?;
-        let service = failover.optional_string("service")?;
-        self.named_pool(&self.name(&service, None, scope), failover.span_of("service"), depth + 1)
+        let named = |key: &str| {
+            let service = failover.optional_string(key)?;
+            self.named_pool(&self.name(&service, None, scope), failover.span_of(key), depth + 1)
+        };
+        let mut pool = named("service")?;
+        if let Some(stand_in) = named("fallback") {
+            if stand_in.tls != pool.tls {
+                failover.error("fallback", "a service and its stand-in both speak TLS, or none does");
+            }
+            pool.backups.extend(stand_in.targets);
+        }
+        Some(pool)
+    }
+
+    /// `config:` of `mirror`: each server of a mirror is a place of its own with its part of the copies.
+    fn mirror(&self, mirroring: &Fields<'a>, scope: &str, depth: usize) -> Option<Map> {
+        let mut targets = Vec::new();
+        for mirror in mirroring.sections("mirrors") {
+            let span = mirror.origin().span;
+            let percent = mirror.optional_integer::<u64>("percent").unwrap_or(0);
+            let Some(pool) = self.pool_of(&mirror, scope, depth + 1) else { continue };
+            let sum: u64 = pool.targets.iter().map(|(_, weight, _)| weight).sum();
+            for (target, weight, at) in &pool.targets {
+                let part = percent as f64 * *weight as f64 / sum.max(1) as f64;
+                let url = text(*at, format!("{}://{target}", pool.scheme()));
+                targets.push(Map::new(span).with("url", url).with("percentage", plain(span, part)).node());
+            }
+        }
+        let first = targets.first().map(|node| node.span)?;
+        let mut config = Map::new(first).with("targets", list(first, targets));
+        config.maybe("mirror_body", mirroring.get("mirrorBody").cloned());
+        // Negative is Traefik's word for no limit, which nothing here is without.
+        if mirroring.optional_integer::<u64>("maxBodySize").is_some() {
+            config.maybe("max_body_size", mirroring.get("maxBodySize").cloned());
+        } else {
+            let fault = Fault::new("bodies that are longer than `limits.buffered_body` are not mirrored");
+            mirroring.diagnostics().note(mirroring.span_of("mirrors"), mirroring.path_of("mirrors"), fault);
+            config.put("max_body_size", plain(first, "1GiB"));
+        }
+        Some(config)
+    }
+
+    /// Where a service is: a name in files, a reference in resources. The first of several servers.
+    pub(super) fn url_of(&self, service: &'a Node, path: &str, scope: &str) -> Option<String> {
+        let pool = match service.text() {
+            Some(name) => self.named_pool(&self.name(name, None, scope), service.span, 0)?,
+            None => {
+                let section = &super::tables::SERVICE_REF;
+                self.pool_of(&self.checked(service, section, path)?, scope, 0)?
+            }
+        };
+        let (target, _, _) = pool.targets.first()?;
+        Some(format!("{}://{target}", pool.scheme()))
     }
 
     /// The main service of `mirroring` has the keys of a reference.
@@ -193,20 +251,30 @@ impl<'a> Traefik<'a> {
             sticky: balancer.optional_section("sticky"),
             health: balancer.optional_section("healthCheck"),
             passive: balancer.optional_section("passiveHealthCheck"),
+            backups: Vec::new(),
+            mirror: None,
             transport: balancer.optional_string("serversTransport").map(|text| self.name(&text, None, scope)),
             span: balancer.origin().span,
         })
     }
 
     /// The service for a router, without its routes; an upstream is added where one is needed.
-    pub(super) fn service(&mut self, name: &str, pool: &Pool<'a>, retries: Option<Node>) -> Map {
+    pub(super) fn service(
+        &mut self,
+        name: &str,
+        pool: &Pool<'a>,
+        retries: Option<Node>,
+        breaker: Option<Map>,
+    ) -> Map {
         let span = pool.span;
         let mut service = Map::new(span).with("name", text(span, name));
         service.put("protocol", plain(span, if pool.tls { "https" } else { "http" }));
         let alone = pool.targets.len() == 1
             && pool.sticky.is_none()
             && pool.health.is_none()
-            && pool.passive.is_none();
+            && pool.passive.is_none()
+            && pool.backups.is_empty()
+            && breaker.is_none();
         if let ([(target, _, span)], true) = (pool.targets.as_slice(), alone) {
             let (host, port) = target.rsplit_once(':').unwrap_or((target, "80"));
             service.put("host", text(*span, host.trim_matches(['[', ']'])));
@@ -214,7 +282,7 @@ impl<'a> Traefik<'a> {
         } else {
             let upstream = upstream_name(name);
             service.put("host", text(span, upstream.clone()));
-            let node = upstream_of(&upstream, pool);
+            let node = upstream_of(&upstream, pool, breaker);
             self.out.upstreams.push(node);
         }
         service.maybe("retries", retries);
@@ -277,6 +345,12 @@ impl<'a> Traefik<'a> {
     }
 }
 
+impl Pool<'_> {
+    fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+}
+
 /// One pool of several, shares kept exactly as far as weights go.
 fn joined<'a>(mut parts: Vec<(Pool<'a>, u64)>, traefik: &Traefik<'_>) -> Option<Pool<'a>> {
     if parts.len() == 1 {
@@ -335,7 +409,7 @@ fn upstream_name(service: &str) -> String {
     format!("{}.upstream", service.chars().map(safe).collect::<String>().trim_matches(['-', '.']))
 }
 
-fn upstream_of(name: &str, pool: &Pool<'_>) -> Node {
+fn upstream_of(name: &str, pool: &Pool<'_>, breaker: Option<Map>) -> Node {
     let span = pool.span;
     let mut upstream = Map::new(span).with("name", text(span, name));
     let targets = pool.targets.iter().map(|(target, weight, span)| {
@@ -344,7 +418,15 @@ fn upstream_of(name: &str, pool: &Pool<'_>) -> Node {
             .with("weight", plain(*span, weight))
             .node()
     });
-    upstream.put("targets", list(span, targets.collect()));
+    let backups = pool.backups.iter().map(|(target, weight, span)| {
+        Map::new(*span)
+            .with("target", text(*span, target.clone()))
+            .with("weight", plain(*span, weight))
+            .with("backup", plain(*span, true))
+            .node()
+    });
+    upstream.put("targets", list(span, targets.chain(backups).collect()));
+    upstream.maybe("circuit_breaker", breaker.map(Map::node));
     if let Some(strategy) = &pool.strategy {
         let algorithm = match strategy.text().unwrap_or_default() {
             "p2c" => "least-connections",

@@ -62,7 +62,7 @@ const SERVICE_REF_KEYS: &[Key] = &[
     Key::new("port", PORT, "Its port."),
     Key::new("scheme", Kind::Word(&["http", "https", "h2c"]), "How to speak to it."),
     Key::new("weight", Kind::COUNT, "Share of the requests."),
-    Key::new("percent", Kind::integer(0, 100), "Share of the requests that are mirrored.").reserved(),
+    Key::new("percent", Kind::integer(0, 100), "Share of the requests that are mirrored."),
     Key::new("passHostHeader", Kind::Bool, "Whether the client's Host is sent on."),
     Key::new("strategy", Kind::Word(STRATEGIES), "How a server is chosen."),
     Key::new("sticky", Kind::Section(&STICKY), "Sessions that stay where they are."),
@@ -193,9 +193,9 @@ pub(super) static MIRRORING: Section =
 const SERVICE_REF_KEYS_OF_MIRRORING: &[Key] = &[
     Key::new("name", Kind::NAME, "The service; in resources."),
     Key::new("service", Kind::NAME, "The service; in files."),
-    Key::new("mirrors", Kind::list(&const { Kind::Section(&SERVICE_REF) }), "Who gets copies.").reserved(),
-    Key::new("mirrorBody", Kind::Bool, "Whether copies have bodies.").reserved(),
-    Key::new("maxBodySize", ANY_INTEGER, "Largest body of a copy.").reserved(),
+    Key::new("mirrors", Kind::list(&const { Kind::Section(&SERVICE_REF) }), "Who gets copies."),
+    Key::new("mirrorBody", Kind::Bool, "Whether copies have bodies."),
+    Key::new("maxBodySize", ANY_INTEGER, "Largest body of a copy."),
     Key::new("healthCheck", Kind::Any, "Whether the health of the parts counts.").ignored(),
 ];
 
@@ -216,7 +216,7 @@ pub(super) static FAILOVER: Section = Section::new(
     "A service with a stand-in.",
     &[
         Key::new("service", Kind::NAME, "The service.").required(),
-        Key::new("fallback", Kind::NAME, "Its stand-in.").reserved(),
+        Key::new("fallback", Kind::NAME, "Its stand-in."),
         Key::new("healthCheck", Kind::Any, "Whether the health of the parts counts.").ignored(),
     ],
 );

@@ -38,9 +38,8 @@ pub struct ConnectionOptions {
 pub struct HopByHop {
     /// Options of Connection.
     pub options: ConnectionOptions,
-    /// Value of the first Upgrade field, if Connection lists `upgrade` (RFC 9110 section 7.8). The
-    /// text stays in the arena of the head.
-    pub upgrade: Option<Span>,
+    /// Upgrade lists `websocket`, and Connection `upgrade` (RFC 9110 section 7.8).
+    pub websocket: bool,
     /// TE lists `trailers`: the sender takes trailer fields.
     pub te_trailers: bool,
 }
@@ -137,7 +136,8 @@ pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
         }
     }
     if hop.options.upgrade {
-        hop.upgrade = head.value_span(Known::Upgrade, 0);
+        let mut protocols = head.all_known(Known::Upgrade).flat_map(list);
+        hop.websocket = protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     }
     head.remove_set(CONNECTION_SPECIFIC);
     hop

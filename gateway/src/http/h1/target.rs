@@ -8,6 +8,7 @@
 //! | `/path?query` | any | origin form; authority from Host |
 //! | `http://authority/path?query` | any | absolute form; authority from the target, and Host must name the same host and port, else 400 `duplicate_host` |
 //! | `*` | OPTIONS | asterisk form; path `*` |
+//! | `http://authority` | OPTIONS | absolute form of the same; path `*` |
 //! | anything else (`*` with another method, `host:port`, a fragment, a control character) | | 400 `bad_target` |
 //!
 //! | Host | version | decision |
@@ -64,6 +65,11 @@ fn absolute_form(out: &mut RequestHead, policy: &PathPolicy) -> Result<(), Refus
     }
     match out.head.slice(rest).first() {
         Some(b'/') => out.take_target(rest, policy),
+        // RFC 9112 section 3.2.4: the server as a whole is asked.
+        None if out.method == Method::Options => {
+            out.path = out.head.store(b"*");
+            Ok(())
+        }
         // The path of `http://a` and `http://a?b` is empty, which is the root (RFC 9110 section 4.2.3).
         _ => {
             let start = out.head.text_len();

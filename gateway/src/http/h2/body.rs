@@ -3,8 +3,10 @@
 //! Owns waiting for octets and for leave to send them, both with a time limit. Futures of this module own no kernel
 //! buffer: they may be dropped at any point.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +15,9 @@ use portcullis_abi::Reason;
 
 use super::fields;
 use crate::http::Head;
-use crate::net;
+use crate::limit::{LeastRate, Pace};
+use crate::net::deadline::SendLimit;
+use crate::net::{self, clock};
 
 /// Why a stream is not what was hoped for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +28,8 @@ pub enum BodyError {
     Closed,
     #[error("nothing moved within the time limit")]
     TimedOut,
+    #[error("less moved than is asked")]
+    TooSlow,
     #[error("the message is malformed: {}", .0.as_str())]
     Malformed(Reason),
 }
@@ -85,15 +91,59 @@ async fn within<T>(
     .await
 }
 
+/// The window of a connection's streams, which is doubled while a stream drains it as fast as it is filled: over a long way
+/// the sender would wait for leave most of the time. Memory stays bounded by the window of the connection.
+#[derive(Debug)]
+pub(super) struct Growth {
+    size: Cell<u32>,
+    max: u32,
+    wanted: Cell<bool>,
+}
+
+impl Growth {
+    /// From `size` up to `max` octets.
+    pub fn new(size: u32, max: u32) -> Growth {
+        Growth { size: Cell::new(size), max, wanted: Cell::new(false) }
+    }
+
+    fn size(&self) -> u32 {
+        self.size.get()
+    }
+
+    fn is_over(&self) -> bool {
+        self.size.get() >= self.max
+    }
+
+    /// Has it grow when the connection is polled next, which giving leave to send sees to.
+    fn want(&self) {
+        self.wanted.set(true);
+    }
+
+    /// Lets `set` tell the other side of a larger window, if one is wanted. It fails while the other side has not agreed
+    /// to the last one yet; then it is tried again.
+    pub fn apply(&self, set: impl FnOnce(u32) -> Result<(), h2::Error>) {
+        if self.wanted.get() && !self.is_over() {
+            let size = self.size.get().saturating_mul(2).min(self.max);
+            if set(size).is_ok() {
+                self.size.set(size);
+                self.wanted.set(false);
+            }
+        }
+    }
+}
+
 /// What the other side sends on a stream after its head.
 pub struct RecvBody {
     stream: h2::RecvStream,
     trailers: Head,
+    growth: Rc<Growth>,
+    /// Octets passed on in a row as fast as they came.
+    drained: u32,
 }
 
 impl RecvBody {
-    pub(super) fn new(stream: h2::RecvStream) -> RecvBody {
-        RecvBody { stream, trailers: Head::new() }
+    pub(super) fn new(stream: h2::RecvStream, growth: Rc<Growth>) -> RecvBody {
+        RecvBody { stream, trailers: Head::new(), growth, drained: 0 }
     }
 
     /// The next octets, never none; `None` at the end. They count against the window until [`RecvBody::release`].
@@ -129,8 +179,19 @@ impl RecvBody {
 
     /// Gives the other side leave to send `octets` more: those that were received and passed on.
     pub fn release(&mut self, octets: usize) {
+        let flow = self.stream.flow_control();
         // Fails where more is given back than was received, and where the stream is over: nothing to do in either case.
-        let _ = self.stream.flow_control().release_capacity(octets);
+        let _ = flow.release_capacity(octets);
+        if self.growth.is_over() {
+            return;
+        }
+        // While little waits to be passed on, it is the window that the sender waits for.
+        let keeps_up = flow.used_capacity() <= self.growth.size() as usize / 2;
+        self.drained = if keeps_up { self.drained.saturating_add(octets as u32) } else { 0 };
+        if self.drained > 2 * self.growth.size() {
+            self.drained = 0;
+            self.growth.want();
+        }
     }
 
     /// Receives the trailer section, after the end of the data. The fields that may be forwarded are then in
@@ -169,21 +230,25 @@ const MORSEL_WAIT: Duration = Duration::from_millis(100);
 pub struct SendBody {
     stream: h2::SendStream<Bytes>,
     ended: bool,
+    /// The account of the other side's reading, since it was first waited for.
+    pace: Option<Pace>,
 }
 
 impl SendBody {
     pub(super) fn new(stream: h2::SendStream<Bytes>, ended: bool) -> SendBody {
-        SendBody { stream, ended }
+        SendBody { stream, ended, pace: None }
     }
 
-    /// Sends `data`, and the end of the stream behind it if `end`. Waits until the windows have taken all of it, at most
-    /// `limit`; what they took may still be on its way to the socket.
+    /// Sends `data`, and the end of the stream behind it if `end`. Waits until the windows have taken all of it; what they
+    /// took may still be on its way to the socket. Without a rate, all of it has one time limit. With one, each octet that
+    /// the windows take buys time for the next, over the whole body: who reads at that rate is never cut, who does not
+    /// is within a few pauses.
     ///
     /// A window that is opened by an octet at a time is waited for, so that it costs its owner time and us nothing.
     ///
     /// # Errors
     /// See [`BodyError`].
-    pub async fn data(&mut self, mut data: Bytes, end: bool, limit: Duration) -> Result<(), BodyError> {
+    pub async fn data(&mut self, mut data: Bytes, end: bool, limit: SendLimit) -> Result<(), BodyError> {
         if data.is_empty() {
             return if end { self.finish() } else { Ok(()) };
         }
@@ -193,17 +258,39 @@ impl SendBody {
             let wanted = data.len().min(MORSEL);
             let mut open = self.stream.capacity();
             if open < wanted {
-                // The whole of the data has one time limit.
-                let slow = slow.get_or_insert_with(|| Box::pin(net::sleep(limit)));
-                open = self.window(wanted, slow.as_mut()).await?;
+                open = if limit.rate > 0 {
+                    self.paced(wanted, limit).await?
+                } else {
+                    let slow = slow.get_or_insert_with(|| Box::pin(net::sleep(limit.pause)));
+                    self.window(wanted, slow.as_mut()).await?
+                };
             }
             let n = open.min(data.len());
             let last = n == data.len();
             self.stream.send_data(data.split_to(n), last && end)?;
+            if let Some(pace) = &mut self.pace {
+                pace.received(0, n);
+            }
             if last {
                 self.ended |= end;
                 return Ok(());
             }
+        }
+    }
+
+    /// [`SendBody::window`], for as long as the other side's account allows.
+    async fn paced(&mut self, wanted: usize, limit: SendLimit) -> Result<usize, BodyError> {
+        let least = LeastRate { bytes_per_second: limit.rate, grace: limit.pause };
+        let mut pace = self.pace.unwrap_or_else(|| Pace::new(least, limit.pause));
+        let patience = pace.patience().unwrap_or(limit.pause);
+        let since_ns = clock::now_ns();
+        let open = self.window(wanted, pin!(net::sleep(patience))).await;
+        pace.received(clock::now_ns().saturating_sub(since_ns), 0);
+        self.pace = Some(pace);
+        match open {
+            // What was left of the account was spent drip by drip.
+            Err(BodyError::TimedOut) if patience < limit.pause / 2 => Err(BodyError::TooSlow),
+            open => open,
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Settings;
-use super::body::{RecvBody, SendBody};
+use super::body::{Growth, RecvBody, SendBody};
 use super::frames::{Scanner, flag, kind};
 use super::request;
 use super::response;
@@ -54,6 +54,11 @@ impl From<h2::Error> for ClientError {
     }
 }
 
+/// Streams that may fill their windows, whose readers are slow, before they stop the others of their connection.
+const SLOW_READERS: u32 = 16;
+/// RFC 9113 section 6.9.1.
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+
 /// What the streams of a connection, its driver and the pool share.
 struct Shared {
     /// Streams open at present.
@@ -66,7 +71,13 @@ struct Shared {
     settled: Cell<bool>,
     /// When the last stream ended.
     idle_since_ns: Cell<u64>,
+    /// When bytes were received last.
+    heard_ns: Cell<u64>,
+    /// The first stream was not opened yet.
+    fresh: Cell<bool>,
     waiters: Rc<Waiters>,
+    /// Of the windows of the streams.
+    growth: Rc<Growth>,
 }
 
 /// Tasks that wait for a place on a connection, whichever it is.
@@ -122,11 +133,15 @@ pub fn connect(
         leaving: Cell::new(false),
         settled: Cell::new(false),
         idle_since_ns: Cell::new(clock::now_ns()),
+        heard_ns: Cell::new(0),
+        fresh: Cell::new(true),
         waiters,
+        growth: Rc::new(Growth::new(settings.stream_window, settings.connection_window / 4)),
     });
     let client = Client { requests, shared: shared.clone(), own_max: settings.concurrent_streams };
-    let codec =
-        RefCell::new(Driver { connection, shared, send_limit, frames: Scanner::default(), seen: false });
+    let window = settings.connection_window;
+    let frames = Scanner::default();
+    let codec = RefCell::new(Driver { connection, shared, window, send_limit, frames, seen: false });
     let run = async move {
         drive(stream, transport, &codec).await;
         codec.borrow().shared.leave();
@@ -137,6 +152,8 @@ pub fn connect(
 struct Driver {
     connection: h2::client::Connection<Transport, Bytes>,
     shared: Rc<Shared>,
+    /// Of the connection, at first.
+    window: u32,
     send_limit: Duration,
     frames: Scanner,
     /// A frame after the target's settings has begun, so the codec has read those by its next turn.
@@ -145,6 +162,14 @@ struct Driver {
 
 impl Codec for Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (connection, own_window) = (&mut self.connection, self.window);
+        self.shared.growth.apply(|size| {
+            connection.set_initial_window_size(size)?;
+            // As many slow readers as before have to come together to stop the streams of others.
+            let all = size.saturating_mul(SLOW_READERS).clamp(own_window, WINDOW_MAX);
+            connection.set_target_window_size(all);
+            Ok(())
+        });
         // How it ended, each stream learns for itself.
         let over = Pin::new(&mut self.connection).poll(cx).map(|_| ());
         if over.is_ready() {
@@ -156,6 +181,7 @@ impl Codec for Driver {
     }
 
     fn received(&mut self, mut bytes: &[u8]) -> Keep {
+        self.shared.heard_ns.set(clock::now_ns());
         // The target's first frame is its settings (RFC 9113 section 3.4), and its acknowledgement of ours follows.
         while !self.seen
             && let Some(frame) = self.frames.next(&mut bytes)
@@ -188,7 +214,8 @@ impl Client {
         }
         shared.streams.set(shared.streams.get() + 1);
         shared.streams_left.set(shared.streams_left.get() - 1);
-        Some(Lease { requests: self.requests.clone(), place: Place(shared.clone()), first: false })
+        let first = shared.fresh.replace(false);
+        Some(Lease { requests: self.requests.clone(), place: Place(shared.clone()), first })
     }
 
     /// Whether no further stream can ever be opened.
@@ -259,7 +286,7 @@ impl Lease {
         let method = request.upstream_method();
         Ok((
             SendBody::new(stream, outgoing.end),
-            Response { response, method, body: None, place: self.place },
+            Response { response, method, body: None, place: self.place, sent_ns: clock::now_ns() },
         ))
     }
 
@@ -279,6 +306,9 @@ impl Lease {
     }
 }
 
+/// A connection that says nothing for so long while a request waits may be dead.
+const SUSPICIOUS_NS: u64 = 1_000_000_000;
+
 /// What was received of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -293,6 +323,7 @@ pub struct Response {
     method: Method,
     body: Option<h2::RecvStream>,
     place: Place,
+    sent_ns: u64,
 }
 
 impl Response {
@@ -329,9 +360,20 @@ impl Response {
         Ok(Received::Final(framing))
     }
 
+    /// Nobody waits for it any longer. Where the connection has been silent for long since the request was sent, it may be
+    /// dead, and gets no further ones.
+    pub fn give_up(&self) {
+        let shared = &self.place.0;
+        let waited = clock::now_ns().saturating_sub(self.sent_ns);
+        if shared.heard_ns.get() <= self.sent_ns && waited >= SUSPICIOUS_NS {
+            shared.leave();
+        }
+    }
+
     /// The body, after the final head. The place on the connection is kept for as long as it is received.
     pub fn into_body(self) -> Option<(RecvBody, Place)> {
         let Response { body, place, .. } = self;
-        body.map(|body| (RecvBody::new(body), place))
+        let growth = place.0.growth.clone();
+        body.map(|body| (RecvBody::new(body, growth), place))
     }
 }

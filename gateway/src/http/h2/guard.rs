@@ -9,10 +9,10 @@
 //! | frames of the client | counted | not counted | reason |
 //! |---|---|---|---|
 //! | RST_STREAM | all | | `h2_rapid_reset` (CVE-2023-44487) |
-//! | PING | all | | `h2_ping_flood` |
+//! | PING | all | one for each DATA and HEADERS frame that we sent: round trips are measured by them | `h2_ping_flood` |
 //! | SETTINGS | all but acknowledgements | | `h2_settings_flood` |
 //! | DATA | without content and END_STREAM | | `h2_empty_data_flood` |
-//! | WINDOW_UPDATE | all | two for each stream opened and each DATA frame that we sent | `h2_window_update_flood` |
+//! | WINDOW_UPDATE | all | two for each stream opened, and for each 4 KiB begun in a DATA frame that we sent: readers with buffers of that size give leave so often | `h2_window_update_flood` |
 //! | CONTINUATION | from the third of a header block | the first two: a head of 32 KiB needs them | `h2_continuation_flood` |
 //! | PRIORITY, PRIORITY_UPDATE | all | one for each stream opened | `h2_priority_flood` |
 //! | of unknown type, GOAWAY | all | | `h2_protocol_error` |
@@ -131,7 +131,11 @@ const COUNTS: usize = Count::Other as usize + 1;
 /// Length of the window.
 const WINDOW_NS: u64 = 1_000_000_000;
 /// Frames that may be saved up as explained, so that a long quiet transfer earns no flood.
-const CREDIT_MAX: u32 = 4096;
+const CREDIT_MAX: u32 = 16_384;
+/// PING frames that may be saved up: who measures round trips has one under way at a time.
+const PINGS_DUE_MAX: u32 = 100;
+/// Octets of DATA for which an honest client may give leave by themselves, on the stream and on the connection.
+const LEAST_READ: u32 = 4096;
 /// CONTINUATION frames of one block that a large head needs.
 const CONTINUATIONS_FREE: u32 = 2;
 /// Error codes (RFC 9113 section 7) that tell of a fault of the other side.
@@ -155,6 +159,8 @@ pub struct Guard {
     total: u32,
     /// WINDOW_UPDATE frames that are explained.
     updates_due: u32,
+    /// PING frames that are explained.
+    pings_due: u32,
     /// PRIORITY frames that are explained.
     priorities_due: u32,
     block: Option<Block>,
@@ -166,6 +172,11 @@ pub struct Guard {
     highest: u32,
     /// Streams whose end the client has not sent yet.
     unfinished: Vec<u32>,
+    /// The first stream that the client has opened.
+    first: u32,
+    /// It has left out numbers, or more unfinished than are followed: what a stream is that is not among the unfinished
+    /// cannot be said.
+    lost: bool,
 }
 
 /// A header block without END_HEADERS so far.
@@ -187,12 +198,15 @@ impl Guard {
             total: 0,
             // The window of the connection is raised once, at its start.
             updates_due: 2,
+            pings_due: 0,
             priorities_due: 0,
             block: None,
             begun: false,
             ended: 0,
             highest: 0,
             unfinished: Vec::new(),
+            first: 0,
+            lost: false,
         }
     }
 
@@ -233,8 +247,14 @@ impl Guard {
         self.turn(now_ns);
         let mut rest = bytes;
         while let Some(frame) = self.outbound.next(&mut rest) {
+            if matches!(frame.kind, kind::DATA | kind::HEADERS) {
+                self.pings_due = (self.pings_due + 1).min(PINGS_DUE_MAX);
+            }
             match frame.kind {
-                kind::DATA => self.updates_due = (self.updates_due + 2).min(CREDIT_MAX),
+                kind::DATA => {
+                    let pieces = 1 + frame.length / LEAST_READ;
+                    self.updates_due = (self.updates_due + 2 * pieces).min(CREDIT_MAX);
+                }
                 kind::HEADERS if frame.has(flag::END_STREAM) => self.ended = frame.stream,
                 kind::RST_STREAM if FAULTS.contains(&frame.word) => {
                     // The codec's answer to a header list over the limit is a 431 and this.
@@ -268,35 +288,42 @@ impl Guard {
         }
     }
 
-    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec does not or under another error code: no DATA on a
-    /// stream that the client itself has ended, and no pseudo-field in trailers.
+    /// Keeps to the states of RFC 9113 section 5.1, as far as the codec does not or under another error code: no DATA and
+    /// no HEADERS on a stream that the client itself has ended, and no pseudo-field in trailers.
     fn follow(&mut self, frame: &Frame) -> Result<(), Violation> {
         match frame.kind {
             kind::HEADERS if frame.stream > self.highest => {
+                if self.highest == 0 {
+                    self.first = frame.stream;
+                } else {
+                    self.lost |= frame.stream != self.highest + 2;
+                }
                 self.highest = frame.stream;
-                if !frame.has(flag::END_STREAM) && self.unfinished.len() < UNFINISHED_MAX {
-                    self.unfinished.push(frame.stream);
+                if !frame.has(flag::END_STREAM) {
+                    self.lost |= self.unfinished.len() >= UNFINISHED_MAX;
+                    if !self.lost {
+                        self.unfinished.push(frame.stream);
+                    }
                 }
             }
+            kind::HEADERS if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
             // Trailers (RFC 9113 section 8.1): the codec would pass over it.
             kind::HEADERS if frame.pseudo => return Err(Violation::Forbidden(PROTOCOL_ERROR)),
-            kind::DATA if frame.stream <= self.highest && self.unfinished.len() < UNFINISHED_MAX => {
-                let Some(at) = self.unfinished.iter().position(|stream| *stream == frame.stream) else {
-                    // On stream 0 it is another error, and the codec's.
-                    return if frame.stream == 0 { Ok(()) } else { Err(Violation::Forbidden(STREAM_CLOSED)) };
-                };
-                if frame.has(flag::END_STREAM) {
-                    self.unfinished.swap_remove(at);
-                }
-            }
-            kind::HEADERS | kind::RST_STREAM
-                if frame.kind == kind::RST_STREAM || frame.has(flag::END_STREAM) =>
-            {
+            kind::DATA if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
+            kind::RST_STREAM => self.unfinished.retain(|stream| *stream != frame.stream),
+            kind::HEADERS | kind::DATA if frame.has(flag::END_STREAM) => {
                 self.unfinished.retain(|stream| *stream != frame.stream);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether the client has opened that stream and ended it. On stream 0, and on one that was never opened, a frame is
+    /// another error, and the codec's.
+    fn is_ended(&self, stream: u32) -> bool {
+        let opened = stream % 2 == 1 && (self.first..=self.highest).contains(&stream);
+        opened && !self.lost && !self.unfinished.contains(&stream)
     }
 
     fn weigh(&mut self, frame: &Frame) -> Result<(), Reason> {
@@ -329,6 +356,10 @@ impl Guard {
             kind::RST_STREAM => self.count(Count::Reset),
             kind::SETTINGS if frame.has(flag::ACK) => Ok(()),
             kind::SETTINGS => self.count(Count::Settings),
+            kind::PING if self.pings_due > 0 => {
+                self.pings_due -= 1;
+                Ok(())
+            }
             kind::PING => self.count(Count::Ping),
             kind::WINDOW_UPDATE if self.updates_due > 0 => {
                 self.updates_due -= 1;

@@ -31,7 +31,7 @@ fn begun() -> Guard {
 
 /// How many of `frames` in a row are borne within a window of their own, and what is said of the one after.
 fn borne(guard: &mut Guard, bytes: &[u8], now_ns: u64) -> (u32, Violation) {
-    for count in 0..10_000 {
+    for count in 0..100_000 {
         if let Err(violation) = guard.received(bytes, now_ns) {
             return (count, violation);
         }
@@ -89,6 +89,40 @@ fn what_an_honest_client_does_is_not_counted() {
         guard.received(&frame(kind::SETTINGS, flag::ACK, 0, &[]), now).unwrap();
         guard.received(&frame(kind::DATA, flag::END_STREAM, id, &[]), now).unwrap();
     }
+}
+
+#[test]
+fn a_reader_of_small_pieces_is_not_counted() {
+    let mut guard = begun();
+    let now = 2 * S;
+    guard.received(&frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x82]), now).unwrap();
+    // Go's client gives leave for the stream and for the connection each time that 4 KiB were read of it.
+    for _ in 0..1000 {
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 16 * 1024]), now, |_| unreachable!()).unwrap();
+        for stream in [0, 1].repeat(4) {
+            guard.received(&frame(kind::WINDOW_UPDATE, 0, stream, &[0, 0, 16, 0]), now).unwrap();
+        }
+    }
+}
+
+#[test]
+fn pings_that_measure_a_transfer_are_not_counted() {
+    let mut guard = begun();
+    let now = 2 * S;
+    let ping = frame(kind::PING, 0, 0, &[0; 8]);
+    // The estimator of grpc-go sends one for each round trip in which something came.
+    for _ in 0..1000 {
+        guard.sending(&frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x88]), now, |_| unreachable!()).unwrap();
+        guard.received(&ping, now).unwrap();
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 100]), now, |_| unreachable!()).unwrap();
+        guard.received(&ping, now).unwrap();
+    }
+    // What was sent explains no flood later.
+    for _ in 0..1000 {
+        guard.sending(&frame(kind::DATA, 0, 1, &[0; 100]), now, |_| unreachable!()).unwrap();
+    }
+    let (count, violation) = borne(&mut guard, &ping, now);
+    assert_eq!((count, violation), (PINGS_DUE_MAX + 100, Violation::TooMuch(Reason::H2PingFlood)));
 }
 
 #[test]
@@ -224,6 +258,13 @@ fn data_after_the_end_of_a_stream_rfc9113_5_1() {
     check(&[head(0, 1), trailers(&[0x82])], Err(Violation::Forbidden(PROTOCOL_ERROR)));
     check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
     check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
+    // A head after the end is no trailers.
+    check(&[head(flag::END_STREAM, 1), head(flag::END_STREAM, 1)], closed);
+    check(&[head(0, 1), trailers(&[0, 1, b'x', 0]), trailers(&[0, 1, b'x', 0])], closed);
+    check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), trailers(&[0, 1, b'x', 0])], closed);
+    // Numbers that were left out: section 5.1.1, the codec's.
+    check(&[head(0, 1), head(0, 5), head(flag::END_STREAM, 3)], Ok(()));
+    check(&[head(flag::END_STREAM, 5), head(flag::END_STREAM, 3)], Ok(()));
     // Never opened: the codec's to say.
     check(&[head(0, 1), data(0, 3)], Ok(()));
     check(&[head(0, 1), data(0, 0)], Ok(()));

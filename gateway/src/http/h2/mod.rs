@@ -34,9 +34,12 @@ pub use server::{Application, Control, Ending, Incoming, Responder, Server};
 pub struct Settings {
     /// Streams that the other side may have open at once.
     pub concurrent_streams: u32,
-    /// Octets of one stream that the other side may send before it is given leave for more.
+    /// Octets of one stream that the other side may send before it is given leave for more, at first. Grows while a
+    /// stream drains it as fast as it is filled: of a client up to half of the connection's, so that one stream never
+    /// stops the others.
     pub stream_window: u32,
-    /// The same of all streams together.
+    /// The same of all streams together. Of a target, whose connection many clients share, it grows with the streams': up
+    /// to four times.
     pub connection_window: u32,
     /// Octets of one stream that wait to be sent at most.
     pub send_buffer: usize,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis_abi::Reason;
 
-use super::body::{BodyError, Code, RecvBody, SendBody};
+use super::body::{BodyError, Code, Growth, RecvBody, SendBody};
 use super::guard::{Fault, Guard, Violation};
 use super::request::{self, Protocol};
 use super::transport::{Codec, Keep, Transport, drive};
@@ -141,6 +141,7 @@ impl Server {
             application,
             guard: Guard::new(settings.thresholds),
             streams_left: settings.streams_max,
+            growth: Rc::new(Growth::new(settings.stream_window, settings.connection_window / 2)),
             times,
             control,
             cutter: stream.rx.deadline().cutter(),
@@ -208,6 +209,8 @@ struct Connection<'a, A> {
     application: &'a mut A,
     guard: Guard,
     streams_left: u32,
+    /// Of the windows of its streams.
+    growth: Rc<Growth>,
     times: Times,
     control: Control,
     cutter: Cutter,
@@ -303,6 +306,7 @@ impl<A: Application> Connection<'_, A> {
         {
             connection.graceful_shutdown();
         }
+        self.growth.apply(|size| connection.set_initial_window_size(size));
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
@@ -385,7 +389,7 @@ impl<A: Application> Connection<'_, A> {
             refusal,
             framing: facts.framing,
             protocol: facts.protocol,
-            body: RecvBody::new(body),
+            body: RecvBody::new(body, self.growth.clone()),
             responder,
         });
     }

@@ -12,6 +12,7 @@ use super::client::{Client, ClientError, Outgoing, Received, Waiters};
 use super::*;
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Head, PathPolicy, RequestHead, ResponseHead};
+use crate::net::deadline::SendLimit;
 use crate::net::{self, Driver, Listener};
 use crate::tls::Stream;
 
@@ -120,7 +121,7 @@ async fn get(client: &Client, path: &str) -> Result<(u16, Vec<u8>), ClientError>
 async fn answer_path(request: Incoming) {
     let path = Bytes::copy_from_slice(request.head.path());
     let mut send = request.responder.respond(&ok(), false).unwrap();
-    send.data(path, true, LONG).await.unwrap();
+    send.data(path, true, SendLimit::whole(LONG)).await.unwrap();
 }
 
 #[test]
@@ -152,7 +153,7 @@ async fn echo(mut request: Incoming) {
     let mut send = request.responder.respond(&head, false).unwrap();
     while let Some(data) = request.body.data(LONG).await.unwrap() {
         let octets = data.len();
-        send.data(data, false, LONG).await.unwrap();
+        send.data(data, false, SendLimit::whole(LONG)).await.unwrap();
         request.body.release(octets);
     }
     if request.body.receive_trailers(LONG).await.unwrap() {
@@ -170,7 +171,7 @@ fn bodies_larger_than_every_window_go_through_both_ways_with_trailers() {
         let (mut send, mut response) = lease.request(&request("POST", "/"), Outgoing::default()).unwrap();
         net::spawn(async move {
             for n in 0..CHUNKS {
-                send.data(Bytes::from(vec![n as u8; 16_000]), false, LONG).await.unwrap();
+                send.data(Bytes::from(vec![n as u8; 16_000]), false, SendLimit::whole(LONG)).await.unwrap();
             }
             let mut trailers = Head::new();
             trailers.append("X-Sum", "7");
@@ -205,7 +206,7 @@ fn a_receiver_that_does_not_read_stops_the_sender_at_its_window() {
             let mut send = request.responder.respond(&ok(), false).unwrap();
             let error = loop {
                 let data = Bytes::from_static(&[7; 16_384]);
-                match send.data(data, false, Duration::from_millis(300)).await {
+                match send.data(data, false, SendLimit::whole(Duration::from_millis(300))).await {
                     Ok(()) => told.set(told.get() + 16_384),
                     Err(error) => break error,
                 }

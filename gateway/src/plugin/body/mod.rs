@@ -15,6 +15,7 @@
 mod form;
 mod json;
 mod multipart;
+mod read;
 
 use portcullis_config::Fault;
 

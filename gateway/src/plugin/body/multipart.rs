@@ -56,6 +56,14 @@ pub fn edited(
     Ok(joined(boundary, &parts))
 }
 
+/// The contents of all parts with a name.
+pub fn values(boundary: &[u8], body: &[u8], name: &str) -> Result<Vec<Vec<u8>>, Malformed> {
+    let parts = if body.is_empty() { Vec::new() } else { split(boundary, body)? };
+    let own = parts.iter().filter(|part| part.name.as_deref() == Some(name.as_bytes()));
+    let content = |part: &Part| find(&part.bytes, b"\r\n\r\n").map(|at| part.bytes[at + 4..].to_vec());
+    Ok(own.filter_map(content).collect())
+}
+
 /// The parts between the boundaries (RFC 2046 section 5.1.1). What stands before the first and behind the last is no
 /// part, and is left out.
 fn split(boundary: &[u8], body: &[u8]) -> Result<Vec<Part>, Malformed> {

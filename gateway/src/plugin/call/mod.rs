@@ -166,13 +166,28 @@ impl Caller {
     ) -> Result<Reply, CallError> {
         let end = clock::now_ns().saturating_add(limit.as_nanos() as u64);
         while let Some(connection) = self.take_idle() {
-            match self.ask(connection, request, method, end, body_max).await {
+            match self.ask(connection, request, method, end, Keep::UpTo(body_max)).await {
                 Err(CallError::Broken) => {}
                 outcome => return outcome,
             }
         }
         let connection = self.connect(end).await?;
-        self.ask(connection, request, method, end, body_max).await
+        self.ask(connection, request, method, end, Keep::UpTo(body_max)).await
+    }
+
+    /// As [`call`](Self::call), for who does not look at the answer: it is read to its end and thrown away. Gives the status.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn tell(&self, request: &[u8], method: Method, limit: Duration) -> Result<u16, CallError> {
+        let end = clock::now_ns().saturating_add(limit.as_nanos() as u64);
+        // Not to be sent twice, so not on a connection that may be closed.
+        let connection = match self.take_idle() {
+            Some(connection) => connection,
+            None => self.connect(end).await?,
+        };
+        let reply = self.ask(connection, request, method, end, Keep::Nothing).await?;
+        Ok(reply.head.status())
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -264,7 +279,7 @@ impl Caller {
         request: &[u8],
         method: Method,
         end: u64,
-        body_max: usize,
+        keep: Keep,
     ) -> Result<Reply, CallError> {
         let limit = left(end)?;
         connection.intake.rx.deadline().arm(limit);
@@ -272,7 +287,7 @@ impl Caller {
         let sent = connection.tx.send(&mut request.to_vec()).await;
         connection.tx.deadline().disarm();
         let outcome = match sent {
-            Ok(()) => read(&mut connection.intake, method, body_max).await,
+            Ok(()) => read(&mut connection.intake, method, keep).await,
             Err(_) => Err(CallError::Broken),
         };
         if connection.intake.rx.deadline().expired() {
@@ -302,8 +317,17 @@ fn left(end: u64) -> Result<Duration, CallError> {
     }
 }
 
+/// What becomes of the body of an answer.
+#[derive(Clone, Copy)]
+enum Keep {
+    /// It is given back; a longer one is a fault.
+    UpTo(usize),
+    /// It is thrown away.
+    Nothing,
+}
+
 /// Reads an answer. True beside it where the connection can be used again.
-async fn read(intake: &mut Intake, method: Method, body_max: usize) -> Result<(Reply, bool), CallError> {
+async fn read(intake: &mut Intake, method: Method, keep: Keep) -> Result<(Reply, bool), CallError> {
     let limits = HeadLimits::default();
     let mut head = ResponseHead::new();
     loop {
@@ -328,11 +352,13 @@ async fn read(intake: &mut Intake, method: Method, body_max: usize) -> Result<(R
     let mut by_close = false;
     while !decoder.is_done() {
         let step = decoder.decode(intake.unread()).map_err(|_| CallError::BadResponse)?;
-        body.extend_from_slice(&intake.unread()[step.payload]);
-        intake.consume(step.consumed);
-        if body.len() > body_max {
-            return Err(CallError::BadResponse);
+        if let Keep::UpTo(body_max) = keep {
+            body.extend_from_slice(&intake.unread()[step.payload]);
+            if body.len() > body_max {
+                return Err(CallError::BadResponse);
+            }
         }
+        intake.consume(step.consumed);
         if step.done || !intake.is_empty() {
             continue;
         }

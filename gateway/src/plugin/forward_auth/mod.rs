@@ -28,6 +28,7 @@ pub use self::settings::REGISTRATION;
 use self::settings::{Convention, ForwardAuth};
 use super::call::{CallError, Caller, Reply};
 use super::{Content, Cx, Flow, Plugin, PluginSpec, Response, Resume};
+use crate::http::h1::BodyFraming;
 use crate::http::{Head, Known, KnownSet, Method, RequestHead};
 
 impl PluginSpec for ForwardAuth {
@@ -44,6 +45,10 @@ impl PluginSpec for ForwardAuth {
                 })
             });
         Rc::new(OnShard { spec: self, memory })
+    }
+
+    fn decides_by_body(&self) -> bool {
+        self.forward_body
     }
 }
 
@@ -67,8 +72,44 @@ impl Plugin for OnShard {
             spec.let_pass(&mut head.head, &pass);
             return Flow::Continue;
         }
-        let (message, method) = spec.question(cx, head);
-        let (spec, memory) = (spec.clone(), self.memory.clone());
+        if spec.forward_body && cx.body != BodyFraming::None {
+            cx.held.push(Box::new(BodyDue(spec.instance)));
+            return Flow::Continue;
+        }
+        self.ask(cx, head, key, None)
+    }
+
+    fn wants_request_body(&self, cx: &Cx<'_>, _: &RequestHead) -> bool {
+        let due = |held: &Box<dyn Any>| {
+            held.downcast_ref::<BodyDue>().is_some_and(|due| due.0 == self.spec.instance)
+        };
+        self.spec.forward_body && cx.held.iter().any(due)
+    }
+
+    fn on_request_body(&self, cx: &mut Cx<'_>, head: &mut RequestHead, body: &mut Vec<u8>) -> Flow {
+        if body.len() > self.spec.body_max {
+            return Flow::Respond(Response::new(
+                401,
+                Reason::BodyTooLarge,
+                "Request body too large to be judged",
+            ));
+        }
+        self.ask(cx, head, None, Some(body))
+    }
+
+    fn state(&self) -> Option<Rc<dyn Any>> {
+        Some(self.memory.clone())
+    }
+}
+
+/// Marks an exchange whose body the instance with this number shows to its service.
+struct BodyDue(u64);
+
+impl OnShard {
+    /// Asks the service about a request, with the body that it is to see. A yes is remembered under `key`.
+    fn ask(&self, cx: &Cx<'_>, head: &RequestHead, key: Option<Vec<u8>>, body: Option<&[u8]>) -> Flow {
+        let (message, method) = self.spec.question(cx, head, body);
+        let (spec, memory) = (self.spec.clone(), self.memory.clone());
         Flow::Wait(Box::pin(async move {
             let asked = memory.caller.call(&message, method, spec.timeout, spec.response_max);
             let outcome = asked.await;
@@ -89,13 +130,9 @@ impl Plugin for OnShard {
             resume
         }))
     }
-
-    fn state(&self) -> Option<Rc<dyn Any>> {
-        Some(self.memory.clone())
-    }
 }
 
-/// Fields of a request that never go to the service: they speak of the body, which it does not get, or are ours.
+/// Fields of a request that never go to the service: they speak of the body's framing, or are ours.
 const OWN: KnownSet = KnownSet::of(&[
     Known::Host,
     Known::ContentLength,
@@ -125,7 +162,7 @@ const OF_THE_MESSAGE: KnownSet = KnownSet::of(&[
 
 impl ForwardAuth {
     /// The message that asks about a request.
-    fn question(&self, cx: &Cx<'_>, request: &RequestHead) -> (Vec<u8>, Method) {
+    fn question(&self, cx: &Cx<'_>, request: &RequestHead, body: Option<&[u8]>) -> (Vec<u8>, Method) {
         let url = &self.service.url;
         let (text, method) = match (self.keep_method, request.method()) {
             (true, method) => (request.method_text(), method),
@@ -169,10 +206,13 @@ impl ForwardAuth {
             line(b"X-Original-Method", method_line);
             line(b"X-Original-URI", &uri);
         }
-        if method != Method::Get && method != Method::Head {
-            line(b"Content-Length", b"0");
+        match body {
+            Some(body) => line(b"Content-Length", body.len().to_string().as_bytes()),
+            None if method != Method::Get && method != Method::Head => line(b"Content-Length", b"0"),
+            None => {}
         }
         out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(body.unwrap_or_default());
         let first = [text, b" ", url.target.as_bytes(), b" HTTP/1.1\r\n"].concat();
         ([first, out].concat(), method)
     }

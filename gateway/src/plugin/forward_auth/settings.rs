@@ -83,8 +83,19 @@ static SECTION: Section = Section::new(
             "Whether they must be equal in path and query too. Method and host always count.",
         )
         .default("true"),
-        Key::new("forward_body", Kind::Bool, "Whether the service gets the request's body.").reserved(),
-        Key::new("max_body_size", Kind::Any, "Largest body that is sent to it.").reserved(),
+        Key::new(
+            "forward_body",
+            Kind::Bool,
+            "Whether the service gets the request's body. It is held in memory then, up to `limits.buffered_body`; nothing \
+             is remembered of the answer.",
+        )
+        .default("false"),
+        Key::new(
+            "max_body_size",
+            Kind::Size { min: 0, max: 1 << 30 },
+            "Largest body that is sent to it; a request with a larger one is refused with 401, as in Traefik. Left out: \
+             `limits.buffered_body` alone.",
+        ),
         Key::new("header_field", Kind::NAME, "Where Traefik's log takes the user's name from.").ignored(),
     ],
 );
@@ -115,6 +126,10 @@ pub struct ForwardAuth {
     pub cache_ttl: Option<Duration>,
     pub cache_fields: Vec<String>,
     pub cache_uri: bool,
+    pub forward_body: bool,
+    pub body_max: usize,
+    /// Tells instances apart.
+    pub instance: u64,
     /// The same for the same settings.
     pub fingerprint: String,
 }
@@ -137,7 +152,7 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
 }
 
 /// Reads the settings.
-pub(super) fn read(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> Option<ForwardAuth> {
+pub(super) fn read(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> Option<ForwardAuth> {
     let fields = plugin.fields(&SECTION, found);
     let response_fields = fields.strings("auth_response_headers");
     for name in &response_fields {
@@ -160,6 +175,12 @@ pub(super) fn read(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnosti
     let verify = fields.bool("tls_verify");
     let service = Service::read(&fields, "address", verify)?;
     let ttl = fields.duration("cache_ttl");
+    if !ttl.is_zero() && fields.bool("forward_body") {
+        fields.error(
+            "cache_ttl",
+            "with `forward_body` the service is asked each time: no two bodies are known to be equal",
+        );
+    }
     let mut auth = ForwardAuth {
         convention: if fields.word("convention") == "nginx" {
             Convention::Nginx
@@ -179,6 +200,9 @@ pub(super) fn read(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnosti
         cache_ttl: (!ttl.is_zero()).then_some(ttl),
         cache_fields: fields.strings("cache_headers"),
         cache_uri: fields.bool("cache_uri"),
+        forward_body: fields.bool("forward_body"),
+        body_max: fields.optional_size("max_body_size").map_or(usize::MAX, |size| size as usize),
+        instance: cx.instance,
         fingerprint: String::new(),
         service,
     };

@@ -29,7 +29,7 @@ fn asked(settings: &str, lines: &str) -> String {
     let mut cx = fixture.cx_from("192.0.2.7");
     cx.https = true;
     let request = request(&format!("POST /a/b?c=d HTTP/1.1\nHost: shop.example:8443\n{lines}"));
-    String::from_utf8(spec(settings).question(&cx, &request).0).expect("text")
+    String::from_utf8(spec(settings).question(&cx, &request, None).0).expect("text")
 }
 
 #[test]

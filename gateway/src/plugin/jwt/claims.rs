@@ -123,6 +123,14 @@ impl Told {
         fields.map("claims_to_headers").into_iter().map(one).collect()
     }
 
+    /// The texts of a claim that is one or a list of them, under dots as in `claims_to_headers`.
+    pub fn list(claims: &Map<String, Value>, claim: &str) -> Vec<String> {
+        let mut path = claim.split('.');
+        let first = path.next().and_then(|name| claims.get(name));
+        let found = first.and_then(|first| path.try_fold(first, |value, name| value.get(name)));
+        words(found, false).map(str::to_owned).collect()
+    }
+
     /// Removes the client's own field, and puts the claim there where there are claims.
     pub fn tell(&self, claims: Option<&Map<String, Value>>, head: &mut Head) {
         head.remove(&self.field);

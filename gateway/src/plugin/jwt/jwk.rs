@@ -13,6 +13,9 @@
 //! **Invariant.** A key checks signatures of its own family only, of its own `alg` where it has one, and none at all
 //! where its `use` or `key_ops` speak of something else.
 
+use std::collections::HashMap;
+use std::mem::discriminant;
+
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use portcullis_config::JwtAlgorithm;
@@ -20,6 +23,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::keys::{RSA_BITS, library_name};
+use super::roca;
 use super::token::{self, Alphabet, Compact, Members, Value, base64};
 
 /// Most keys of a set that are looked at.
@@ -93,13 +97,8 @@ impl Jwk {
         };
         let (family, material) = match (needed("kty")?, text("crv")?) {
             ("RSA", _) => {
-                let modulus = octets("n")?;
+                check_modulus(&octets("n")?)?;
                 octets("e")?;
-                let first = *modulus.first().ok_or(Wrong("no modulus"))?;
-                let bits = modulus.len() * 8 - first.leading_zeros() as usize;
-                if first == 0 || !RSA_BITS.contains(&bits) {
-                    return Err(Wrong("an RSA key must have 2048 to 8192 bits"));
-                }
                 (Family::Rsa, library(DecodingKey::from_rsa_components(needed("n")?, needed("e")?))?)
             }
             ("EC", Some(curve @ ("P-256" | "P-384" | "P-521"))) => {
@@ -195,6 +194,19 @@ fn algorithm_of(word: &str) -> Option<JwtAlgorithm> {
     if word == "Ed25519" { Some(JwtAlgorithm::EdDsa) } else { JwtAlgorithm::from_word(word) }
 }
 
+fn check_modulus(modulus: &[u8]) -> Result<(), Unusable> {
+    use Unusable::Wrong;
+    let first = *modulus.first().ok_or(Wrong("no modulus"))?;
+    let bits = modulus.len() * 8 - first.leading_zeros() as usize;
+    if first == 0 || !RSA_BITS.contains(&bits) {
+        return Err(Wrong("an RSA key must have 2048 to 8192 bits"));
+    }
+    match roca::is_weak(modulus) {
+        true => Err(Wrong("the RSA key is of a chip that made weak ones")),
+        false => Ok(()),
+    }
+}
+
 /// RFC 7517 section 4.3.
 fn check_operations(json: &[u8]) -> Result<(), Unusable> {
     #[derive(Deserialize)]
@@ -211,7 +223,9 @@ fn check_operations(json: &[u8]) -> Result<(), Unusable> {
     }
 }
 
-/// The keys of a set, in its order; those that cannot be used are passed over (RFC 7517 section 5).
+/// The keys of a set, in its order; those that cannot be used are passed over (RFC 7517 section 5). Among them are secrets
+/// that stand beside public keys, as they are published, and keys of one kind under one name, of which nobody knows which
+/// is meant.
 pub fn parse_set(json: &[u8]) -> Option<Vec<Result<Jwk, Unusable>>> {
     #[derive(Deserialize)]
     struct Set<'a> {
@@ -219,7 +233,25 @@ pub fn parse_set(json: &[u8]) -> Option<Vec<Result<Jwk, Unusable>>> {
         keys: Vec<&'a RawValue>,
     }
     let set: Set<'_> = serde_json::from_slice(json).ok()?;
-    Some(set.keys.into_iter().take(KEYS_MAX).map(|key| Jwk::parse(key.get().as_bytes())).collect())
+    let mut keys: Vec<_> =
+        set.keys.into_iter().take(KEYS_MAX).map(|key| Jwk::parse(key.get().as_bytes())).collect();
+    let usable = || keys.iter().flatten();
+    let mixed = usable().any(Jwk::is_shared) && usable().any(|key| !key.is_shared());
+    let mut names = HashMap::new();
+    for key in usable() {
+        if let Some(kid) = &key.kid {
+            *names.entry((kid.clone(), discriminant(&key.family))).or_insert(0) += 1;
+        }
+    }
+    for key in &mut keys {
+        let Ok(known) = key else { continue };
+        if mixed && known.is_shared() {
+            *key = Err(Unusable::Wrong("a secret among public keys"));
+        } else if known.kid.clone().is_some_and(|kid| names[&(kid, discriminant(&known.family))] > 1) {
+            *key = Err(Unusable::Wrong("another key has the same kid"));
+        }
+    }
+    Some(keys)
 }
 
 /// Checks the signature of a token in compact form (RFC 7515 section 5.2), whatever its payload. `key` is a key or a set

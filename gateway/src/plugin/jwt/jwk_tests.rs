@@ -104,10 +104,24 @@ fn keys_that_are_not_for_this() {
 fn a_set_is_asked_for_the_key_that_is_named() {
     let set = |kid: &str| {
         let named = HS_KEY.replace("{\"kty\"", &format!("{{\"kid\":\"{kid}\",\"kty\""));
-        format!("{{\"keys\":[{EC_KEY},{named}]}}")
+        let other = r#"{"kty":"oct","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#;
+        format!("{{\"keys\":[{other},{named}]}}")
     };
     assert_eq!(said(&set("a"), HS_TOKEN), Verdict::Good, "a token without a name");
     let keys = parse_set(set("a").as_bytes()).expect("a set");
     let kids: Vec<_> = keys.iter().flatten().map(|key| key.kid.as_deref()).collect();
     assert_eq!(kids, [None, Some("a")]);
+}
+
+#[test]
+fn sets_that_leave_open_what_is_meant() {
+    let named = |kid: &str| HS_KEY.replace("{\"kty\"", &format!("{{\"kid\":\"{kid}\",\"kty\""));
+    let set = |keys: &[&str]| format!("{{\"keys\":[{}]}}", keys.join(","));
+    let (one, other) = (named("a"), named("b"));
+    assert_eq!(said(&set(&[&one, &other]), HS_TOKEN), Verdict::Good);
+    assert_eq!(said(&set(&[&one, &one]), HS_TOKEN), Verdict::Bad, "two keys of one name");
+    assert_eq!(said(&set(&[EC_KEY, &one]), HS_TOKEN), Verdict::Bad, "a secret that is published");
+    let ec = EC_KEY.replace("{\"kty\"", "{\"kid\":\"a\",\"kty\"");
+    let keys = parse_set(set(&[&ec, &one]).as_bytes()).expect("a set");
+    assert_eq!(keys.iter().flatten().count(), 1, "the public one stays");
 }

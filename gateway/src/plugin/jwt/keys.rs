@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use portcullis_config::{Diagnostics, Fault, JwtAlgorithm, JwtMaterial};
 
+use super::roca;
 use super::token::{Alphabet, base64};
 use crate::plugin::consumer::{CredentialRef, JwtSecret};
 
@@ -141,9 +142,16 @@ fn public(pem: &str, algorithm: JwtAlgorithm) -> Result<DecodingKey, (&'static s
         JwtAlgorithm::Es256 => bytes.len() == 65 && bytes[0] == 4,
         JwtAlgorithm::Es384 => bytes.len() == 97 && bytes[0] == 4,
         JwtAlgorithm::EdDsa => bytes.len() == 32,
-        _ => match rsa_bits(bytes) {
-            Some(bits) if RSA_BITS.contains(&bits) => true,
-            Some(bits) => {
+        _ => match rsa_modulus(bytes).map(|modulus| (modulus, bits(modulus))) {
+            Some((modulus, bits)) if RSA_BITS.contains(&bits) => {
+                if roca::is_weak(modulus) {
+                    return Err(wrong(
+                        "the RSA key is of a chip that made weak ones (CVE-2017-15361)".into(),
+                    ));
+                }
+                true
+            }
+            Some((_, bits)) => {
                 let (min, max) = (RSA_BITS.start(), RSA_BITS.end());
                 return Err(wrong(format!("the RSA key has {bits} bits; {min} to {max} are accepted")));
             }
@@ -157,16 +165,19 @@ fn public(pem: &str, algorithm: JwtAlgorithm) -> Result<DecodingKey, (&'static s
     }
 }
 
-/// Bits of the modulus of an `RSAPublicKey` (RFC 8017 appendix A.1.1).
-fn rsa_bits(der: &[u8]) -> Option<usize> {
+/// The modulus of an `RSAPublicKey` (RFC 8017 appendix A.1.1), without zeros before it.
+fn rsa_modulus(der: &[u8]) -> Option<&[u8]> {
     let (sequence, rest) = der_element(der, 0x30)?;
     if !rest.is_empty() {
         return None;
     }
     let (modulus, exponent) = der_element(sequence, 0x02)?;
     der_element(exponent, 0x02)?;
-    let modulus = &modulus[modulus.iter().position(|&byte| byte != 0)?..];
-    Some(modulus.len() * 8 - modulus[0].leading_zeros() as usize)
+    Some(&modulus[modulus.iter().position(|&byte| byte != 0)?..])
+}
+
+fn bits(modulus: &[u8]) -> usize {
+    modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize)
 }
 
 /// The content of a DER element with this tag, and what follows it.

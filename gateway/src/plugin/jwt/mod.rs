@@ -21,6 +21,7 @@ mod jwk;
 mod keys;
 mod places;
 mod remote;
+mod roca;
 mod token;
 
 use std::any::Any;
@@ -133,6 +134,11 @@ static SECTION: Section = Section::new(
             "The claim of such tokens that names a consumer, by username, custom id or id; one that names none is refused. \
              Left out: they are nobody's, and the upstream gets `sub` as `X-Credential-Identifier`.",
         ),
+        Key::new(
+            "authenticated_groups_claim",
+            Kind::NAME,
+            "The claim with groups that count for `acl`: a text or a list, as in `realm_access.roles`.",
+        ),
         Key::new("jwks_ttl", Kind::seconds(1, 604_800), "How long a set counts before it is fetched again, bare seconds.")
             .default("300"),
         Key::new(
@@ -188,6 +194,7 @@ struct Jwt {
     keys: Arc<KeySet>,
     remote: Option<Arc<RemoteSpec>>,
     told: Vec<Told>,
+    groups_claim: Option<String>,
     access: Access,
     challenge: String,
     challenge_with_error: String,
@@ -236,6 +243,7 @@ impl Jwt {
             keys: cx.consumers.jwt_keys(fields.bool("secret_is_base64"), fields.diagnostics()),
             remote: RemoteSpec::read(fields),
             told: Told::read(fields),
+            groups_claim: fields.optional_string("authenticated_groups_claim"),
             access: Access::read(fields, cx.consumers),
             challenge_with_error: format!("{base}{comma} error=\"invalid_token\""),
             challenge: base,
@@ -491,7 +499,9 @@ impl OnShard {
             Found::One(token) => token,
         };
         let owner = self.memory.verify(&token, cx.consumers, cx.wall.as_secs())?;
-        let needed = !self.spec.told.is_empty() || cx.wants.claims || matches!(owner, Owner::Published(_));
+        let spec = &self.spec;
+        let asked = !spec.told.is_empty() || spec.groups_claim.is_some() || cx.wants.claims;
+        let needed = asked || matches!(owner, Owner::Published(_));
         Ok((owner, needed.then(|| token.to_vec())))
     }
 
@@ -510,6 +520,9 @@ impl OnShard {
             let claims = token.and_then(|token| token.all_claims());
             for told in &spec.told {
                 told.tell(claims.as_ref(), head);
+            }
+            if let (Some(claim), Some(claims)) = (&spec.groups_claim, &claims) {
+                cx.authenticated_groups = Told::list(claims, claim);
             }
             let subject = || {
                 let subject = claims.as_ref().and_then(|claims| claims.get("sub")?.as_str());

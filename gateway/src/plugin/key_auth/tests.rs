@@ -84,6 +84,69 @@ fn the_upstream_sees_the_key_unless_it_is_hidden() {
     assert_eq!((hidden.head.get("apikey"), user(&hidden)), (None, &b"nobody"[..]));
 }
 
+/// Sends a request with a body: user and body as the upstream sees them, or status and message.
+fn send_body(settings: &str, head: &str, body: &str) -> Result<(String, String), (u16, String)> {
+    let fixture = fixture(settings);
+    let (plugin, _) = fixture.plugin(0, None).expect("a good config");
+    let mut request = request(head);
+    let mut cx = fixture.cx();
+    cx.body = BodyFraming::Length(body.len() as u64);
+    let mut body = body.as_bytes().to_vec();
+    let mut answered = answer(plugin.on_request(&mut cx, &mut request));
+    if answered.is_none() && plugin.wants_request_body(&cx, &request) {
+        answered = answer(plugin.on_request_body(&mut cx, &mut request, &mut body));
+    }
+    match answered {
+        Some(answer) => Err((answer.status, answer.message.into_owned())),
+        None => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok((text(user(&request)), text(&body)))
+        }
+    }
+}
+
+#[test]
+fn key_in_body() {
+    let post = |media: &str| format!("POST /x HTTP/1.1\nHost: a\nContent-Type: {media}");
+    let (json, form) = (post("application/json"), post("application/x-www-form-urlencoded"));
+    let coded = format!("{json}\nContent-Encoding: gzip");
+    let on = "key_in_body: true";
+    let hidden = "key_in_body: true, hide_credentials: true";
+    let refused = |message: &str| Err((401, message.to_owned()));
+    let passed = |user: &str, body: &str| Ok((user.to_owned(), body.to_owned()));
+    let none = || refused("No API key found in request");
+    for (settings, head, body, expected) in [
+        (on, &json, r#"{"apikey":"ann-key","a":1}"#, passed("ann", r#"{"apikey":"ann-key","a":1}"#)),
+        (hidden, &json, r#"{"apikey":"ann-key","a":1}"#, passed("ann", r#"{"a":1}"#)),
+        (on, &form, "a=1&apikey=ben-key", passed("ben", "a=1&apikey=ben-key")),
+        (hidden, &form, "a=1&apikey=ben-key", passed("ben", "a=1")),
+        (on, &form, "apikey=ben-key&apikey=ann-key", refused("Duplicate API key found")),
+        (on, &json, r#"{"apikey":"x","apikey":"ann-key"}"#, refused("Duplicate API key found")),
+        (on, &json, r#"{"apikey":"x"}"#, refused("Unauthorized")),
+        (on, &json, r#"{"a":{"apikey":"ann-key"}}"#, none()),
+        (on, &json, r#"{"apikey":"#, refused("Cannot process request body")),
+        (on, &post("text/plain"), "apikey=ann-key", none()),
+        (on, &coded, r#"{"apikey":"ann-key"}"#, none()),
+        ("", &json, r#"{"apikey":"ann-key"}"#, none()),
+        (
+            "key_in_body: true, anonymous: nobody",
+            &json,
+            r#"{"apikey":"x"}"#,
+            passed("nobody", r#"{"apikey":"x"}"#),
+        ),
+        // What is in the head decides, and the body is left alone.
+        (
+            hidden,
+            &format!("{json}\napikey: ann-key"),
+            r#"{"apikey":"ben-key"}"#,
+            passed("ann", r#"{"apikey":"ben-key"}"#),
+        ),
+        (on, &format!("{json}\napikey: wrong"), r#"{"apikey":"ben-key"}"#, refused("Unauthorized")),
+    ] {
+        assert_eq!(send_body(settings, head, body), expected, "{settings} {head} {body}");
+    }
+}
+
 #[test]
 fn a_key_expires() {
     let head = "GET / HTTP/1.1\nHost: a\napikey: short";
@@ -141,7 +204,7 @@ fn settings_that_cannot_work_are_reported() {
         errors("anonymous: somebody").contains("error: plugins[0].config.anonymous: there is no consumer")
     );
     assert!(errors("key_names: []").contains("error: plugins[0].config.key_names"));
-    assert!(errors("key_in_body: true").contains("warning: plugins[0].config.key_in_body"));
+    assert!(errors("key_in_body: true, key_names: [a.b]").contains("error: plugins[0].config.key_names"));
     assert!(errors("key_in_header: false, key_in_query: false").contains("every request is refused"));
     assert_eq!(errors("key_in_body: false"), "");
 }

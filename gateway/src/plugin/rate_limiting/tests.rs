@@ -1,10 +1,14 @@
 //! The plugin on exchanges without a connection: counts, headers, and what is said of wrong settings.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::fixture::{Fixture, request_with};
-use super::*;
-use crate::plugin::Identity;
+use portcullis_abi::Reason;
+
+use crate::http::RequestHead;
+use crate::metrics::LimiterDecision;
+use crate::plugin::{Flow, Identity, Plugin};
 
 const ANN: &str = "ann/1";
 
@@ -236,23 +240,16 @@ fn instances_count_apart_and_the_same_instance_goes_on_counting() {
 
 #[test]
 fn addresses_are_counted_beside_the_kernels_words_and_all_else_is_not() {
-    let fixture = Fixture::default();
-    let place = |limit_by: LimitBy| {
-        let plugin = RateLimiting {
-            id: LimiterId::from_number(1),
-            limiter: WindowLimiter::new([(crate::limit::Period::Hour, 1)]).expect("a limit"),
-            limit_by,
-            fields: None,
-            status: 429,
-            message: "".into(),
-        };
-        let mut cx = fixture.cx_from("203.0.113.1");
-        cx.identity = identity(&fixture, ANN);
-        std::ptr::eq(plugin.place(&cx, &request_with("/", &[])).0, &fixture.table)
+    let by_address = |limit_by: &str| {
+        let fixture = Fixture::default();
+        let plugin = fixture.accepted("rate-limiting", &format!("{{hour: 9, limit_by: {limit_by}}}"));
+        send(&fixture, &*plugin, "203.0.113.1", identity(&fixture, ANN), &mut request_with("/", &[]));
+        assert_eq!(fixture.table.ways_in_use() + fixture.limit_table.ways_in_use(), 1);
+        fixture.table.ways_in_use() == 1
     };
-    assert!(place(LimitBy::Ip));
-    assert!([LimitBy::Consumer, LimitBy::Credential, LimitBy::Service].into_iter().all(|by| !place(by)));
-    assert!(place(LimitBy::Path(b"/other"[..].into())), "the fallback is an address");
+    assert!(by_address("ip"));
+    assert!(["consumer", "credential", "service"].into_iter().all(|by| !by_address(by)));
+    assert!(by_address("path, path: /other"), "the fallback is an address");
 }
 
 #[test]
@@ -315,20 +312,15 @@ fn wrong_settings_are_refused_in_kongs_words() {
 }
 
 #[test]
-fn a_shared_store_is_accepted_with_a_warning() {
+fn kongs_keys_of_a_shared_store_are_accepted_old_and_new() {
     let fixture = Fixture::default();
-    let both = "{minute: 5, policy: redis, redis_host: redis.internal, redis_port: 6379, fault_tolerant: true, \
-                sync_rate: -1}";
-    for config in [
-        "{minute: 5, policy: redis, redis: {host: redis.internal, password: x}}",
-        both,
-        "{minute: 5, policy: cluster}",
-    ] {
-        let (plugin, said) =
-            fixture.compile("rate-limiting", 1, config).unwrap_or_else(|error| panic!("{config}: {error}"));
-        assert!(said.contains("is accepted, but each gateway counts by itself for now"), "{config}: {said}");
-        get(&fixture, &*plugin, "203.0.113.1");
-    }
-    let local = fixture.compile("rate-limiting", 1, "{minute: 5, limit_by: ip}");
-    assert_eq!(local.map(|(_, said)| said), Ok(String::new()));
+    let said = |config: &str| fixture.compile("rate-limiting", 1, config).map(|(_, said)| said);
+    let new = "{minute: 5, limit_by: ip, policy: redis, redis: {host: redis.internal, password: x}}";
+    assert_eq!(said(new), Ok(String::new()));
+    let old = "{minute: 5, limit_by: ip, policy: redis, redis_host: redis.internal, redis_port: 6379, redis_password: x, \
+               redis_timeout: 2000, redis_database: 1, fault_tolerant: true, sync_rate: -1}";
+    let said_of_old = said(old).expect("accepted");
+    assert!(said_of_old.lines().all(|line| line.contains("redis_")), "{said_of_old}");
+    assert!(said("{minute: 5, policy: cluster}").expect("accepted").contains("each counts by itself"));
+    assert_eq!(said("{minute: 5, limit_by: ip}"), Ok(String::new()));
 }

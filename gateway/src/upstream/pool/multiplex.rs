@@ -23,28 +23,44 @@ pub(super) struct Multiplexed {
     clients: RefCell<Vec<Client>>,
     /// Connections being made.
     connecting: Cell<u32>,
-    /// How often one could not be made.
+    /// How often one could not be made, and whether the last was not made in time.
     failures: Cell<u64>,
+    timed_out: Cell<bool>,
+    /// How often the target has chosen HTTP/1 instead.
+    declined: Cell<u64>,
     /// Who waits for a place, or for a connection that is being made.
     waiters: Rc<Waiters>,
+    /// How many they are.
+    waiting: Cell<u32>,
 }
 
-/// What to do for a place.
-pub(super) enum Turn<'a> {
+/// Counts who waits, for as long as it is held.
+struct Waiting<'a>(&'a Cell<u32>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What came of waiting for a place.
+pub(super) enum Turn {
     /// Here is one.
     Place(Lease),
-    /// Make a connection; the guard is kept meanwhile.
-    Connect(Connecting<'a>),
+    /// The target has chosen HTTP/1.
+    Http1,
     /// None came free within the time limit.
     TimedOut,
-    /// The connection that was waited for could not be made.
-    Failed,
+    /// As many as may wait do.
+    QueueFull,
+    /// The connection that was waited for could not be made: not in time, or not at all.
+    Failed { timed_out: bool },
 }
 
 /// A connection that is being made.
-pub(super) struct Connecting<'a>(&'a Multiplexed);
+pub(super) struct Connecting(Rc<Multiplexed>);
 
-impl Drop for Connecting<'_> {
+impl Drop for Connecting {
     fn drop(&mut self) {
         self.0.connecting.set(self.0.connecting.get() - 1);
         self.0.waiters.wake();
@@ -59,23 +75,47 @@ impl Multiplexed {
         clients.iter().min_by_key(|client| (client.is_leaving(), client.streams()))?.reserve()
     }
 
-    /// Waits for a place or for leave to make a connection, at most `limit`. `max` connections are kept.
-    pub async fn turn(&self, max: usize, limit: Duration) -> Turn<'_> {
+    /// Waits for a place, at most `limit`, with at most `room` who wait. Where another connection may be had, up to `max`,
+    /// `connect` has it made: by a task of its own, since it is for whoever comes first and not for who asks first.
+    pub async fn turn(
+        self: &Rc<Self>,
+        max: usize,
+        room: u32,
+        limit: Duration,
+        connect: impl Fn(Connecting),
+    ) -> Turn {
         let mut limit = pin!(net::sleep(limit));
-        let failures = self.failures.get();
+        let mut waiting = None;
+        let (failures, declined) = (self.failures.get(), self.declined.get());
         poll_fn(|cx| {
             if let Some(lease) = self.reserve() {
                 return Poll::Ready(Turn::Place(lease));
             }
+            if self.declined.get() != declined {
+                return Poll::Ready(Turn::Http1);
+            }
             if self.failures.get() != failures {
-                return Poll::Ready(Turn::Failed);
+                return Poll::Ready(Turn::Failed { timed_out: self.timed_out.get() });
             }
             let staying = self.clients.borrow().iter().filter(|client| !client.is_leaving()).count();
             if self.connecting.get() == 0 && staying < max {
-                return Poll::Ready(Turn::Connect(self.begin()));
+                connect(self.begin());
             }
             if limit.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Turn::TimedOut);
+                // What is waited for may be a place, or the target.
+                let connecting = self.connecting.get() > 0;
+                return Poll::Ready(if connecting {
+                    Turn::Failed { timed_out: true }
+                } else {
+                    Turn::TimedOut
+                });
+            }
+            if waiting.is_none() {
+                if self.waiting.get() >= room {
+                    return Poll::Ready(Turn::QueueFull);
+                }
+                self.waiting.set(self.waiting.get() + 1);
+                waiting = Some(Waiting(&self.waiting));
             }
             self.waiters.wait(cx);
             Poll::Pending
@@ -84,34 +124,40 @@ impl Multiplexed {
     }
 
     /// Notes that a connection is being made.
-    pub fn begin(&self) -> Connecting<'_> {
+    fn begin(self: &Rc<Self>) -> Connecting {
         self.connecting.set(self.connecting.get() + 1);
-        Connecting(self)
+        Connecting(self.clone())
     }
 
     /// Notes that a connection could not be made: who waits for it need not try in turn.
-    pub fn failed(&self) {
+    pub fn failed(&self, timed_out: bool) {
+        self.timed_out.set(timed_out);
         self.failures.set(self.failures.get() + 1);
+        self.waiters.wake();
     }
 
-    /// Takes a connection that was just made, and a place on it. One that is not `shared` ends with that place.
-    pub fn add(
-        &self,
-        stream: tls::Stream,
-        settings: &Settings,
-        send_limit: Duration,
-        shared: bool,
-    ) -> Option<Lease> {
+    /// Notes that the target has chosen HTTP/1.
+    pub fn declined(&self) {
+        self.declined.set(self.declined.get() + 1);
+        self.waiters.wake();
+    }
+
+    /// Takes a connection in that was just made; its places are for all. False: it is not to be had.
+    pub fn add(&self, stream: tls::Stream, settings: &Settings, send_limit: Duration) -> bool {
+        let Some((client, run)) = client::connect(stream, settings, send_limit, self.waiters.clone()) else {
+            return false;
+        };
+        net::spawn(run);
+        self.clients.borrow_mut().push(client);
+        self.waiters.wake();
+        true
+    }
+
+    /// A place on a connection that was just made, which ends with it.
+    pub fn alone(&self, stream: tls::Stream, settings: &Settings, send_limit: Duration) -> Option<Lease> {
         let (client, run) = client::connect(stream, settings, send_limit, self.waiters.clone())?;
         net::spawn(run);
-        let mut lease = client.reserve();
-        if let Some(lease) = &mut lease {
-            lease.first = true;
-        }
-        if shared {
-            self.clients.borrow_mut().push(client);
-        }
-        lease
+        client.reserve()
     }
 
     /// Forgets connections that are leaving or were idle for longer than `idle_ns`.

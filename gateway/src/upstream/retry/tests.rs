@@ -12,6 +12,7 @@ fn attempt(failure: Failure) -> Attempt {
         response_started: false,
         idempotent: true,
         body_replayable: true,
+        other_address: false,
         retries_made: 0,
     }
 }
@@ -21,6 +22,7 @@ fn spent() -> Budget {
 }
 
 const AGAIN: RetryDecision = RetryDecision::Retry(Where::AnotherTarget);
+const ELSEWHERE: RetryDecision = RetryDecision::Retry(Where::OtherAddress);
 const STALE: RetryDecision = RetryDecision::Retry(Where::Anywhere);
 
 fn stop(why: Why) -> RetryDecision {
@@ -55,24 +57,34 @@ fn the_table_line_by_line() {
     check(5, &ours, stale, STALE);
     check(5, &ours, post(Attempt { bytes_sent: 0, ..stale }), STALE);
     check(5, &Policy { retries: 0, ..Policy::default() }, stale, STALE);
-    check(6, &ours, Attempt { retries_made: 1, ..connect }, stop(Why::AttemptsSpent));
-    check(6, &Policy { retries: 0, ..Policy::default() }, connect, stop(Why::AttemptsSpent));
-    check(7, &ours, attempt(Failure::ResponseTimeout), stop(Why::NotRetryable));
-    check(7, &ours, attempt(Failure::BadResponse), stop(Why::NotRetryable));
-    check(7, &ours, attempt(Failure::Status(503)), stop(Why::NotRetryable));
-    check(7, &listing, attempt(Failure::Status(502)), stop(Why::NotRetryable));
-    check(9, &ours, connect, AGAIN);
-    check(9, &ours, post(connect), AGAIN);
-    check(9, &ours, post(Attempt { bytes_sent: 0, ..attempt(Failure::ConnectTimeout) }), AGAIN);
-    check(9, &ours, reset, AGAIN);
-    check(9, &listing, attempt(Failure::Status(503)), AGAIN);
-    check(9, &listing, attempt(Failure::ResponseTimeout), AGAIN);
-    check(9, &Policy { repeat_any_method: true, ..Policy::default() }, post(reset), AGAIN);
-    check(9, &Policy { retries: 5, ..Policy::default() }, Attempt { retries_made: 4, ..connect }, AGAIN);
+    let other = Attempt { other_address: true, ..connect };
+    check(6, &ours, other, ELSEWHERE);
+    check(6, &ours, post(Attempt { retries_made: 1, ..other }), ELSEWHERE);
+    check(6, &Policy { retries: 0, ..Policy::default() }, other, ELSEWHERE);
+    check(
+        8,
+        &ours,
+        Attempt { other_address: true, ..attempt(Failure::BadResponse) },
+        stop(Why::NotRetryable),
+    );
+    check(7, &ours, Attempt { retries_made: 1, ..connect }, stop(Why::AttemptsSpent));
+    check(7, &Policy { retries: 0, ..Policy::default() }, connect, stop(Why::AttemptsSpent));
+    check(8, &ours, attempt(Failure::ResponseTimeout), stop(Why::NotRetryable));
+    check(8, &ours, attempt(Failure::BadResponse), stop(Why::NotRetryable));
+    check(8, &ours, attempt(Failure::Status(503)), stop(Why::NotRetryable));
+    check(8, &listing, attempt(Failure::Status(502)), stop(Why::NotRetryable));
+    check(10, &ours, connect, AGAIN);
+    check(10, &ours, post(connect), AGAIN);
+    check(10, &ours, post(Attempt { bytes_sent: 0, ..attempt(Failure::ConnectTimeout) }), AGAIN);
+    check(10, &ours, reset, AGAIN);
+    check(10, &listing, attempt(Failure::Status(503)), AGAIN);
+    check(10, &listing, attempt(Failure::ResponseTimeout), AGAIN);
+    check(10, &Policy { repeat_any_method: true, ..Policy::default() }, post(reset), AGAIN);
+    check(10, &Policy { retries: 5, ..Policy::default() }, Attempt { retries_made: 4, ..connect }, AGAIN);
 }
 
 #[test]
-fn line_8_the_budget_is_asked_last_and_not_for_stale_connections() {
+fn line_9_the_budget_is_asked_last_and_not_for_stale_connections() {
     let reset = attempt(Failure::Reset);
     let policy = Policy::default();
     assert_eq!(decide(&reset, &policy, &mut spent(), 0), stop(Why::BudgetSpent));
@@ -94,6 +106,14 @@ fn a_quiet_upstream_gets_three_retries_a_second() {
     }
     // Hours of quiet earn no more than that.
     assert_eq!((0..10).filter(|_| budget.take(100_000 * SECOND)).count(), 3);
+}
+
+#[test]
+fn pauses_double_up_to_the_most() {
+    let policy = Policy::default();
+    let millis: Vec<_> = [0, 1, 2, 3, 4, 40].map(|n| policy.longest_pause(n).as_millis()).into();
+    assert_eq!(millis, [25, 50, 100, 200, 250, 250]);
+    assert!(Policy { pause: Duration::ZERO, ..policy }.longest_pause(3).is_zero());
 }
 
 proptest! {
@@ -121,16 +141,23 @@ proptest! {
     fn nothing_unsafe_is_ever_repeated(
         failure in prop::sample::select(vec![
             Failure::Connect, Failure::ConnectTimeout, Failure::Reset, Failure::ResponseTimeout,
-            Failure::BadResponse, Failure::Status(503), Failure::ClientGone,
+            Failure::BadResponse, Failure::Status(503), Failure::ClientGone, Failure::Refused, Failure::Busy,
         ]),
         bytes_sent in 0u64..2,
-        flags: [bool; 4],
+        flags: [bool; 5],
         retries_made in 0u32..3,
         retries in 0u32..4,
     ) {
-        let [reused_connection, response_started, idempotent, body_replayable] = flags;
+        let [reused_connection, response_started, idempotent, body_replayable, other_address] = flags;
         let attempt = Attempt {
-            failure, bytes_sent, reused_connection, response_started, idempotent, body_replayable, retries_made,
+            failure,
+            bytes_sent,
+            reused_connection,
+            response_started,
+            idempotent,
+            body_replayable,
+            other_address,
+            retries_made,
         };
         let policy = Policy {
             retries, on_timeout: true, on_bad_response: true, on_statuses: vec![503], ..Policy::default()
@@ -140,7 +167,9 @@ proptest! {
             prop_assert!(!response_started && body_replayable);
             prop_assert!(idempotent || bytes_sent == 0);
             prop_assert!(failure != Failure::ClientGone);
-            prop_assert!(retries_made < retries || place == Where::Anywhere && reused_connection);
+            let uncounted = place == Where::Anywhere && reused_connection
+                || place == Where::OtherAddress && other_address;
+            prop_assert!(retries_made < retries || uncounted);
         }
     }
 }

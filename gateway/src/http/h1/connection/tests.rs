@@ -71,7 +71,7 @@ fn connection_specific_fields_go_rfc9110_7_6_1() {
     let hop = strip_hop_by_hop(&mut head);
     assert_eq!(names(&head), "Host Trailer X-Three ");
     assert!(hop.te_trailers && hop.options.keep_alive && !hop.options.close);
-    assert_eq!(hop.upgrade, None, "not without `upgrade` in Connection");
+    assert!(!hop.websocket, "not without `upgrade` in Connection");
 }
 
 #[test]
@@ -110,11 +110,21 @@ fn an_endless_list_costs_a_bounded_time() {
 
 #[test]
 fn upgrade_rfc9110_7_8() {
-    let mut head = head(&[("Upgrade", "websocket"), ("Connection", "Upgrade")]);
-    let hop = strip_hop_by_hop(&mut head);
-    assert!(hop.options.upgrade);
-    assert_eq!(hop.upgrade.map(|span| head.slice(span)), Some(&b"websocket"[..]));
-    assert!(head.is_empty());
+    for (protocols, websocket) in [
+        (&["websocket"][..], true),
+        (&["WebSocket, x/1"], true),
+        (&["h2c ,websocket"], true),
+        (&["h2c", "websocket"], true),
+        (&["h2c"], false),
+        (&["websocket/13", "x websocket"], false),
+        (&[], false),
+    ] {
+        let fields = protocols.iter().map(|protocol| ("Upgrade", *protocol));
+        let mut head = head(&fields.chain([("Connection", "Upgrade")]).collect::<Vec<_>>());
+        let hop = strip_hop_by_hop(&mut head);
+        assert!(hop.options.upgrade && head.is_empty());
+        assert_eq!(hop.websocket, websocket, "{protocols:?}");
+    }
 }
 
 #[test]

@@ -98,6 +98,11 @@ fn request_lines_rfc9112_3() {
         ("get / HTTP/1.1", Ok("/")),
         ("OPTIONS * HTTP/1.1", Ok("*")),
         ("GET * HTTP/1.1", Err(Reason::BadTarget)),
+        // RFC 9112 section 3.2.4; any other method asks for the root.
+        ("OPTIONS http://a HTTP/1.1", Ok("*")),
+        ("OPTIONS http://a?b HTTP/1.1", Ok("/")),
+        ("OPTIONS http://a/ HTTP/1.1", Ok("/")),
+        ("GET http://a HTTP/1.1", Ok("/")),
         ("OPTIONS ** HTTP/1.1", Err(Reason::BadTarget)),
         ("GET a HTTP/1.1", Err(Reason::BadTarget)),
         ("GET a:80 HTTP/1.1", Err(Reason::BadTarget)),

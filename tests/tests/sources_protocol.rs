@@ -1,0 +1,73 @@
+//! What a breach of HTTP/2 or a handshake that fails costs the source at the network card, with a neighbour beside it.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use portcullis_tests::certs::Authority;
+use portcullis_tests::client::Request;
+use portcullis_tests::gateway::Gateway;
+use portcullis_tests::h2::{H2, PREFACE, code, frame, kind, settings};
+use portcullis_tests::privileged;
+use portcullis_tests::site::{BAD, GATE, GOOD, Site, packets};
+
+/// Far beyond what the connections of a test take by themselves.
+const CONNECTIONS: &str = "{rate: 10/s, burst: 100}";
+/// Connections that are made at most: without a charge, all of them are let in.
+const TRIES: usize = 40;
+
+/// Has the bad source do something on a new connection, until its SYNs are dropped; says how often it could.
+fn until_closed(site: &Site, mut once: impl FnMut() -> std::io::Result<()>) -> usize {
+    let times = (0..TRIES).take_while(|_| once().is_ok()).count();
+    // The neighbour does as much in good order.
+    for _ in 0..TRIES {
+        let mut connection = site.connect(GOOD).expect("the neighbour's connection");
+        Request::get("/").send_on(&mut connection).expect(200);
+    }
+    times
+}
+
+#[test]
+fn a_breach_of_http2_is_charged_to_its_source() {
+    privileged!();
+    let site = Site::new();
+    let costs = "enforcement: enforce, costs: {malformed_http2: 60}";
+    let gateway = Gateway::start(&site.setup_with("auto", CONNECTIONS, costs).h2c());
+    let times = until_closed(&site, || {
+        let mut h2 = H2::over(site.stream(BAD, GATE)?);
+        // A frame of the wrong length.
+        h2.send(&[PREFACE, &settings(&[]), &frame(kind::PING, 0, 0, &[0; 7])].concat());
+        assert_eq!(h2.end(), Some(code::FRAME_SIZE_ERROR));
+        Ok(())
+    });
+    assert!((1..TRIES).contains(&times), "{times} breaches");
+    assert!(packets(&gateway, "drop_connection_rate") >= 1.0);
+    let counted = gateway.metrics().get("portcullis_refusals_total", &[("reason", "h2_protocol_error")]);
+    assert!(counted >= 1.0);
+}
+
+#[test]
+fn a_handshake_that_fails_is_charged_to_its_source() {
+    privileged!();
+    const SECURE: &str = "10.77.0.2:8443";
+    let site = Site::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    let leaf = Authority::new(dir.path()).leaf(&["site.test"]);
+    let certificate = format!(
+        "certificates:\n  - {{name: one, cert_file: '{}', key_file: '{}'}}\n",
+        leaf.cert.display(),
+        leaf.key.display()
+    );
+    let costs = "enforcement: enforce, costs: {tls_handshake_failed: 60}";
+    let setup = site.setup_with("auto", CONNECTIONS, costs).with(&certificate);
+    let secure = SECURE.parse().expect("an address");
+    let gateway = Gateway::start(&setup.listener_with("secure2", secure, "tls: true"));
+    let times = until_closed(&site, || {
+        let mut stream = site.stream(BAD, SECURE)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(b"\x16\x03\x01\x00\x05hello")?;
+        // An alert, then the end.
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    });
+    assert!((1..TRIES).contains(&times), "{times} handshakes");
+    assert!(packets(&gateway, "drop_connection_rate") >= 1.0);
+}
