@@ -16,7 +16,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Test programs that bring their own BPF programs and need nothing but a kernel.
-const TESTS: [&str; 3] = ["kernel_packets", "kernel_sources", "kernel_netns"];
+const TESTS: [&str; 4] = ["kernel_steering", "kernel_sources", "kernel_packets", "kernel_netns"];
+
+/// Tests that are left out: one starts the gateway, the others send millions of packets, which an emulated machine does
+/// for hours.
+const SKIPPED: [&str; 4] = [
+    "an_upgrade_under_load_refuses_and_resets_nobody",
+    "a_spoofed_flood",
+    "both_sides_charge_one_word",
+    "concurrent_charges_are_exact",
+];
 
 /// Programs of this machine that a guest gets, besides the tests.
 const PROGRAMS: [&str; 1] = ["ip"];
@@ -27,7 +36,7 @@ const MODULES: [&str; 1] = ["drivers/net/veth.ko"];
 const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "iproute2", "xz-utils", "binutils"];
 
 /// Until a guest that hangs is ended.
-const PATIENCE_SECONDS: &str = "1500";
+const PATIENCE_SECONDS: &str = "3600";
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -216,7 +225,9 @@ fn file_system(kernel: &Kernel, tests: &[(String, PathBuf)], args: &[String]) ->
 
 /// The first program of a guest.
 fn init(tests: &[&str], args: &[String]) -> String {
-    let quoted = args.iter().map(|arg| format!(" '{}'", arg.replace('\'', r"'\''"))).collect::<String>();
+    let skipped = SKIPPED.iter().flat_map(|test| ["--skip", test]);
+    let words = skipped.chain(args.iter().map(String::as_str));
+    let quoted = words.map(|word| format!(" '{}'", word.replace('\'', r"'\''"))).collect::<String>();
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox mkdir -p /commands\n\
@@ -273,6 +284,6 @@ mod tests {
     #[test]
     fn words_for_the_tests_reach_them_whole() {
         let script = init(&["a"], &["it's".to_owned()]);
-        assert!(script.contains(r"/tests/$test --test-threads 2 'it'\''s' && "), "{script}");
+        assert!(script.contains(r" 'it'\''s' && "), "{script}");
     }
 }
