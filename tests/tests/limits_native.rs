@@ -116,33 +116,32 @@ fn bandwidth_limit_options() {
     const LEN: u64 = 384 << 10;
     for chunked in [false, true] {
         let origin = Origin::start(Bulk { len: LEN, chunked });
-        let limit = |more: &str| format!("{{name: bandwidth-limit, config: {{rate: 64KiB, {more}}}}}");
+        let limit = |more: &str| format!("{{name: bandwidth-limit, config: {{rate: 256KiB, {more}}}}}");
         let gateway = start(
             &origin,
             &[
                 ("slow", &limit("burst: 128KiB, limit_by: header, header_name: X-A")),
                 ("exempt", &limit("exempt: {ips: [127.0.0.0/8]}")),
-                ("ample", &limit("burst: 1MiB")),
+                ("ample", &limit("burst: 8MiB")),
             ],
         );
         let time = |request: &Request| {
             let begin = Instant::now();
-            let body = request.send(gateway.addr()).expect(200).body;
-            assert!(body.len == LEN && !body.off_pattern, "{} bytes", body.len);
+            for _ in 0..3 {
+                let body = request.send(gateway.addr()).expect(200).body;
+                assert!(body.len == LEN && !body.off_pattern, "{} bytes", body.len);
+            }
             begin.elapsed()
         };
         let slow = |name: &str| Request::get("/slow").header("X-A", name);
-        // 384 KiB less a burst of 128 and the last piece of at most 64 take three seconds at 64 a second.
+        // Three times 384 KiB, less a burst of 128 and what is sent at once at the end, take 2.5 seconds at 256 a second.
         let both = std::thread::scope(|scope| {
             let other = scope.spawn(|| time(&slow("a")));
             [time(&slow("b")), other.join().expect("a body")]
         });
-        assert!(both.iter().all(|time| *time >= Duration::from_millis(2_900)), "{both:?}");
+        assert!(both.iter().all(|time| *time >= Duration::from_millis(2_400)), "{both:?}");
         // Nobody waits who has no account, or much on it.
         let fast = [time(&Request::get("/exempt")), time(&Request::get("/ample"))];
         assert!(fast.iter().all(|time| time < both.iter().min().expect("two")), "{fast:?} {both:?}");
-        // The account of a key is empty for a while: the next one has no burst.
-        let again = time(&slow("a"));
-        assert!(again >= Duration::from_millis(2_900), "{again:?}");
     }
 }

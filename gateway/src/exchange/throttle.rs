@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::limit::Throttle;
 use crate::net::{self, clock};
@@ -19,7 +20,8 @@ pub async fn throttled<T>(
 ) -> T {
     let Some(throttle) = throttle else { return body.await };
     let mut body = pin!(body);
-    let mut pause: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+    // Who owes for earlier bodies waits before this one: many small bodies are not to pass for nothing.
+    let mut pause = pause(throttle.passed(clock::now_ns(), 0));
     let mut counted = 0;
     poll_fn(|cx| {
         loop {
@@ -31,16 +33,20 @@ pub async fn throttled<T>(
             }
             let outcome = body.as_mut().poll(cx);
             let bytes = payload.get() - counted;
-            if outcome.is_ready() || bytes == 0 {
+            if bytes > 0 {
+                counted += bytes;
+                pause = self::pause(throttle.passed(clock::now_ns(), bytes));
+            }
+            if outcome.is_ready() || pause.is_none() {
                 return outcome;
             }
-            counted += bytes;
-            let wait = throttle.passed(clock::now_ns(), bytes);
-            if wait.is_zero() {
-                return outcome;
-            }
-            pause = Some(Box::pin(net::sleep(wait)));
         }
     })
     .await
+}
+
+type Pause = Pin<Box<dyn Future<Output = ()>>>;
+
+fn pause(time: Duration) -> Option<Pause> {
+    (!time.is_zero()).then(|| -> Pause { Box::pin(net::sleep(time)) })
 }

@@ -3,8 +3,8 @@
 //! Owns the account: a word of a table, which is ahead of now by the time that the bytes take at their rate. Reads no
 //! clock and waits for nothing; who sends waits as long as it is told.
 //!
-//! Invariant: in any time t at most `t * rate + burst` bytes pass, and what was under way when the account ran out: one
-//! piece of each sender.
+//! Invariant: in any time t at most `t * rate + burst` bytes pass, and what was under way when the account ran out: what
+//! each sender sends at once. Nobody waits for more than [`WAIT_MAX`], so very many senders of one key together get more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::table::{Table, Word};
 
 const SECOND: u64 = 1_000_000_000;
-/// More than this is not owed, however many send at once.
-const DEBT_MAX: u64 = 60 * SECOND;
+/// Longest pause, less than others are waited for: what is owed beyond it is forgiven.
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The account of one key.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ impl Throttle {
     pub fn passed(&self, now: u64, bytes: u64) -> Duration {
         let ns = |bytes: u64| u64::try_from(u128::from(bytes) * u128::from(SECOND) / u128::from(self.rate));
         let ns = |bytes| ns(bytes).unwrap_or(u64::MAX);
-        self.table.penalize(self.key, Word::Request, now, ns(bytes), DEBT_MAX);
+        let most = ns(self.burst).saturating_add(WAIT_MAX.as_nanos() as u64);
+        self.table.penalize(self.key, Word::Request, now, ns(bytes), most);
         let debt = self.table.debt(self.key, Word::Request, now);
         Duration::from_nanos(debt.saturating_sub(ns(self.burst)))
     }
@@ -64,5 +65,7 @@ mod tests {
         let other = Throttle { key: 8, ..throttle };
         assert_eq!(other.passed(now, 500), Duration::ZERO);
         assert_eq!(other.passed(now, 250), Duration::from_millis(250));
+        assert_eq!(other.passed(now, 0), Duration::from_millis(250), "the next one waits as well");
+        assert_eq!(other.passed(now, 1 << 40), WAIT_MAX);
     }
 }

@@ -23,8 +23,8 @@ pub static REGISTRATION: Registration =
 static SECTION: Section =
     Section::new("bandwidth-limit", "Limits the bytes of response bodies that pass in a second.", KEYS);
 
-/// Less would keep a whole receive buffer waiting for longer than others are waited for.
-const RATE_MIN: u64 = 16 * 1024;
+/// Less would keep what is received at once, up to 1 MiB, waiting for longer than others are waited for.
+const RATE_MIN: u64 = 64 * 1024;
 
 const KEYS: &[Key] = &[
     Key::new("rate", Kind::Size { min: RATE_MIN, max: 1 << 40 }, "Bytes a second, as in `1MiB`.").required(),
