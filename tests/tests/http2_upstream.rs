@@ -163,7 +163,7 @@ fn a_silent_target_times_out_alone() {
     let mut origin = Background::start(&mut python);
     let addr = SocketAddr::from(([127, 0, 0, 1], origin.port()));
     let setup = Setup::new(format!(
-        "services:\n  - name: web\n    url: http://{addr}\n    http_version: \"2\"\n    retries: 0\n    read_timeout: 500\n    \
+        "services:\n  - name: web\n    url: http://{addr}\n    http_version: \"2\"\n    retries: 0\n    read_timeout: 3000\n    \
          routes:\n      - {{name: all, paths: [/], strip_path: false}}"
     ));
     let gateway = Gateway::start(&setup.h2c().shards(1));

@@ -10,16 +10,21 @@ use portcullis_tests::h2::{H2, PREFACE, code, frame, kind, settings};
 use portcullis_tests::privileged;
 use portcullis_tests::site::{BAD, GATE, GOOD, Site, packets};
 
-/// Far beyond what the connections of a test take by themselves.
-const CONNECTIONS: &str = "{rate: 10/s, burst: 100}";
+/// More than the connections of a test take by themselves: they are made at half of that rate at most.
+const CONNECTIONS: &str = "{rate: 100/s, burst: 1000}";
 /// Connections that are made at most: without a charge, all of them are let in.
-const TRIES: usize = 40;
+const TRIES: usize = 400;
 
-/// Has the bad source do something on a new connection, until its SYNs are dropped; says how often it could.
+/// Has the bad source do something on a new connection, until its SYNs are dropped; says how often it could. What it is
+/// charged reaches the network card a little later.
 fn until_closed(site: &Site, mut once: impl FnMut() -> std::io::Result<()>) -> usize {
-    let times = (0..TRIES).take_while(|_| once().is_ok()).count();
+    let mut paced = || {
+        std::thread::sleep(Duration::from_millis(20));
+        once().is_ok()
+    };
+    let times = (0..TRIES).take_while(|_| paced()).count();
     // The neighbour does as much in good order.
-    for _ in 0..TRIES {
+    for _ in 0..20 {
         let mut connection = site.connect(GOOD).expect("the neighbour's connection");
         Request::get("/").send_on(&mut connection).expect(200);
     }
@@ -30,7 +35,7 @@ fn until_closed(site: &Site, mut once: impl FnMut() -> std::io::Result<()>) -> u
 fn a_breach_of_http2_is_charged_to_its_source() {
     privileged!();
     let site = Site::new();
-    let costs = "enforcement: enforce, costs: {malformed_http2: 60}";
+    let costs = "enforcement: enforce, costs_per_second: 1000000, costs: {malformed_http2: 500}";
     let gateway = Gateway::start(&site.setup_with("auto", CONNECTIONS, costs).h2c());
     let times = until_closed(&site, || {
         let mut h2 = H2::over(site.stream(BAD, GATE)?);
@@ -57,7 +62,7 @@ fn a_handshake_that_fails_is_charged_to_its_source() {
         leaf.cert.display(),
         leaf.key.display()
     );
-    let costs = "enforcement: enforce, costs: {tls_handshake_failed: 60}";
+    let costs = "enforcement: enforce, costs_per_second: 1000000, costs: {tls_handshake_failed: 500}";
     let setup = site.setup_with("auto", CONNECTIONS, costs).with(&certificate);
     let secure = SECURE.parse().expect("an address");
     let gateway = Gateway::start(&setup.listener_with("secure2", secure, "tls: true"));
