@@ -72,6 +72,13 @@ pub struct Carried {
     pub replaced: Option<Box<Response>>,
 }
 
+impl Carried {
+    /// The response was dropped for an answer of ours.
+    fn replaced(answer: Box<Response>) -> Self {
+        Self { next: Next::Close, reusable: false, upgraded: false, replaced: Some(answer) }
+    }
+}
+
 /// Sends the request, receives the response head, runs the response plugins and relays the response.
 pub async fn carry(
     stage: Stage<'_>,
@@ -95,8 +102,7 @@ pub async fn carry(
     let (sink, mut inlet) = channel.split(upstream_out, &halts.upstream);
 
     // 5 send, with the body beside what follows unless it goes with the head
-    let body = begin_request(plan, source, sink, &request_bytes).await?;
-    let mut pump = Pump::new(body, stage.expiry);
+    let mut pump = Pump::new(begin_request(plan, source, sink, &request_bytes).await?, stage.expiry);
     let version = request.version();
     // The target has its time from when it has the request; what comes before has limits of its own.
     let over = || limit.cut_after(stage.first_byte());
@@ -119,8 +125,7 @@ pub async fn carry(
         // What is left of both bodies is of no use to anybody.
         give_up(Failure::client_gone(), &cuts, pump).await;
         record.body_touched |= is_touched(client, decoder.as_ref(), request_bytes.get());
-        let answer = Response::with_content(page.status, page.content);
-        return Ok(Carried { next: Next::Close, reusable: false, upgraded: false, replaced: Some(answer) });
+        return Ok(Carried::replaced(Response::with_content(page.status, page.content)));
     }
 
     // 6 response plugins
@@ -134,28 +139,40 @@ pub async fn carry(
 
     // 7 relay
     let mut answer = Answer::new(plan, response, framing);
-    if answer.has_body()
-        && (plan.buffers_response || plugins::wants_response_body(stage.local, plan.chain, cx, response))
-    {
-        // Boxed: exchanges whose bodies pass by need no room for it.
-        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), &answer, &halts));
-        match pump.beside(holding, || cuts.upstream.cut(), || {}).await {
-            Ok(body) => answer.replace_body(body),
-            Err(failure) => {
-                let failure = give_up(failure, &cuts, pump).await;
-                return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
-            }
-        }
+    let mut by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
+    if let Err(failure) = prepare(stage, cx, &mut answer, &mut by, &mut inlet).await {
+        let failure = give_up(failure, &cuts, pump).await;
+        return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
     }
-    if let Some(encoder) = plugins::encoder(stage.local, plan.chain, cx, response, answer.framings.relayed) {
-        answer.code(plan, encoder);
-    }
-    let by = Answering { reply: &mut reply, response, out, pump: &mut pump, cuts: &cuts, halts: &halts };
     let (next, whole) = relay(stage, &mut answer, by, inlet, record).await;
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
     Ok(Carried { next, reusable, upgraded: false, replaced: None })
+}
+
+/// Has plugins see the body whole where one wants that, and decides how it is coded.
+async fn prepare(
+    stage: Stage<'_>,
+    cx: &mut Cx<'_>,
+    answer: &mut Answer,
+    by: &mut Answering<'_, '_>,
+    inlet: &mut Inlet<'_>,
+) -> Result<(), Failure> {
+    let plan = stage.plan;
+    let Answering { response, pump, cuts, halts, .. } = by;
+    if answer.has_body()
+        && (plan.buffers_response || plugins::wants_response_body(stage.local, plan.chain, cx, response))
+    {
+        // Boxed: exchanges whose bodies pass by need no room for it.
+        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), answer, halts));
+        let body = pump.beside(holding, || cuts.upstream.cut(), || {}).await?;
+        answer.replace_body(body);
+    }
+    if let Some(encoder) = plugins::encoder(stage.local, plan.chain, cx, response, answer.framings.relayed) {
+        answer.code(plan, encoder);
+    }
+    Ok(())
 }
 
 /// Phase 7: passes the response on, and ends what is left of the request. Says whether both came whole.

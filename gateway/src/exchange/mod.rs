@@ -219,18 +219,10 @@ async fn forward(
         record.target = target.address();
         plan.address(&mut down.request, &target);
         let connected = attempts.acquire(shard, &target, record, now_ns).await;
+        let stage = Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target };
         let failure = match connected.and_then(|connected| Channel::open(connected, plan, client, down)) {
             Err(failure) => failure,
-            Ok(mut channel) => match carry(
-                Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target },
-                client,
-                down,
-                cx,
-                record,
-                &mut channel,
-            )
-            .await
-            {
+            Ok(mut channel) => match carry(stage, client, down, cx, record, &mut channel).await {
                 Ok(Carried { replaced: Some(answer), .. }) => {
                     let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
                     attempts.answered(&target, record.upstream_status, answered_ns);

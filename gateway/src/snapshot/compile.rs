@@ -81,13 +81,6 @@ pub fn compile(
     let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
     let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
     let limits = &config.limits;
-    let head_limits_of = |head: u32| HeadLimits {
-        request_line: limits.request_line as usize,
-        head: head as usize,
-        fields: limits.header_count as usize,
-        allow_underscores: false,
-        path: path_policy(&config.http),
-    };
     let snapshot = Snapshot {
         generation: cx.generation,
         router,
@@ -97,9 +90,12 @@ pub fn compile(
         consumers,
         plugins,
         listeners,
-        head_limits: head_limits_of(limits.head),
+        head_limits: head_limits(&config, limits.head),
         // A target may use names with an underscore: what it says is not a claim about the client.
-        response_head_limits: HeadLimits { allow_underscores: true, ..head_limits_of(limits.response_head) },
+        response_head_limits: HeadLimits {
+            allow_underscores: true,
+            ..head_limits(&config, limits.response_head)
+        },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter,
@@ -111,6 +107,16 @@ pub fn compile(
         config,
     };
     Ok((snapshot, found.into_sorted()))
+}
+
+fn head_limits(config: &Config, head: u32) -> HeadLimits {
+    HeadLimits {
+        request_line: config.limits.request_line as usize,
+        head: head as usize,
+        fields: config.limits.header_count as usize,
+        allow_underscores: false,
+        path: path_policy(&config.http),
+    }
 }
 
 /// The configuration with the services that plugins make of others.
