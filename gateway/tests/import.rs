@@ -260,7 +260,7 @@ fn mistakes_are_shown_where_they_were_made() {
         &used("digestAuth: {secret: a}"),
         "`digestAuth` has no counterpart here, and a router that it guards must not be open",
     );
-    check(&used("compress: {}"), "`compress` is not acted on yet");
+    check(&used("contentType: {}"), "`contentType` is not acted on yet");
     check(&used("rateLimit: {average: 0}"), "without `average` nothing is limited");
     check(&used("basicAuth: {secret: users}"), "there is no Secret `users`");
     check(

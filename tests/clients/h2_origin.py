@@ -129,7 +129,7 @@ class Connection:
             self.waiting[stream] = b"x" * 2_000_000
         else:
             if path == "/interim":
-                self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>")])
+                self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>"), ("content-length", "5")])
             told = {**request, "path": path}
             body = json.dumps(told).encode()
             self.h2.send_headers(stream, [*head, ("content-length", str(len(body)))])

@@ -233,7 +233,7 @@ fn what_a_balancer_says_beside_addresses_is_passed_on() {
 fn a_balancer_that_ended_tls_says_so() {
     let origin = Origin::start(Echo::default());
     let listener = Reserved::new();
-    let keys = "proxy_protocol: true\nredirect_https: 301";
+    let keys = "proxy_protocol: true\nredirect_https: {status: 307}";
     let setup = Setup::proxy(origin.addr(), "").with(TRUSTED).listener_with("behind", listener.addr(), keys);
     let addr = listener.addr();
     drop(listener);
@@ -242,11 +242,11 @@ fn a_balancer_that_ended_tls_says_so() {
         let mut connection = Connection::open(addr);
         connection.send([&binary_header(tlvs)[..], &Request::get("/").bytes()].concat()).response()
     };
-    ask(&[]).expect(301);
+    ask(&[]).expect(307);
     let response = ask(&tlv(0x20, &[1, 0, 0, 0, 1])).expect(200);
     assert_eq!(response.echoed().all("x-forwarded-proto"), ["https"]);
     // The client of the balancer spoke in the clear.
-    ask(&tlv(0x20, &[0, 0, 0, 0, 0])).expect(301);
+    ask(&tlv(0x20, &[0, 0, 0, 0, 0])).expect(307);
 }
 
 #[test]

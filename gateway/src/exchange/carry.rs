@@ -73,9 +73,9 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// The response was dropped for an answer of ours.
-    fn replaced(answer: Box<Response>) -> Self {
-        Self { next: Next::Close, reusable: false, upgraded: false, replaced: Some(answer) }
+    /// An exchange that is over, with an upstream connection that is not used again.
+    const fn ended(next: Next) -> Self {
+        Self { next, reusable: false, upgraded: false, replaced: None }
     }
 }
 
@@ -102,7 +102,8 @@ pub async fn carry(
     let (sink, mut inlet) = channel.split(upstream_out, &halts.upstream);
 
     // 5 send, with the body beside what follows unless it goes with the head
-    let mut pump = Pump::new(begin_request(plan, source, sink, &request_bytes).await?, stage.expiry);
+    let body = begin_request(plan, source, sink, &request_bytes).await?;
+    let mut pump = Pump::new(body, stage.expiry);
     let version = request.version();
     // The target has its time from when it has the request; what comes before has limits of its own.
     let over = || limit.cut_after(stage.first_byte());
@@ -125,7 +126,8 @@ pub async fn carry(
         // What is left of both bodies is of no use to anybody.
         give_up(Failure::client_gone(), &cuts, pump).await;
         record.body_touched |= is_touched(client, decoder.as_ref(), request_bytes.get());
-        return Ok(Carried::replaced(Response::with_content(page.status, page.content)));
+        let answer = Response::with_content(page.status, page.content);
+        return Ok(Carried { replaced: Some(answer), ..Carried::ended(Next::Close) });
     }
 
     // 6 response plugins
@@ -134,7 +136,7 @@ pub async fn carry(
         // The client is told in its own HTTP.
         record.head_bytes = tunnel::write_head(response, version, out);
         record.status = response.status();
-        return Ok(Carried { next: Next::Close, reusable: false, upgraded: true, replaced: None });
+        return Ok(Carried { upgraded: true, ..Carried::ended(Next::Close) });
     }
 
     // 7 relay
@@ -148,10 +150,10 @@ pub async fn carry(
     drop(pump);
     record.request_bytes = request_bytes.get();
     let reusable = next != Next::Reset && whole && receive::persists(response, &hop);
-    Ok(Carried { next, reusable, upgraded: false, replaced: None })
+    Ok(Carried { reusable, ..Carried::ended(next) })
 }
 
-/// Has plugins see the body whole where one wants that, and decides how it is coded.
+/// Lets plugins have the body before it goes on: whole where they want it so, and in a content coding.
 async fn prepare(
     stage: Stage<'_>,
     cx: &mut Cx<'_>,
@@ -159,17 +161,16 @@ async fn prepare(
     by: &mut Answering<'_, '_>,
     inlet: &mut Inlet<'_>,
 ) -> Result<(), Failure> {
-    let plan = stage.plan;
-    let Answering { response, pump, cuts, halts, .. } = by;
+    let (plan, chain) = (stage.plan, stage.plan.chain);
     if answer.has_body()
-        && (plan.buffers_response || plugins::wants_response_body(stage.local, plan.chain, cx, response))
+        && (plan.buffers_response || plugins::wants_response_body(stage.local, chain, cx, by.response))
     {
         // Boxed: exchanges whose bodies pass by need no room for it.
-        let holding = Box::pin(whole::hold(stage, cx, response, inlet.reborrow(), answer, halts));
-        let body = pump.beside(holding, || cuts.upstream.cut(), || {}).await?;
+        let holding = Box::pin(whole::hold(stage, cx, by.response, inlet.reborrow(), answer, by.halts));
+        let body = by.pump.beside(holding, || by.cuts.upstream.cut(), || {}).await?;
         answer.replace_body(body);
     }
-    if let Some(encoder) = plugins::encoder(stage.local, plan.chain, cx, response, answer.framings.relayed) {
+    if let Some(encoder) = plugins::encoder(stage.local, chain, cx, by.response, answer.framings.relayed) {
         answer.code(plan, encoder);
     }
     Ok(())

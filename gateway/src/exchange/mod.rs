@@ -219,39 +219,48 @@ async fn forward(
         record.target = target.address();
         plan.address(&mut down.request, &target);
         let connected = attempts.acquire(shard, &target, record, now_ns).await;
-        let stage = Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target };
         let failure = match connected.and_then(|connected| Channel::open(connected, plan, client, down)) {
             Err(failure) => failure,
-            Ok(mut channel) => match carry(stage, client, down, cx, record, &mut channel).await {
-                Ok(Carried { replaced: Some(answer), .. }) => {
-                    let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
-                    attempts.answered(&target, record.upstream_status, answered_ns);
-                    channel.close(target.pool(), false, answered_ns);
-                    return Err(answer);
-                }
-                Ok(carried) => {
-                    client.consume(plan.in_hand.unwrap_or(0));
-                    let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
-                    attempts.answered(&target, record.upstream_status, answered_ns);
-                    if carried.upgraded {
-                        drop(expiry);
-                        // Boxed: connections that never become tunnels need no room for one.
-                        let run =
-                            tunnel::run(shard, client, down, record, &mut channel, plan.times.tunnel_idle);
-                        let next = Box::pin(run).await;
+            Ok(mut channel) => {
+                let stage =
+                    Stage { shard, local, plan, expiry: &expiry, attempts: &attempts, target: &target };
+                match carry(stage, client, down, cx, record, &mut channel).await {
+                    Ok(Carried { replaced: Some(answer), .. }) => {
+                        let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
+                        attempts.answered(&target, record.upstream_status, answered_ns);
                         channel.close(target.pool(), false, answered_ns);
-                        return Ok(next);
+                        return Err(answer);
                     }
-                    channel.close(target.pool(), carried.reusable, answered_ns);
-                    return Ok(carried.next);
+                    Ok(carried) => {
+                        client.consume(plan.in_hand.unwrap_or(0));
+                        let answered_ns = record.first_byte_ns.unwrap_or(now_ns);
+                        attempts.answered(&target, record.upstream_status, answered_ns);
+                        if carried.upgraded {
+                            drop(expiry);
+                            // Boxed: connections that never become tunnels need no room for one.
+                            let run = tunnel::run(
+                                shard,
+                                client,
+                                down,
+                                record,
+                                &mut channel,
+                                plan.times.tunnel_idle,
+                            );
+                            let next = Box::pin(run).await;
+                            channel.close(target.pool(), false, answered_ns);
+                            return Ok(next);
+                        }
+                        channel.close(target.pool(), carried.reusable, answered_ns);
+                        return Ok(carried.next);
+                    }
+                    Err(failure) => {
+                        let failure = channel.blame(failure);
+                        record.body_touched |= failure.body_touched;
+                        channel.close(target.pool(), false, now_ns);
+                        failure
+                    }
                 }
-                Err(failure) => {
-                    let failure = channel.blame(failure);
-                    record.body_touched |= failure.body_touched;
-                    channel.close(target.pool(), false, now_ns);
-                    failure
-                }
-            },
+            }
         };
         shard.metrics.upstream_errors.inc();
         now_ns = clock::now_ns();

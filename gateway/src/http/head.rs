@@ -11,42 +11,11 @@
 //! 3. The arena only grows until [`Head::clear`], so a [`Span`] stays valid while fields are
 //!    edited. A warm arena allocates nothing.
 
+mod span;
+
 use super::known::{Known, KnownSet};
 
-/// A range of the arena of the [`Head`] it came from. Valid until that head is cleared; a stale
-/// one reads as other text or as nothing, never out of bounds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Span {
-    off: u32,
-    len: u32,
-}
-
-impl Span {
-    /// The span of nothing.
-    pub const EMPTY: Span = Span { off: 0, len: 0 };
-
-    pub(super) fn new(off: usize, len: usize) -> Span {
-        Span { off: off as u32, len: len as u32 }
-    }
-
-    /// Length in bytes.
-    pub fn len(self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether it covers no byte.
-    pub fn is_empty(self) -> bool {
-        self.len == 0
-    }
-
-    pub(super) fn start(self) -> usize {
-        self.off as usize
-    }
-
-    pub(super) fn end(self) -> usize {
-        self.off as usize + self.len as usize
-    }
-}
+pub use span::Span;
 
 /// One field: where its line starts, and how long name and value are.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +30,12 @@ struct Field {
 impl Field {
     #[inline]
     fn name(&self) -> Span {
-        Span { off: self.off, len: self.name_len }
+        Span::at(self.off, self.name_len)
     }
 
     #[inline]
     fn value(&self) -> Span {
-        Span { off: self.off + self.name_len + 2, len: self.value_len }
+        Span::at(self.off + self.name_len + 2, self.value_len)
     }
 
     /// End of the line, past its CR LF.

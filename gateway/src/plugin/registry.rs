@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use portcullis_config::{self as config, Node, PluginCatalog, Section};
 
 use super::{
-    Registration, acl, bandwidth_limit, basic_auth, bot_detection, buffering, canary, compression, correlation_id, cors, error_pages, fault_injection, forward_auth, grpc_web, hmac_auth, in_flight_limit, introspection, ip_restriction, jwt, key_auth, mirror, mtls_auth, multi_auth, path_rewrite, prometheus, rate_limiting, rate_limiting_advanced, redirect, request_size_limiting, request_termination, request_transformer, request_validator, response_transformer, security_headers, token_bucket, traffic_split,
+    Registration, acl, bandwidth_limit, basic_auth, bot_detection, buffering, canary, compression,
+    correlation_id, cors, error_pages, fault_injection, forward_auth, grpc_web, hmac_auth, in_flight_limit,
+    introspection, ip_restriction, jwt, key_auth, mirror, mtls_auth, multi_auth, path_rewrite, prometheus,
+    rate_limiting, rate_limiting_advanced, redirect, request_size_limiting, request_termination,
+    request_transformer, request_validator, response_transformer, security_headers, token_bucket,
+    traffic_split,
 };
 
 /// All plugins, in no order: a chain is sorted by priority.

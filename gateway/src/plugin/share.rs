@@ -72,8 +72,8 @@ impl By {
                 None => Some(hash(&cx.client)),
             },
             Self::Ip => Some(hash(&cx.client)),
-            Self::Header(name) => request.head.get_field(name).map(|value| hash(value)),
-            Self::Cookie(name) => cookie(request, name).map(|value| hash(value)),
+            Self::Header(name) => request.head.get_field(name).map(hash),
+            Self::Cookie(name) => cookie(request, name).map(hash),
             Self::Parameter(name) => request.parameter(name).map(|value| hash(&*value)),
             Self::Path => Some(hash(request.path())),
         };

@@ -55,7 +55,44 @@ pub fn compile(
     let listeners: Vec<Listener> = config.listeners.iter().filter_map(listen).collect();
     let ticket_keys = edges::ticket_keys(&config, &found);
     let streams = StreamRoutes::compile(&config, &found);
-    let routes = config
+    let routes = compile_routes(&config, chains, cx);
+    let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
+    let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
+    let limits = &config.limits;
+    let head_limits_of = |head: u32| HeadLimits {
+        request_line: limits.request_line as usize,
+        head: head as usize,
+        fields: limits.header_count as usize,
+        allow_underscores: false,
+        path: path_policy(&config.http),
+    };
+    let snapshot = Snapshot {
+        generation: cx.generation,
+        router,
+        routes,
+        services,
+        upstreams: upstream_list,
+        consumers,
+        plugins,
+        listeners,
+        head_limits: head_limits_of(limits.head),
+        // A target may use names with an underscore: what it says is not a claim about the client.
+        response_head_limits: HeadLimits { allow_underscores: true, ..head_limits_of(limits.response_head) },
+        h2: http2::settings(&config),
+        trusted_proxies: config.trusted_proxies.iter().copied().collect(),
+        source_limiter,
+        kernel_lists,
+        tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
+        streams,
+        ticket_keys,
+        expiries: loaded.expiries,
+        config,
+    };
+    Ok((snapshot, found.into_sorted()))
+}
+
+fn compile_routes(config: &Config, chains: Vec<(Chain, Wants)>, cx: &CompileContext<'_>) -> Vec<Route> {
+    config
         .routes
         .iter()
         .zip(chains)
@@ -73,50 +110,11 @@ pub fn compile(
             path_handling: route.path_handling,
             https_redirect_status: route.https_redirect_status_code,
             body_limit: route.body_limit.unwrap_or(config.limits.body),
-            times: Times::of(route, &config),
+            times: Times::of(route, config),
             cost: route.cost,
             series: cx.registry.route(&route.name),
         })
-        .collect();
-    let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
-    let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
-    let limits = &config.limits;
-    let snapshot = Snapshot {
-        generation: cx.generation,
-        router,
-        routes,
-        services,
-        upstreams: upstream_list,
-        consumers,
-        plugins,
-        listeners,
-        head_limits: head_limits(&config, limits.head),
-        // A target may use names with an underscore: what it says is not a claim about the client.
-        response_head_limits: HeadLimits {
-            allow_underscores: true,
-            ..head_limits(&config, limits.response_head)
-        },
-        h2: http2::settings(&config),
-        trusted_proxies: config.trusted_proxies.iter().copied().collect(),
-        source_limiter,
-        kernel_lists,
-        tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
-        streams,
-        ticket_keys,
-        expiries: loaded.expiries,
-        config,
-    };
-    Ok((snapshot, found.into_sorted()))
-}
-
-fn head_limits(config: &Config, head: u32) -> HeadLimits {
-    HeadLimits {
-        request_line: config.limits.request_line as usize,
-        head: head as usize,
-        fields: config.limits.header_count as usize,
-        allow_underscores: false,
-        path: path_policy(&config.http),
-    }
+        .collect()
 }
 
 /// The configuration with the services that plugins make of others.

@@ -16,6 +16,7 @@ use crate::http::h2::Settings;
 use crate::http::h2::client::{self, Outgoing, Received};
 use crate::http::{Known, RequestHead, ResponseHead};
 use crate::net;
+use crate::net::deadline::SendLimit;
 use crate::tls;
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
@@ -48,7 +49,7 @@ async fn call(client: &client::Client, probe: &ProbeSpec, host: &[u8], limit: Du
     request.head.append_known(Known::ContentType, "application/grpc");
     let outgoing = Outgoing { https: probe.tls.is_some(), te_trailers: true, ..Outgoing::default() };
     let (mut body, mut response) = client.reserve()?.request(&request, outgoing).ok()?;
-    body.data(Bytes::from(question(&probe.grpc_service)), true, limit).await.ok()?;
+    body.data(Bytes::from(question(&probe.grpc_service)), true, SendLimit::whole(limit)).await.ok()?;
     let mut head = ResponseHead::new();
     while response.head(&probe.limits, &mut head).await.ok()? == Received::Interim {}
     // An error comes in a head alone, or in trailers behind no message.
