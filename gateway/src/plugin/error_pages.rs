@@ -168,7 +168,7 @@ fn words(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         status if status < 500 => "Client Error",
-        500..=599 => "Server Error",
+        status if status < 600 => "Server Error",
         _ => "",
     }
 }
