@@ -3,6 +3,7 @@
 //! Owns how its body is framed and coded there, and the sending of its head. Never looks at the request.
 
 use std::cell::Cell;
+use std::pin::pin;
 
 use bytes::Bytes;
 use portcullis_abi::Reason;
@@ -102,8 +103,9 @@ impl Answer {
         };
         let encoder = self.encoder.take();
         let (leg, recode) = (self.leg(plan), self.recode(encoder));
-        let relaying = transfer(source, sink, leg, recode, &payload);
-        let relaying = throttled(plan.throttle.as_deref(), &payload, relaying);
+        // Pinned here: a future that is handed over by value has its place in each that it goes through.
+        let relaying = pin!(transfer(source, sink, leg, recode, &payload));
+        let relaying = pin!(throttled(plan.throttle.as_deref(), &payload, relaying));
         let expired = pump.expiry();
         let told_at_the_end = self.web.is_some();
         let give_up = || {

@@ -4,6 +4,7 @@
 //! breaks off. Never decides about another attempt: an error means that nothing was sent to the client.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -113,7 +114,7 @@ pub async fn carry(
     let over = || limit.cut_after(stage.first_byte());
     pump.is_complete().then(over);
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
-    let head = pump.beside(head, || cuts.upstream.cut(), over).await;
+    let head = pump.beside(pin!(head), || cuts.upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
     let framing = match head.and_then(|framing| stage.keep(response.status()).map(|()| framing)) {
         Ok(framing) => framing,
@@ -125,7 +126,7 @@ pub async fn carry(
     (record.upstream_status, record.status) = (response.status(), response.status());
 
     if let Some(page) = pages::in_place_of(stage, cx, request, record, response.status())
-        && let Some(page) = pump.beside(page, || cuts.upstream.cut(), || {}).await
+        && let Some(page) = pump.beside(Box::pin(page), || cuts.upstream.cut(), || {}).await
     {
         // What is left of both bodies is of no use to anybody.
         give_up(Failure::client_gone(), &cuts, pump).await;

@@ -1,6 +1,7 @@
 //! Receives the head of a response, and decides how its body goes on.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::time::Duration;
 
 use portcullis_abi::Reason;
@@ -101,7 +102,8 @@ async fn from_connection(
         }
         // Room for a whole small body behind the head, so that both leave in one send.
         let cut = Cut::Socket(intake.rx.deadline().cutter());
-        let received = reply.unless_gone(&cut, intake.receive(BODY_ROOM.max(limits.head + 1))).await;
+        let room = BODY_ROOM.max(limits.head + 1);
+        let received = reply.unless_gone(&cut, pin!(intake.receive(room))).await;
         match received {
             _ if reply.is_gone() => return Err(Failure::client_gone()),
             Ok(1..) => {}
@@ -127,9 +129,12 @@ async fn from_stream(
     let reset = Failure::new(retry::Failure::Reset, Reason::UpstreamReset, 502);
     loop {
         let Receive::Head(coming) = stream else { return Err(reset) };
-        let head = unless(&halts.upstream, coming.head(limits, response));
-        let head = within(&halts.begun, halts.first_byte, head);
-        let head = reply.unless_gone(&Cut::Stream(&halts.upstream), head).await;
+        let head = {
+            let head = pin!(coming.head(limits, response));
+            let head = pin!(unless(&halts.upstream, head));
+            let head = pin!(within(&halts.begun, halts.first_byte, head));
+            reply.unless_gone(&Cut::Stream(&halts.upstream), head).await
+        };
         if reply.is_gone() {
             return Err(Failure::client_gone());
         }

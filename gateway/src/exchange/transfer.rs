@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -300,8 +301,11 @@ impl Source<'_> {
             Self::Whole(_) => Ok(None),
             Self::Http2(stream) => {
                 let Stream { body, halt, .. } = stream;
-                let data = unless(halt, body.body.data(idle));
-                let data = sink.unless_gone(leg, halt, data).await?;
+                let data = {
+                    let data = pin!(body.body.data(idle));
+                    let data = pin!(unless(halt, data));
+                    sink.unless_gone(leg, halt, data).await?
+                };
                 let data = data.ok_or(RelayError::SourceClosed)??;
                 *received = data.as_ref().map_or(0, Bytes::len);
                 stream.received(data).map(Some)
@@ -309,7 +313,8 @@ impl Source<'_> {
             Self::Http1 { intake, decoder } => {
                 intake.rx.deadline().arm(idle);
                 let cutter = Cut::Socket(intake.rx.deadline().cutter());
-                match sink.unless_gone_by(leg, &cutter, intake.receive(BODY_ROOM)).await? {
+                let got = sink.unless_gone_by(leg, &cutter, pin!(intake.receive(BODY_ROOM))).await?;
+                match got {
                     Ok(n @ 1..) => {
                         *received = n;
                         intake.rx.deadline().disarm();
