@@ -230,7 +230,8 @@ impl<'a> Attempts<'a> {
         }
         let all = left.min(self.policy.per_try.unwrap_or(Duration::MAX));
         let patience = Patience { connect: self.connect_timeout, all };
-        let connection = target.pool.connect(patience, self.preamble.clone(), self.tunnel);
+        // Boxed: most requests find a connection, and need no room for making one.
+        let connection = Box::pin(target.pool.connect(patience, self.preamble.clone(), self.tunnel));
         let connection = connection.await.map_err(|error| match self.limit {
             // Who has no more time says nothing about the target.
             Some(limit) if limit.left(clock::now_ns()).is_zero() => {
