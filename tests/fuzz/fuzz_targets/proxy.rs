@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
         if let (Some(client), Some(destination)) = (header.client, header.destination) {
             let (mut one, mut two) = (Vec::new(), Vec::new());
             write_v1(client, destination, &mut one);
-            write_v2(client, destination, header.tlvs.authority.as_deref(), &mut two);
+            write_v2(client, destination, &header.tlvs, &mut two);
             for written in [one, two] {
                 let Parsed::Complete(back) = parse(&written) else { panic!("{written:?}") };
                 assert_eq!(
