@@ -3,7 +3,7 @@
 //! Owns which statuses have a page, and where it comes from: a service that is asked for it, or a text. A service that
 //! has no page (it fails, or does not answer in time) leaves the error as it was.
 //!
-//! | placeholder | stands for |
+//! | in a page | stands for |
 //! |---|---|
 //! | `{status}` | the status that the client gets |
 //! | `{originalStatus}` | the status before `status_rewrites` |

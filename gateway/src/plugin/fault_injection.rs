@@ -14,7 +14,7 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 use portcullis_config::{self as config, Diagnostics, Fault, Fields, Key, Kind, Section, schema::text};
 
-use super::share::{Share, Turns};
+use super::share::{Share, Turns, headers};
 use super::{CompileCx, Content, Cx, Flow, Plugin, PluginSpec, Registration, Response, Resume};
 use crate::http::{FieldName, RequestHead};
 use crate::net;
@@ -74,17 +74,7 @@ static DELAY: Section = Section::new(
 
 fn compile(plugin: &config::Plugin, _: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&SECTION, found);
-    let headers: Option<Vec<_>> = fields
-        .map("headers")
-        .into_iter()
-        .map(|(name, value)| {
-            let known = FieldName::new(&name);
-            if known.is_none() {
-                fields.error("headers", format!("'{name}' is not a valid header"));
-            }
-            Some((known?, value))
-        })
-        .collect();
+    let headers = headers(&fields);
     let share = |fields: &Fields<'_>| Share::percent(fields.number("percentage"));
     let delay =
         fields.optional_section("delay").map(|fields| (fields.duration("fixed_delay"), share(&fields)));

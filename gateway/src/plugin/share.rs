@@ -25,6 +25,18 @@ pub enum By {
     Path,
 }
 
+/// The key `headers` of those plugins: names and values that a request is to have. `None`: a name is none, as was told.
+pub fn headers(fields: &Fields<'_>) -> Option<Vec<(FieldName, String)>> {
+    let named = fields.map("headers").into_iter().map(|(name, value)| {
+        let known = FieldName::new(&name);
+        if known.is_none() {
+            fields.error("headers", format!("'{name}' is not a valid header"));
+        }
+        Some((known?, value))
+    });
+    named.collect()
+}
+
 /// Words for [`By`], in plugins that offer all of them.
 pub const WORDS: &[&str] = &["none", "consumer", "ip", "header", "cookie", "query", "path"];
 

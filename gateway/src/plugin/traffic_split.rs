@@ -13,7 +13,7 @@ use std::sync::Arc;
 use portcullis_config::{self as config, Diagnostics, Fields, Key, Kind, Section, schema::text};
 
 use super::canary::service_named;
-use super::share::{By, Turns, WORDS, cookie, weighted};
+use super::share::{By, Turns, WORDS, cookie, headers, weighted};
 use super::{CompileCx, Cx, Destination, Flow, Plugin, PluginSpec, Registration};
 use crate::http::{FieldName, Known, RequestHead};
 use crate::id::ServiceId;
@@ -128,18 +128,7 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
 }
 
 fn rule(fields: &Fields<'_>, service: ServiceId) -> Option<Rule> {
-    let headers: Option<Vec<_>> = fields
-        .map("headers")
-        .into_iter()
-        .map(|(name, value)| {
-            let known = FieldName::new(&name);
-            if known.is_none() {
-                fields.error("headers", format!("'{name}' is not a valid header"));
-            }
-            Some((known?, value))
-        })
-        .collect();
-    Some(Rule { service, headers: headers?, cookies: fields.map("cookies") })
+    Some(Rule { service, headers: headers(fields)?, cookies: fields.map("cookies") })
 }
 
 fn sticky(fields: &Fields<'_>) -> Option<Sticky> {
