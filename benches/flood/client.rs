@@ -123,7 +123,7 @@ fn request(source: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Answers every request on every connection with the same few bytes.
+/// Answers every request on every connection with the same few bytes, when it has all of it.
 pub fn origin(address: SocketAddr) -> Result<()> {
     for stream in TcpListener::bind(address)?.incoming().flatten() {
         std::thread::spawn(move || answer(stream));
@@ -133,22 +133,36 @@ pub fn origin(address: SocketAddr) -> Result<()> {
 
 fn answer(mut stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
-    let mut head: Vec<u8> = Vec::new();
+    let mut unread: Vec<u8> = Vec::new();
     let mut some = [0; 4096];
     loop {
         let n = stream.read(&mut some)?;
         if n == 0 {
             return Ok(());
         }
-        head.extend(&some[..n]);
-        if head.starts_with(b"GET /large ") {
-            head.clear();
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
-            stream.write_all(&[b'x'; 1_000_000])?;
-        }
-        while let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            head.drain(..end + 4);
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
+        unread.extend(&some[..n]);
+        while let Some(end) = unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&unread[..end]).to_ascii_lowercase();
+            unread.drain(..end + 4);
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let mut missing: usize = length.unwrap_or(0);
+            while missing > unread.len() {
+                missing -= unread.len();
+                let n = stream.read(&mut some)?;
+                if n == 0 {
+                    return Ok(());
+                }
+                unread.clear();
+                unread.extend(&some[..n]);
+            }
+            unread.drain(..missing);
+            if head.starts_with("get /large ") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+                stream.write_all(&[b'x'; 1_000_000])?;
+            } else {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
+            }
         }
     }
 }

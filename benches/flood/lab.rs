@@ -3,7 +3,9 @@
 //! Owns every process and namespace that it makes; all go with it. Never touches another.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -242,6 +244,21 @@ impl Lab {
         let cores = (gateway.cpu()? - before) / begun.elapsed().as_secs_f64();
         let output = attacker.wait_with_output()?;
         Ok(Seen { honest, made: Made::from_json(&output.stdout)?, cores })
+    }
+
+    /// What the gateway and the kernel have refused so far, by reason.
+    pub fn refusals(&self) -> Result<String> {
+        let mut admin = UnixStream::connect(self.work.join("admin.sock"))?;
+        admin.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        admin.read_to_string(&mut text)?;
+        let wanted = ["portcullis_refusals_total{", "portcullis_xdp_packets_total{"];
+        let lines = text.lines().filter(|line| {
+            wanted.iter().any(|name| line.starts_with(name))
+                && !line.ends_with(" 0")
+                && !line.contains("\"pass\"")
+        });
+        Ok(lines.map(|line| line.trim_start_matches("portcullis_")).collect::<Vec<_>>().join(", "))
     }
 
     fn honest(&self, seconds: u64) -> Result<Tally> {

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum as _};
 use serde_json::json;
 
 use crate::client::Tally;
@@ -63,6 +63,9 @@ struct RunOptions {
     /// Packets a second
     #[arg(long, value_delimiter = ',', default_value = "0,10000,50000,100000,200000,400000")]
     rates: Vec<u64>,
+    /// What `abuse` does; with less than everything no table is written
+    #[arg(long, value_delimiter = ',')]
+    attacks: Vec<abuse::Attack>,
 }
 
 /// One curve.
@@ -78,8 +81,12 @@ fn main() -> Result<()> {
         Command::Abuse(options) => {
             std::fs::create_dir_all(&options.work)?;
             let lab = Lab::new(&options.work, &options.portcullis).context("the namespaces")?;
-            let text = abuse::run(&lab, options.seconds, options.rounds)?;
-            std::fs::write(options.results.join("abuse.md"), &text)?;
+            let all = options.attacks.is_empty();
+            let attacks = if all { abuse::Attack::value_variants() } else { &options.attacks };
+            let text = abuse::run(&lab, attacks, options.seconds, options.rounds)?;
+            if all {
+                std::fs::write(options.results.join("abuse.md"), &text)?;
+            }
             print!("{text}");
             Ok(())
         }
