@@ -6,7 +6,7 @@ use std::time::Duration;
 use portcullis_tests::certs::Authority;
 use portcullis_tests::client::Request;
 use portcullis_tests::gateway::Gateway;
-use portcullis_tests::h2::{H2, PREFACE, code, frame, kind, settings};
+use portcullis_tests::h2::{H2, PREFACE, code, frame, get, kind, reset, settings};
 use portcullis_tests::privileged;
 use portcullis_tests::site::{BAD, GATE, GOOD, Site, packets};
 
@@ -48,6 +48,44 @@ fn a_breach_of_http2_is_charged_to_its_source() {
     assert!(packets(&gateway, "drop_connection_rate") >= 1.0);
     let counted = gateway.metrics().get("portcullis_refusals_total", &[("reason", "h2_protocol_error")]);
     assert!(counted >= 1.0);
+}
+
+/// A connection of the bad source that is flooded with resets until the gateway ends it.
+fn flood(site: &Site) -> std::io::Result<()> {
+    let resets = |from: u32| -> Vec<u8> {
+        (from..from + 100)
+            .flat_map(|n| [get(2 * n + 1, "/"), reset(2 * n + 1, code::CANCEL)].concat())
+            .collect()
+    };
+    let mut h2 = H2::over(site.stream(BAD, GATE)?);
+    h2.send(&[PREFACE, &settings(&[])].concat());
+    let _ = (0..20).map(|n| h2.try_send(&resets(n * 100))).take_while(Result::is_ok).count();
+    h2.end();
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_http2_is_charged_to_its_source() {
+    privileged!();
+    let site = Site::new();
+    let costs =
+        "enforcement: enforce, costs_per_second: 1000000, costs: {http2_flood: 500, malformed_http2: 0}";
+    let gateway = Gateway::start(&site.setup_with("auto", CONNECTIONS, costs).h2c());
+    let times = until_closed(&site, || flood(&site));
+    assert!((1..TRIES).contains(&times), "{times} floods");
+    assert!(packets(&gateway, "drop_connection_rate") >= 1.0);
+}
+
+#[test]
+fn a_flood_of_http2_bans_its_source() {
+    privileged!();
+    let site = Site::new();
+    let bans = "enforcement: enforce, costs: {http2_flood: 0}, bans: {triggers: {http2_flood: 2/m}}";
+    let gateway = Gateway::start(&site.setup_with("auto", CONNECTIONS, bans).h2c());
+    assert_eq!(until_closed(&site, || flood(&site)), 3, "two are borne, and the third bans");
+    assert!(packets(&gateway, "drop_banned") >= 1.0);
+    let bans = gateway.admin("GET", "/bans").expect(200).text();
+    assert!(bans.contains("h2_rapid_reset"), "{bans}");
 }
 
 #[test]

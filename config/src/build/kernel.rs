@@ -118,6 +118,7 @@ fn costs(fields: &Fields<'_>) -> Costs {
         tls_handshake_abandoned: fields.integer("tls_handshake_abandoned"),
         slow_client: fields.integer("slow_client"),
         plugin: fields.integer("plugin"),
+        http2_flood: fields.integer("http2_flood"),
     }
 }
 
@@ -230,6 +231,7 @@ fn triggers(fields: &Fields<'_>) -> Triggers {
         tls_handshake_abandoned: fields.rate("tls_handshake_abandoned"),
         slow_client: fields.rate("slow_client"),
         plugin: fields.rate("plugin"),
+        http2_flood: fields.rate("http2_flood"),
     }
 }
 

@@ -144,6 +144,8 @@ pub struct Costs {
     pub slow_client: u32,
     /// For each point that a plugin takes.
     pub plugin: u32,
+    /// For a connection of HTTP/2 that ends for a flood.
+    pub http2_flood: u32,
 }
 
 /// What becomes of a refused packet.
@@ -241,6 +243,8 @@ pub struct Triggers {
     pub slow_client: Option<Rate>,
     /// Points taken by plugins.
     pub plugin: Option<Rate>,
+    /// Connections of HTTP/2 that were flooded.
+    pub http2_flood: Option<Rate>,
 }
 
 /// What a valid credential is worth (`xdp.promotion`).

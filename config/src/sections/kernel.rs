@@ -225,6 +225,12 @@ pub static XDP_COSTS: Section = Section::new(
         Key::new("slow_client", COST, "For a connection that was ended because its client was too slow.")
             .default("5"),
         Key::new("plugin", COST, "For each point that a plugin takes.").default("1"),
+        Key::new(
+            "http2_flood",
+            COST,
+            "For a connection that ends because its client floods it: resets, PING, SETTINGS and the like.",
+        )
+        .default("25"),
     ],
 );
 
@@ -266,6 +272,7 @@ pub static XDP_TRIGGERS: Section = Section::new(
         Key::new("tls_handshake_abandoned", Kind::Rate, "TLS handshakes not gone on with."),
         Key::new("slow_client", Kind::Rate, "Connections ended because their client was too slow."),
         Key::new("plugin", Kind::Rate, "Points taken by plugins."),
+        Key::new("http2_flood", Kind::Rate, "Connections of HTTP/2 that were flooded."),
     ],
 );
 

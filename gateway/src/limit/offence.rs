@@ -31,11 +31,13 @@ pub enum Behaviour {
     SlowClient,
     /// Did what a plugin takes points for.
     Plugin,
+    /// Flooded a connection of HTTP/2.
+    Http2Flood,
 }
 
 impl Behaviour {
     /// How many kinds there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// The behaviour that an answer of `status` shows, if it costs at all.
     pub const fn of_status(status: u16) -> Option<Behaviour> {
@@ -61,21 +63,20 @@ impl Behaviour {
             | Reason::UnknownSni
             | Reason::ClientCertificateMissing
             | Reason::ClientCertificateInvalid => Some(Behaviour::TlsHandshakeFailed),
-            Reason::H2ProtocolError
-            | Reason::H2Preface
-            | Reason::H2RapidReset
+            Reason::H2ProtocolError | Reason::H2Preface => Some(Behaviour::MalformedHttp2),
+            Reason::H2RapidReset
             | Reason::H2MadeYouReset
             | Reason::H2ContinuationFlood
             | Reason::H2SettingsFlood
             | Reason::H2PingFlood
             | Reason::H2PriorityFlood
             | Reason::H2EmptyDataFlood
-            | Reason::H2WindowUpdateFlood => Some(Behaviour::MalformedHttp2),
+            | Reason::H2WindowUpdateFlood => Some(Behaviour::Http2Flood),
             _ => None,
         }
     }
 
-    /// What a ban for it is said to be for.
+    /// What a ban for it is said to be for, where nothing more exact is known.
     const fn reason(self) -> Reason {
         match self {
             Behaviour::Unauthorized => Reason::UnauthorizedInvalid,
@@ -87,6 +88,7 @@ impl Behaviour {
             Behaviour::TlsHandshakeAbandoned => Reason::TlsHandshakeTimeout,
             Behaviour::SlowClient => Reason::SlowRequest,
             Behaviour::Plugin => Reason::BotDetected,
+            Behaviour::Http2Flood => Reason::H2RapidReset,
         }
     }
 }
@@ -114,6 +116,8 @@ pub struct Costs {
     pub slow_client: u32,
     /// Each point that a plugin takes.
     pub plugin: u32,
+    /// A connection of HTTP/2 that ended for a flood.
+    pub http2_flood: u32,
 }
 
 impl Default for Costs {
@@ -131,6 +135,7 @@ impl Default for Costs {
             tls_handshake_abandoned: 10,
             slow_client: 10,
             plugin: 1,
+            http2_flood: 25,
         }
     }
 }
@@ -147,6 +152,7 @@ impl Costs {
             self.tls_handshake_abandoned,
             self.slow_client,
             self.plugin,
+            self.http2_flood,
         ]
     }
 }
@@ -228,6 +234,19 @@ impl Offences {
         points: u32,
         now: u64,
     ) -> Option<Ban> {
+        self.charge_for(table, key, (what, what.reason()), points, now)
+    }
+
+    /// As [`Offences::charge`]; a ban is said to be for the reason given.
+    #[inline]
+    pub(super) fn charge_for(
+        &self,
+        table: &Table,
+        key: u64,
+        (what, reason): (Behaviour, Reason),
+        points: u32,
+        now: u64,
+    ) -> Option<Ban> {
         let tokens = self.tokens[what as usize].saturating_mul(points);
         if tokens > 0 && self.interval_ns > 0 {
             self.penalize(table, key, tokens, now);
@@ -239,7 +258,7 @@ impl Offences {
         let counted = abi::offence_key(key, what as u32, table.secret());
         match table.charge(counted, Word::Request, now, trigger, points.into()) {
             Charge::Conforming { .. } => None,
-            Charge::Limited { .. } => self.ban(table, key, now, what.reason()),
+            Charge::Limited { .. } => self.ban(table, key, now, reason),
         }
     }
 
@@ -345,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_reason_of_a_connections_end_has_its_price() {
-        assert_eq!(Behaviour::of_reason(Reason::H2RapidReset), Some(Behaviour::MalformedHttp2));
+        assert_eq!(Behaviour::of_reason(Reason::H2RapidReset), Some(Behaviour::Http2Flood));
         assert_eq!(Behaviour::of_reason(Reason::SlowReader), Some(Behaviour::SlowClient));
         assert_eq!(Behaviour::of_reason(Reason::TlsHandshakeTimeout), Some(Behaviour::TlsHandshakeAbandoned));
         assert_eq!(Behaviour::of_reason(Reason::NoRoute), None);

@@ -207,6 +207,16 @@ impl SourceLimiter {
         self.penalize_by(table, source, behaviour, 1, now)
     }
 
+    /// As [`SourceLimiter::penalize`], for what `reason` tells of; a ban is for that then. A reason that tells of nothing
+    /// else is taken for a break of the rules of HTTP/2.
+    pub fn penalize_http2(&self, table: &Table, source: IpAddr, reason: Reason, now: u64) -> Option<Ban> {
+        if self.is_trusted(source) {
+            return None;
+        }
+        let behaviour = Behaviour::of_reason(reason).unwrap_or(Behaviour::MalformedHttp2);
+        self.offences.charge_for(table, source_key(source), (behaviour, reason), 1, now)
+    }
+
     /// As [`SourceLimiter::penalize`], for `points` of it at once.
     pub fn penalize_by(
         &self,

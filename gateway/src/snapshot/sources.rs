@@ -52,6 +52,7 @@ fn limiter(config: &Config, trusted: &[IpNet]) -> SourceLimiter {
             too_many_requests: costs.too_many_requests,
             malformed: costs.malformed,
             malformed_http2: costs.malformed_http2,
+            http2_flood: costs.http2_flood,
             tls_handshake_failed: costs.tls_handshake_failed,
             tls_handshake_abandoned: costs.tls_handshake_abandoned,
             slow_client: costs.slow_client,
@@ -85,6 +86,7 @@ fn bans(bans: &config::Bans) -> BanSettings {
             triggers.tls_handshake_abandoned,
             triggers.slow_client,
             triggers.plugin,
+            triggers.http2_flood,
         ]
         .map(|trigger| {
             trigger.map_or(Rate::UNLIMITED, |rate| Rate::new(rate.tokens, nanos(rate.per), rate.tokens))
