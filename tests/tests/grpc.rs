@@ -1,7 +1,8 @@
 //! gRPC end to end: grpcio as client and as server, with the gateway between them.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
 use portcullis_tests::certs::{Authority, Leaf};
 use portcullis_tests::client::background::Background;
@@ -196,6 +197,25 @@ fn the_gateway_answers_when_a_deadline_has_passed() {
     assert_eq!(line["status"], 200, "{line}");
     let told = call("grpc-timeout: soon");
     assert!(told["fields"].as_array().expect("fields").contains(&json!(["grpc-status", "13"])), "{told}");
+}
+
+#[test]
+fn a_deadline_ends_a_call_that_waits_for_a_connection() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    socket.listen(0).expect("listening");
+    let addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("an address");
+    // With its queue full the kernel drops further SYNs, so a connect hangs.
+    let wait = Duration::from_millis(100);
+    let _filling: Vec<_> = (0..4).map_while(|_| TcpStream::connect_timeout(&addr, wait).ok()).collect();
+    let gateway = Gateway::start(&service(&format!("grpc://{addr}\n    connect_timeout: 60000"), "").h2c());
+    let Some(mut python) = python_with("h2", "h2_frames.py") else { return };
+    let here = gateway.addr();
+    python.args([&here.ip().to_string(), &here.port().to_string(), "call", "/late", "grpc-timeout: 300m"]);
+    let told = run_json(&mut python);
+    assert!(told["fields"].as_array().expect("fields").contains(&json!(["grpc-status", "4"])), "{told}");
+    let line = gateway.logged(|line| line["path"] == "/late");
+    assert_eq!(line["reason"], "grpc_deadline", "{line}");
 }
 
 #[test]

@@ -137,6 +137,28 @@ fn rapid_reset_cve_2023_44487() {
     attack("h2_rapid_reset", &[], |n| [get(stream(n), "/"), reset(stream(n), code::CANCEL)].concat());
 }
 
+/// What is taken back in the same breath costs the target nothing.
+#[test]
+fn a_request_that_comes_with_its_reset_is_not_passed_on() {
+    let origin = Origin::start(Echo::default());
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").h2c());
+    let mut h2 = H2::open(gateway.addr());
+    // One write is one segment on loopback, and is received in one piece.
+    let taken_back = 40;
+    let pairs = (0..taken_back).flat_map(|n| [get(stream(n), "/"), reset(stream(n), code::CANCEL)].concat());
+    h2.send(&pairs.collect::<Vec<_>>());
+    h2.send(&get(stream(taken_back), "/wanted"));
+    assert_eq!(h2.status(stream(taken_back)), 200);
+    eventually("all are counted", || {
+        let count = counted(&gateway, "client_aborted");
+        holds(count >= f64::from(taken_back), format!("{count}"))
+    });
+    assert_eq!(origin.requests(), 1);
+    let line = gateway.logged(|line| line["reason"] == "client_aborted");
+    assert_eq!((&line["status"], line.get("upstream")), (&499.into(), None), "{line}");
+    gateway.stop();
+}
+
 #[test]
 fn made_you_reset_cve_2025_8671() {
     let overflow = |n| [post(stream(n), "/"), window_update(stream(n), 0x7fff_ffff)].concat();

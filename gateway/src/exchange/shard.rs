@@ -15,7 +15,9 @@ use portcullis_abi::{Block, Reason};
 use portcullis_config::HalfClosed;
 
 use super::lookout::Lookout;
+use super::streams::Job;
 use super::tunnel::Notice;
+use super::workers::Workers;
 use crate::http::Head;
 use crate::http::date::{DATE_LEN, imf_fixdate};
 use crate::http::h2::Control;
@@ -62,6 +64,8 @@ pub struct Shard {
     date: Cell<([u8; DATE_LEN], u64)>,
     /// State of the request id generator.
     ids: Cell<[u64; 2]>,
+    /// Tasks of streams that wait for the next one.
+    pub(super) stream_workers: Workers<Job>,
 }
 
 /// What a shard is made of.
@@ -108,6 +112,7 @@ impl Shard {
             tunnels_end: Cell::new(false),
             date: Cell::new(([0; DATE_LEN], 0)),
             ids: Cell::new([seed.a, seed.b]),
+            stream_workers: Workers::default(),
         });
         shard.watch();
         shard

@@ -1,6 +1,6 @@
-//! A downstream connection of HTTP/2: each request in a task of its own.
+//! A downstream connection of HTTP/2: each request in a task that has it for itself.
 //!
-//! Owns the tasks, and what the exchanges of a connection share. The connection itself, its frames and its defence, is
+//! Owns the tasks, which go on to a stream of another connection when theirs is over, and what the exchanges of a connection share. The connection itself, its frames and its defence, is
 //! `http::h2`'s.
 //!
 //! **Invariant.** A connection has no more tasks than streams, so their number is bounded by `http2.concurrent_streams`;
@@ -18,7 +18,6 @@ use super::{exchange, refuse};
 use crate::http::h1::HeadLimits;
 use crate::http::h2::{Application, Incoming, Server, Times};
 use crate::http::{Refusal, RequestHead, Version};
-use crate::limit::Behaviour;
 use crate::metrics::Gauge;
 use crate::net::{self, clock};
 use crate::tls;
@@ -56,7 +55,7 @@ pub(super) async fn serve(
         shard.refused_source(reason, connection.origin.source.ip());
     }
     if ending.abuse {
-        connection.penalize();
+        connection.penalize(ending.reason.unwrap_or(Reason::H2ProtocolError));
     }
 }
 
@@ -81,11 +80,11 @@ impl Connection {
         Box::new(Downstream::new(self.origin.clone()))
     }
 
-    fn penalize(&self) {
+    fn penalize(&self, reason: Reason) {
         let local = self.shard.local();
         let source = self.origin.source.ip();
         let limiter = &local.snapshot.source_limiter;
-        let _ = limiter.penalize(&self.shard.table, source, Behaviour::MalformedHttp2, clock::now_ns());
+        let _ = limiter.penalize_http2(&self.shard.table, source, reason, clock::now_ns());
     }
 }
 
@@ -103,7 +102,7 @@ impl Application for Connection {
     }
 
     fn request(&mut self, request: Incoming) {
-        let Incoming { head, refusal, framing, protocol, body, responder } = request;
+        let Incoming { head, refusal, framing, protocol, body, responder, doubtful } = request;
         let mut down = self.next.take().unwrap_or_else(|| self.fresh());
         self.exchanges = self.exchanges.saturating_add(1);
         (down.request, down.exchanges) = (head, self.exchanges);
@@ -112,11 +111,12 @@ impl Application for Connection {
             reply: StreamReply::new(responder),
             framing,
             protocol,
+            doubtful,
         };
-        let task =
-            serve_stream(self.shard.clone(), self.open.clone(), self.spare.clone(), client, down, refusal);
+        let job = Job { open: self.open.clone(), spare: self.spare.clone(), client, down, refusal };
+        let Some(job) = self.shard.stream_workers.give(job) else { return };
         let shard = self.shard.clone();
-        net::spawn_isolated(Box::pin(task), move || {
+        net::spawn_isolated(Box::pin(work(self.shard.clone(), job)), move || {
             shard.refused(Reason::InternalError);
             tracing::error!(shard = shard.id.0, "a stream ended in a panic, which is a bug");
         });
@@ -124,28 +124,44 @@ impl Application for Connection {
 
     fn malformed(&mut self, reason: Reason) {
         self.shard.refused_source(reason, self.origin.source.ip());
-        self.penalize();
+        self.penalize(reason);
     }
 }
 
-async fn serve_stream(
-    shard: Rc<Shard>,
+/// A stream to be served.
+pub(super) struct Job {
     open: Rc<OpenConnection>,
     spare: Spare,
-    mut client: Http2,
-    mut down: Box<Downstream>,
+    client: Http2,
+    down: Box<Downstream>,
     refusal: Option<Refusal>,
-) {
+}
+
+/// Serves one stream after the other.
+async fn work(shard: Rc<Shard>, first: Job) {
+    let place = Rc::default();
+    let mut job = first;
+    loop {
+        serve_stream(&shard, job).await;
+        match shard.stream_workers.next(&place).await {
+            Some(next) => job = next,
+            None => return,
+        }
+    }
+}
+
+async fn serve_stream(shard: &Rc<Shard>, job: Job) {
+    let Job { open, spare, mut client, mut down, refusal } = job;
     shard.metrics.http2_streams.inc();
     let active = Active::new(&shard.metrics.http2_streams_active);
     let local = shard.local();
     if let Some(refusal) = refusal {
-        refuse::malformed(&shard, &local, &mut Client::Http2(&mut client), &mut down, refusal).await;
+        refuse::malformed(shard, &local, &mut Client::Http2(&mut client), &mut down, refusal).await;
     } else {
         if client.protocol.is_none() {
             client.body.gather().await;
         }
-        exchange(&shard, &local, &mut Client::Http2(&mut client), &mut down).await;
+        exchange(shard, &local, &mut Client::Http2(&mut client), &mut down).await;
     }
     // The stream is over for the client before its place is free.
     drop(client);

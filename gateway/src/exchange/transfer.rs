@@ -97,9 +97,33 @@ pub async fn transfer(
         (Source::Http1 { intake, decoder }, Sink::Http1 { tx, out }, Recode::None) => {
             relay(intake, decoder, tx, out, leg, payload).await
         }
-        // Boxed: connections of HTTP/1 alone need no room for it.
-        (source, sink, recode) => Box::pin(mixed(source, sink, leg, recode, payload)).await,
+        (mut source, mut sink, recode) => {
+            if matches!(recode, Recode::None) && at_once(&mut source, &mut sink, payload)? {
+                return Ok(());
+            }
+            // Boxed: connections of HTTP/1 alone need no room for it.
+            Box::pin(mixed(source, sink, leg, recode, payload)).await
+        }
     }
+}
+
+/// Passes on a body that came with its head, to a stream that takes all of it: the usual small response. False: nothing was
+/// done.
+fn at_once(source: &mut Source<'_>, sink: &mut Sink<'_>, payload: &Cell<u64>) -> Result<bool, RelayError> {
+    let (Source::Http1 { intake, decoder }, Sink::Http2 { body, .. }) = (source, sink) else {
+        return Ok(false);
+    };
+    let Some(left) = decoder.remaining().filter(|left| *left <= intake.unread().len() as u64) else {
+        return Ok(false);
+    };
+    let data = &intake.unread()[..left as usize];
+    if !body.whole_now(data).map_err(|_| RelayError::Sink)? {
+        return Ok(false);
+    }
+    payload.set(payload.get() + left);
+    decoder.decode(data).map_err(RelayError::Refused)?;
+    intake.consume(left as usize);
+    Ok(true)
 }
 
 /// How the body is coded anew: between gRPC and gRPC-Web, or into a content coding.

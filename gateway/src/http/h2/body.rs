@@ -278,6 +278,20 @@ impl SendBody {
         }
     }
 
+    /// [`SendBody::data`] of all octets of a body, if the window is open that far; else nothing was done.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn whole_now(&mut self, data: &[u8]) -> Result<bool, BodyError> {
+        self.stream.reserve_capacity(data.len());
+        if data.is_empty() || self.stream.capacity() < data.len() {
+            return Ok(false);
+        }
+        self.stream.send_data(Bytes::copy_from_slice(data), true)?;
+        self.ended = true;
+        Ok(true)
+    }
+
     /// [`SendBody::window`], for as long as the other side's account allows.
     async fn paced(&mut self, wanted: usize, limit: SendLimit) -> Result<usize, BodyError> {
         let least = LeastRate { bytes_per_second: limit.rate, grace: limit.pause };

@@ -280,6 +280,11 @@ impl Guard {
         self.block.is_some()
     }
 
+    /// Whether the client has reset a stream in the window of now.
+    pub fn has_seen_resets(&self) -> bool {
+        self.counts[Count::Reset as usize] > 0
+    }
+
     fn turn(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.window_from_ns) >= WINDOW_NS {
             self.window_from_ns = now_ns;

@@ -56,6 +56,8 @@ pub struct Incoming {
     pub protocol: Option<Protocol>,
     pub body: RecvBody,
     pub responder: Responder,
+    /// The client has reset streams in this second, and perhaps this one.
+    pub doubtful: bool,
 }
 
 /// How a connection ended.
@@ -391,6 +393,7 @@ impl<A: Application> Connection<'_, A> {
             protocol: facts.protocol,
             body: RecvBody::new(body, self.growth.clone()),
             responder,
+            doubtful: self.guard.has_seen_resets(),
         });
     }
 

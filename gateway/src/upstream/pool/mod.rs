@@ -98,6 +98,9 @@ impl Patience {
     }
 }
 
+/// A turn of the loop at most. Who learns by events whether an idle connection is still good learns it once a turn; a
+/// connection that was in use in this turn is known to have been good in it.
+const TURN_NS: u64 = 20_000;
 /// Longest time limit of a send on a shared connection.
 const SHARED_SEND: Duration = Duration::from_secs(30);
 
@@ -194,8 +197,9 @@ impl Pool {
         }
     }
 
-    /// A kept connection: still open, and quiet. The look at the socket costs a system call and is always taken: bytes that
-    /// arrived on an idle connection would be the next client's response.
+    /// A kept connection: still open, and quiet. The look at the socket costs a system call and is taken unless the
+    /// connection was put back a moment ago ([`TURN_NS`]): bytes that arrived on an idle connection would be the next
+    /// client's response.
     fn reuse_http1(&self, now_ns: u64, owner: Option<SocketAddr>) -> Option<UpstreamConnection> {
         let slot = self.queue.enter()?;
         let connection = self.take_idle(now_ns, owner)?;
@@ -209,7 +213,10 @@ impl Pool {
         while let Some(at) = idle.iter().rposition(|idle| idle.connection.owner == owner) {
             let Idle { mut connection, since_ns } = idle.remove(at);
             // The older ones below it go one by one, or with the sweep.
-            if now_ns.saturating_sub(since_ns) <= idle_ns && connection.intake.rx.is_quiet() {
+            // A reading of its own: `now_ns` may be from before something was waited for.
+            let looked_at = || clock::now_ns().saturating_sub(since_ns) < TURN_NS;
+            if now_ns.saturating_sub(since_ns) <= idle_ns && (looked_at() || connection.intake.rx.is_quiet())
+            {
                 connection.requests += 1;
                 return Some(connection);
             }
