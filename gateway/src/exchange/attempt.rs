@@ -243,10 +243,10 @@ impl<'a> Attempts<'a> {
         Ok(connection)
     }
 
-    /// How long the attempt may last from `now_ns` on.
-    pub fn left_of(&self, target: &Target<'_>, now_ns: u64) -> Duration {
-        let per_try = self.policy.per_try.unwrap_or(Duration::MAX);
-        per_try.saturating_sub(Duration::from_nanos(now_ns.saturating_sub(target.begun_ns)))
+    /// How long the attempt may last from now on.
+    pub fn left_of(&self, target: &Target<'_>) -> Duration {
+        let Some(per_try) = self.policy.per_try else { return Duration::MAX };
+        per_try.saturating_sub(Duration::from_nanos(clock::now_ns().saturating_sub(target.begun_ns)))
     }
 
     /// Takes note of a response.

@@ -50,7 +50,7 @@ pub struct Stage<'a> {
 impl Stage<'_> {
     /// How long the target may think from now on.
     fn first_byte(&self) -> Duration {
-        self.plan.first_byte().min(self.attempts.left_of(self.target, clock::now_ns()))
+        self.plan.first_byte().min(self.attempts.left_of(self.target))
     }
 
     /// Whether a response is passed on, by its status; else it is a failure to be tried again.

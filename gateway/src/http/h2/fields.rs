@@ -29,31 +29,28 @@ pub(super) struct Read {
 /// Adds the fields of `map` to `head`. `None` where one is malformed.
 pub(super) fn read(map: &HeaderMap, allow_underscores: bool, head: &mut Head) -> Option<Read> {
     let mut read = Read::default();
-    for name in map.keys() {
-        let text = name.as_str().as_bytes();
+    let mut crumbs: Vec<&[u8]> = Vec::new();
+    for (name, value) in map {
+        let (text, value) = (name.as_str().as_bytes(), value.as_bytes());
         let known = Known::of(text);
         if known == Known::Other && !allow_underscores && text.contains(&b'_') {
-            read.underscored += map.get_all(name).iter().count() as u32;
+            read.underscored += 1;
             continue;
         }
-        let values = || map.get_all(name).iter().map(HeaderValue::as_bytes);
-        if known == Known::Cookie && values().nth(1).is_some() {
-            let crumbs: Vec<&[u8]> = values().collect();
-            if !crumbs.iter().all(|crumb| is_trimmed(crumb)) {
-                return None;
-            }
-            let cookie = crumbs.join(&b"; "[..]);
-            read.add(text, &cookie);
-            head.append_checked(known, text, &[&cookie]);
+        if !is_trimmed(value) {
+            return None;
+        }
+        if known == Known::Cookie {
+            crumbs.push(value);
             continue;
         }
-        for value in values() {
-            if !is_trimmed(value) {
-                return None;
-            }
-            read.add(text, value);
-            head.append_checked(known, text, &[value]);
-        }
+        read.add(text, value);
+        head.append_checked(known, text, &[value]);
+    }
+    if !crumbs.is_empty() {
+        let cookie = crumbs.join(&b"; "[..]);
+        read.add(b"cookie", &cookie);
+        head.append_checked(Known::Cookie, b"cookie", &[&cookie]);
     }
     Some(read)
 }
@@ -84,7 +81,7 @@ pub(super) fn read_trailers(map: &HeaderMap, head: &mut Head) -> Result<(), Reas
 
 /// The fields of `head` as they go out: without those that concern an HTTP/1 connection, and without `except`.
 pub(super) fn write(head: &Head, except: KnownSet) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(head.len() + 2);
+    let mut map = HeaderMap::with_capacity(head.len());
     // One copy for all values: each is a part of it.
     let text = Bytes::copy_from_slice(head.text());
     for (known, name, value) in head.iter() {

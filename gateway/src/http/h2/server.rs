@@ -264,7 +264,7 @@ impl<A: Application> Codec for Connection<'_, A> {
         if self.violation.is_some() {
             return Keep::No;
         }
-        match self.guard.received(bytes, clock::now_ns()) {
+        match self.guard.received(bytes, clock::coarse_ns()) {
             Ok(()) => Keep::Yes,
             Err(violation) => {
                 self.violation = Some(violation);
@@ -276,7 +276,7 @@ impl<A: Application> Codec for Connection<'_, A> {
 
     fn sending(&mut self, bytes: &[u8]) -> Keep {
         let (application, said) = (&mut *self.application, &mut self.said);
-        let seen = self.guard.sending(bytes, clock::now_ns(), |fault| match fault {
+        let seen = self.guard.sending(bytes, clock::coarse_ns(), |fault| match fault {
             Fault::Stream(reason) => application.malformed(reason),
             Fault::Connection(reason) => *said = Some(reason),
         });
