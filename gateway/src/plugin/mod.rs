@@ -23,7 +23,7 @@ mod compression;
 pub mod consumer;
 mod correlation_id;
 mod cors;
-mod credentials;
+pub mod credentials;
 mod error_pages;
 mod fault_injection;
 #[cfg(test)]
