@@ -55,6 +55,7 @@ mod request_transformer;
 mod request_validator;
 mod response_transformer;
 mod security_headers;
+pub mod service_tls;
 mod share;
 mod status;
 mod token_bucket;
