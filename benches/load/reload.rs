@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -77,7 +77,7 @@ fn one(lab: &Lab, address: SocketAddr, socket: &Path, child: &mut Child) -> Resu
     child.alive()?;
     let (start, before) = (unix_us(), account::cpu(child.pid())?);
     let mut command = Command::new(lab.portcullis.as_ref().context("the gateway's binary")?);
-    let output = child::pinned(wrk::CORE, command.arg("reload").arg("--socket").arg(socket)).output()?;
+    let output = child::pinned(wrk::CORE, command.arg("reload").arg("--admin").arg(socket)).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let end = unix_us();
     thread::sleep(AFTER);
@@ -174,9 +174,8 @@ impl Pace {
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        if let Some(mut input) = self.0.stdin.take() {
-            let _ = input.flush();
-        }
+        // Who has ended has been waited for; whoever has not would wait for its lines to be read.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

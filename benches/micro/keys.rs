@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use portcullis::http::Known;
+use portcullis::http::{Head, Known};
 use portcullis::plugin::consumer::{Consumer, Consumers, CredentialRef};
 use portcullis::plugin::credentials::KeyTable;
 use portcullis_config::KeyHash;
@@ -48,14 +48,17 @@ fn look_up(c: &mut Criterion) {
         bench("table", Box::new(|at| table.find(hashes[at], Duration::ZERO).is_some()));
         bench("known", Box::new(|at| consumers.by_key(&asked[at], Duration::ZERO).is_some()));
         bench("unknown", Box::new(|at| consumers.by_key(&asked[at][..31], Duration::ZERO).is_none()));
+        let mut head = Head::new();
         bench(
-            "known, with its owner",
+            "known, and its owner told",
             Box::new(|at| {
                 let found = consumers.by_key(&asked[at], Duration::ZERO);
                 found.is_some_and(|found| {
                     let credential = consumers.credential(found);
-                    let fields = consumers.fields(credential.consumer);
-                    credential.identifier.len() == 1 && fields.get_known(Known::XConsumerUsername).is_some()
+                    head.clear();
+                    consumers.tell(credential.consumer, &mut head);
+                    head.append_known(Known::XCredentialIdentifier, credential.identifier);
+                    true
                 })
             }),
         );

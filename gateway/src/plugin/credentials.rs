@@ -22,6 +22,13 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// With room for so many.
+    pub fn with_room(count: usize) -> Self {
+        let mut entries = Vec::with_capacity(count);
+        kernel::prefer_large_pages(entries.spare_capacity_mut());
+        Self { entries, names: String::new() }
+    }
+
     /// Adds one. Names beyond 4 GiB in all are cut off.
     pub fn push(&mut self, consumer: ConsumerId, identifier: &str) -> CredentialRef {
         let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);

@@ -61,7 +61,7 @@ impl Table {
         let mut bucket = self.home(hash);
         loop {
             let tags = u64::from_le_bytes(self.tags[bucket]);
-            let mut hits = zero_bytes(tags ^ EVERY_BYTE * u64::from(tag(hash)));
+            let mut hits = zero_bytes(tags ^ (EVERY_BYTE * u64::from(tag(hash))));
             while hits != 0 {
                 let slot = &self.slots[bucket * BUCKET + hits.trailing_zeros() as usize / 8];
                 if slot.hash == hash && words::same(self.key(slot), key) {
