@@ -12,14 +12,18 @@
 
 mod account;
 mod certs;
+mod chain;
 mod chart;
 mod check;
 mod child;
 mod h2load;
 mod idle;
 mod origin;
+mod own;
+mod pace;
 mod packets;
 mod proxies;
+mod reload;
 mod report;
 mod rounds;
 mod scenario;
@@ -54,6 +58,8 @@ enum Command {
     Origin { address: SocketAddr },
     /// Open connections, send one request on each, and hold them (started by `run`)
     Hold { address: SocketAddr, connections: usize },
+    /// Send requests with API keys at a steady rate until standard input ends (started by `run`)
+    Pace { address: SocketAddr },
     /// Make table and chart of what the XDP bench printed
     Packets {
         /// Its JSON lines
@@ -74,6 +80,7 @@ fn main() -> Result<()> {
         Command::Certs { out, names } => certs::make(&out, &names).map(drop),
         Command::Origin { address } => origin::run(address),
         Command::Hold { address, connections } => idle::hold(address, connections),
+        Command::Pace { address } => pace::run(address),
         Command::Packets { input, results } => packets::write(&input, &results),
         Command::Report { results } => {
             let path = results.join("load.json");

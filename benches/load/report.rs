@@ -4,6 +4,7 @@
 //! ratio is the median over rounds of a ratio within one round.
 
 use crate::chart::{self, Bar, Group};
+use crate::own;
 use crate::proxies::Proxy;
 use crate::scenario::Scenario;
 use anyhow::{Context, Result};
@@ -77,7 +78,7 @@ fn ratio(scenario: &Value, others: &[Proxy]) -> Option<f64> {
     median((0..rounds).filter_map(in_round).collect())
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -109,6 +110,7 @@ fn markdown(all: &Value) -> Result<String> {
         match scenario {
             _ if found.is_null() => {}
             Scenario::Idle => idle_table(&mut text, scenario, found)?,
+            Scenario::Chain | Scenario::Reload => text.push_str(&own::table(scenario, found)?),
             _ => table(&mut text, scenario, found)?,
         }
     }

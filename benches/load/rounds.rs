@@ -3,7 +3,7 @@
 use crate::child::{Child, free_address};
 use crate::proxies::{self, Lab, Proxy, Running};
 use crate::scenario::Scenario;
-use crate::{account, certs, check, h2load, idle, report, tokens, wrk};
+use crate::{account, certs, chain, check, h2load, idle, reload, report, tokens, wrk};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ pub struct Options {
     scenarios: Vec<Scenario>,
     /// Rounds that count; one more goes before them to warm up
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
-    rounds: u32,
+    pub rounds: u32,
     /// Seconds of one measurement
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=30))]
-    seconds: u32,
+    pub seconds: u32,
     /// The gateway's binary
     #[arg(long)]
     portcullis: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// One proxy in one round.
-struct Sample {
+pub struct Sample {
     found: wrk::Found,
     cpu: account::Cpu,
     resident: u64,
@@ -64,19 +64,25 @@ pub fn run(options: &Options) -> Result<()> {
     let lab = Lab { folder, files, origin: address, with_tokens, portcullis };
 
     let mut running = Vec::new();
-    if scenarios.iter().any(|s| *s != Scenario::Idle) {
+    if scenarios.iter().any(|s| s.is_side_by_side()) {
         for proxy in &options.proxies {
             running.push(proxies::start(*proxy, &lab)?);
         }
     }
     let mut results = serde_json::Map::new();
-    for scenario in scenarios.iter().filter(|s| **s != Scenario::Idle) {
+    for scenario in scenarios.iter().filter(|s| s.is_side_by_side()) {
         println!("{}: {}", scenario.name(), scenario.title());
         results.insert(scenario.name().into(), measure(*scenario, options, &mut running, &lab, &tokens)?);
     }
     drop(running);
     if scenarios.contains(&Scenario::Idle) {
         results.insert(Scenario::Idle.name().into(), measure_idle(options, &lab)?);
+    }
+    if scenarios.contains(&Scenario::Chain) {
+        results.insert(Scenario::Chain.name().into(), chain::measure(options, &lab, &tokens)?);
+    }
+    if scenarios.contains(&Scenario::Reload) {
+        results.insert(Scenario::Reload.name().into(), reload::measure(options, &lab)?);
     }
     drop(origin);
     let conditions = conditions(options, &lab);
@@ -145,22 +151,26 @@ fn sample(
     script: &Path,
     seconds: u32,
 ) -> Result<Sample> {
-    running.child.alive()?;
-    let pid = running.child.pid();
     let door = scenario.door();
     let url = check::url(door, running.doors.get(door), scenario.path());
     let host = format!("Host: {}", check::host(door));
     let mut headers = vec![host.as_str()];
     headers.extend(scenario.headers());
-    let (cores, before) = (account::cores(), account::cpu(pid)?);
-    let found = match scenario {
-        Scenario::Http2 => h2load::run(folder, &url, seconds)?,
-        _ => wrk::run(script, &url, seconds, &headers)?,
-    };
-    let (after, cores_after) = (account::cpu(pid)?, account::cores());
+    account_for(&mut running.child, || match scenario {
+        Scenario::Http2 => h2load::run(folder, &url, seconds),
+        _ => wrk::run(script, &url, seconds, &headers),
+    })
+}
+
+/// What `child` needed while `load` ran.
+pub fn account_for(child: &mut Child, load: impl FnOnce() -> Result<wrk::Found>) -> Result<Sample> {
+    child.alive()?;
+    let (cores, before) = (account::cores(), account::cpu(child.pid())?);
+    let found = load()?;
+    let (after, cores_after) = (account::cpu(child.pid())?, account::cores());
     anyhow::ensure!(found.requests > 0.0, "no request was answered");
     let busy = [proxies::CORE, wrk::CORE].map(|n| (cores_after[n] - cores[n]) / found.seconds);
-    Ok(Sample { found, cpu: after - before, resident: account::resident(pid), busy })
+    Ok(Sample { found, cpu: after - before, resident: account::resident(child.pid()), busy })
 }
 
 impl Sample {
@@ -169,7 +179,7 @@ impl Sample {
         seconds / self.found.requests * 1e6
     }
 
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         format!(
             "{:8.0} req/s  {:7.2} us/req  p50 {:6.2} ms  p99 {:6.2} ms  cores {:.2} {:.2}  errors {}",
             self.found.requests / self.found.seconds,
@@ -182,7 +192,7 @@ impl Sample {
         )
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         json!({
             "requests": self.found.requests,
             "seconds": self.found.seconds,

@@ -20,6 +20,10 @@ pub enum Scenario {
     Large,
     /// Resident memory of 3000 idle keep-alive connections
     Idle,
+    /// Portcullis alone: four plugins beside none, on one listener
+    Chain,
+    /// Portcullis alone: a reload of a million API keys under load
+    Reload,
 }
 
 /// The listener of a proxy that a job talks to.
@@ -33,8 +37,22 @@ pub enum Door {
 }
 
 impl Scenario {
-    pub const ALL: [Self; 7] =
-        [Self::Plain, Self::Tls, Self::Http2, Self::Handshake, Self::Tokens, Self::Large, Self::Idle];
+    pub const ALL: [Self; 9] = [
+        Self::Plain,
+        Self::Tls,
+        Self::Http2,
+        Self::Handshake,
+        Self::Tokens,
+        Self::Large,
+        Self::Idle,
+        Self::Chain,
+        Self::Reload,
+    ];
+
+    /// Whether proxies are measured in turn; the others have a way of their own.
+    pub fn is_side_by_side(self) -> bool {
+        !matches!(self, Self::Idle | Self::Chain | Self::Reload)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -45,6 +63,8 @@ impl Scenario {
             Self::Tokens => "tokens",
             Self::Large => "large",
             Self::Idle => "idle",
+            Self::Chain => "chain",
+            Self::Reload => "reload",
         }
     }
 
@@ -57,12 +77,16 @@ impl Scenario {
             Self::Tokens => "TLS 1.3, RS256 token, limit per address, headers rewritten",
             Self::Large => "HTTP/1.1, 16 KiB, 64 keep-alive connections",
             Self::Idle => "3000 idle keep-alive connections",
+            Self::Chain => {
+                "jwt, rate-limiting, request-transformer and response-transformer, beside a route without"
+            }
+            Self::Reload => "reload of 1,000,000 API keys under 4000 requests per second",
         }
     }
 
     pub fn door(self) -> Door {
         match self {
-            Self::Plain | Self::Large | Self::Idle => Door::Plain,
+            Self::Plain | Self::Large | Self::Idle | Self::Chain | Self::Reload => Door::Plain,
             Self::Tls | Self::Handshake => Door::Tls,
             Self::Http2 => Door::Http2,
             Self::Tokens => Door::Tokens,
@@ -87,7 +111,7 @@ impl Scenario {
     /// The Lua that forms the requests, where one plain GET is not the job.
     pub fn requests(self, tokens: &[String]) -> String {
         match self {
-            Self::Tokens => tokens::script(tokens, self.path(), &[REMOVED_REQUEST_HEADER]),
+            Self::Tokens | Self::Chain => tokens::script(tokens, self.path(), &[REMOVED_REQUEST_HEADER]),
             _ => String::new(),
         }
     }
@@ -112,7 +136,7 @@ impl Scenario {
             Self::Http2 => Some(1.00),
             Self::Handshake => Some(0.60),
             Self::Tokens => Some(0.40),
-            Self::Large | Self::Idle => None,
+            Self::Large | Self::Idle | Self::Chain | Self::Reload => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Routing over small and large tables: prefixes, hosts with wildcards, expressions, and a miss.
+//! Routing over small and large tables: prefixes, hosts with wildcards, expressions, and a miss; the same request again
+//! and again, and requests spread over the table.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::id::RouteId;
@@ -31,6 +32,20 @@ fn table(routes: u32) -> Router {
     }
 }
 
+/// A table of one host: each route with a path of its own.
+fn paths_only(routes: u32) -> Router {
+    let specs = (0..routes).map(|n| RouteSpec {
+        id: RouteId(n),
+        name: format!("route{n}"),
+        paths: vec![PathPattern::Prefix(format!("/tenants/t{}/service{}", n / 10, n % 10))],
+        ..RouteSpec::default()
+    });
+    match Router::compile(specs.collect()) {
+        Ok(router) => router,
+        Err(errors) => panic!("the table of the bench does not compile: {errors:?}"),
+    }
+}
+
 fn query<'q>(host: &'q str, path: &'q str) -> Query<'q, NoHeaders> {
     Query {
         host: host.as_bytes(),
@@ -45,26 +60,66 @@ fn query<'q>(host: &'q str, path: &'q str) -> Query<'q, NoHeaders> {
     }
 }
 
-fn route(c: &mut Criterion) {
-    for routes in [9, 1000, 10_000] {
-        let router = table(routes);
-        let mut group = c.benchmark_group(format!("route, {routes} routes"));
-        let last = if routes.is_multiple_of(4) { routes - 1 } else { routes - 2 };
-        let exact = format!("api{last}.example.com");
-        let prefix = format!("/v1/things{last}/17");
-        let tenth = (routes - 1) / 20 * 20;
-        let wildcard = format!("www.team{tenth}.example.com");
-        let expression = format!("/users/123/orders{tenth}");
-        let cases = [
-            ("host and prefix", exact.as_str(), prefix.as_str(), true),
-            ("wildcard and expression", wildcard.as_str(), expression.as_str(), true),
-            ("miss", "nothing.example.org", "/v1/things1", false),
-        ];
-        for (name, host, path, hit) in cases {
-            assert_eq!(router.route(&query(host, path)).is_some(), hit, "{name}: {host}{path}");
-            group.bench_function(name, |b| b.iter(|| router.route(black_box(&query(host, path)))));
+/// What a case asks of the route with a number: host and path, if the route has what the case is about.
+type Ask = fn(u32) -> Option<(String, String)>;
+
+const CASES: [(&str, Ask); 4] = [
+    ("host and prefix", |n| {
+        (n % 4 != 0).then(|| (format!("api{n}.example.com"), format!("/v1/things{n}/17")))
+    }),
+    ("wildcard and prefix", |n| {
+        (n % 4 == 0).then(|| (format!("www.team{n}.example.com"), format!("/v1/things{n}/17")))
+    }),
+    ("wildcard and expression", |n| {
+        (n % 20 == 0).then(|| (format!("www.team{n}.example.com"), format!("/users/123/orders{n}")))
+    }),
+    ("miss", |n| Some((format!("nothing{n}.example.org"), "/v1/things1".to_owned()))),
+];
+
+const PATHS_CASE: (&str, Ask) = ("path alone", |n| {
+    Some(("api.example.com".to_owned(), format!("/tenants/t{}/service{}/17", n / 10, n % 10)))
+});
+
+/// Requests in a row before the first comes again: more than the routes of the large table have lines in the nearest
+/// cache, and the same number for the small one.
+const SPREAD: usize = 4096;
+
+/// Each case twice: the same request again and again, all of whose tables are at hand, and requests spread over the
+/// whole table in no order, as traffic is.
+fn measure(c: &mut Criterion, routes: u32, router: &Router, cases: &[(&str, Ask)]) {
+    let mut group = c.benchmark_group(format!("route, {routes} routes"));
+    for (name, ask) in cases {
+        let all: Vec<(String, String)> = (0..routes).filter_map(ask).collect();
+        let mut seed = 1_u64;
+        let mut any = || {
+            // A step of a linear congruential generator; its high bits are its best.
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % all.len()
+        };
+        let spread: Vec<_> = (0..SPREAD).map(|_| all[any()].clone()).collect();
+        for (host, path) in &spread {
+            assert_eq!(router.route(&query(host, path)).is_some(), *name != "miss", "{name}: {host}{path}");
         }
-        group.finish();
+        let (host, path) = &all[all.len() - 1];
+        group.bench_function(format!("{name}, the same"), |b| {
+            b.iter(|| router.route(black_box(&query(host, path))))
+        });
+        let mut next = 0;
+        group.bench_function(format!("{name}, spread"), |b| {
+            b.iter(|| {
+                next = (next + 1) % SPREAD;
+                let (host, path) = &spread[next];
+                router.route(black_box(&query(host, path)))
+            })
+        });
+    }
+    group.finish();
+}
+
+fn route(c: &mut Criterion) {
+    for routes in [10, 1000, 10_000] {
+        measure(c, routes, &table(routes), &CASES);
+        measure(c, routes, &paths_only(routes), &[PATHS_CASE]);
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Setup {
     timeouts: Option<String>,
     place: Option<(SocketAddr, PathBuf)>,
     format_version: Option<&'static str>,
+    trust: Option<PathBuf>,
 }
 
 impl Setup {
@@ -141,6 +142,12 @@ impl Setup {
         self
     }
 
+    /// Makes the certificates in this file those that the machine trusts, and no others.
+    pub fn trusting(mut self, authorities: &Path) -> Setup {
+        self.trust = Some(authorities.to_owned());
+        self
+    }
+
     /// The whole file.
     fn text(&self, places: &Places) -> String {
         let driver = self.driver.clone().or_else(|| std::env::var("PORTCULLIS_TESTS_DRIVER").ok());
@@ -183,6 +190,7 @@ struct Places {
     _reserved: Reserved,
     secure: Reserved,
     namespace: Option<PathBuf>,
+    trust: Option<PathBuf>,
 }
 
 impl Places {
@@ -193,7 +201,7 @@ impl Places {
             Some((addr, namespace)) => (addr, Some(namespace)),
             None => (reserved.addr(), None),
         };
-        Places { dir, plain, _reserved: reserved, secure, namespace }
+        Places { dir, plain, _reserved: reserved, secure, namespace, trust: setup.trust.clone() }
     }
 
     /// The command that runs the gateway here.
@@ -207,6 +215,9 @@ impl Places {
                 nsenter
             }
         };
+        if let Some(authorities) = &self.trust {
+            command.env("SSL_CERT_FILE", authorities);
+        }
         command.arg("run").arg("--config").arg(self.config());
         command
     }

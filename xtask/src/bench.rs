@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The criterion benches; `xdp` is one of cargo's bench targets too, but needs root.
-const MICRO: [&str; 5] = ["bucket", "jwt", "metrics", "parse", "route"];
+const MICRO: [&str; 6] = ["bucket", "jwt", "keys", "metrics", "parse", "route"];
 
 /// Where results are kept.
 const RESULTS: &str = "benches/results";

@@ -6,7 +6,7 @@
 
 mod haproxy;
 mod nginx;
-mod portcullis;
+pub mod portcullis;
 
 use crate::certs::Files;
 use crate::child::{Child, free_address};

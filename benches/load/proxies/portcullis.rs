@@ -7,14 +7,15 @@ use crate::scenario::{
 };
 use crate::tokens::ISSUER;
 use anyhow::{Context, Result};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 /// Routes are told apart by host, as listeners share them: the token job names `tokens.test`.
 pub fn config(lab: &Lab, doors: &Doors) -> String {
-    let (origin, plain, tls, http2, tokens) = (lab.origin, doors.plain, doors.tls, doors.http2, doors.tokens);
+    let (plain, tls, http2, tokens) = (doors.plain, doors.tls, doors.http2, doors.tokens);
     let (certificate, key) = (text_of(&lab.files.certificate), text_of(&lab.files.key));
-    let socket = lab.folder.join("portcullis.sock").display().to_string();
+    let common = common(lab, &lab.folder.join("portcullis.sock"));
     let tokens_job = if lab.with_tokens { tokens_job(lab) } else { String::new() };
     format!(
         "_format_version: \"3.0\"
@@ -38,7 +39,31 @@ certificates:
   - name: load
     cert_file: {certificate}
     key_file: {key}
-shards:
+{common}      - name: open
+        paths: [/]
+        strip_path: false
+{tokens_job}"
+    )
+}
+
+/// A Portcullis with one plain listener: `routes` are those of its only service, as list items, and what follows them.
+pub fn alone(lab: &Lab, address: SocketAddr, socket: &Path, routes: &str) -> String {
+    let common = common(lab, socket);
+    format!(
+        "_format_version: \"3.0\"
+listeners:
+  - name: plain
+    address: {address}
+    backlog: 4096
+{common}{routes}"
+    )
+}
+
+/// What is the same for all jobs, up to the routes.
+fn common(lab: &Lab, socket: &Path) -> String {
+    let (origin, socket) = (lab.origin, text_of(socket));
+    format!(
+        "shards:
   count: 1
   cores: [{CORE}]
 xdp:
@@ -60,15 +85,12 @@ services:
   - name: origin
     host: origin
     routes:
-      - name: open
-        paths: [/]
-        strip_path: false
-{tokens_job}"
+"
     )
 }
 
 /// The route of the token job and the consumer whose key it needs.
-fn tokens_job(lab: &Lab) -> String {
+pub fn tokens_job(lab: &Lab) -> String {
     let public = std::fs::read_to_string(&lab.files.token_public_key).unwrap_or_default();
     let public: String = public.lines().map(|line| format!("          {line}\n")).collect();
     let list = |headers: &[(&str, &str)]| -> String {

@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
 use super::advice;
+use super::aside::Retired;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
 use super::ledger::{self, Ledger, Memory, View};
@@ -48,6 +49,8 @@ pub struct Gateway {
     /// None until the first generation is installed.
     shards: Option<Shards>,
     snapshot: Option<Arc<Snapshot>>,
+    /// The generations before, as long as exchanges use them.
+    retired: Retired<Snapshot>,
     outboxes: Vec<Outbox>,
     driver: Driver,
     refused: Option<String>,
@@ -111,6 +114,7 @@ impl Gateway {
         Ok(Self {
             shards: None,
             snapshot: None,
+            retired: Retired::default(),
             outboxes,
             driver,
             refused: refused.map(|cause| cause.to_string()),
@@ -298,7 +302,9 @@ impl Plane for Gateway {
         self.refresher = Some(self.book.refresh(&snapshot.config));
         let is_first = self.snapshot.is_none();
         let tripped = self.kernel.beat(clock::now_ns());
-        self.snapshot = Some(snapshot);
+        if let Some(old) = self.snapshot.replace(snapshot) {
+            self.retired.push(old);
+        }
         if tripped {
             self.sync_kernel();
         }
@@ -331,6 +337,7 @@ impl Plane for Gateway {
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
+        self.retired.sweep();
         self.take_drops();
         self.cut_banned();
         if self.ledger.beat(now_ns) {

@@ -10,6 +10,7 @@
 mod access_log;
 mod admin;
 mod advice;
+mod aside;
 mod blast;
 pub mod cli;
 mod client;

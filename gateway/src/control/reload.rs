@@ -2,7 +2,8 @@
 //!
 //! Owns: the order of the steps and the report of how they went. Never: publication; the control loop
 //! installs what comes back ([`super::Plane::install`]). The control thread goes on meanwhile: it has a sign
-//! of life to give each second and log blocks to write, and a large configuration compiles for longer.
+//! of life to give each second and log blocks to write, and a large configuration compiles for longer. The thread
+//! gives way to the shards ([`aside`]).
 //!
 //! Invariant: whatever fails in here, a panic of a plugin's parser included, leaves the old generation in
 //! force and comes back as findings.
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis_config::{Config, Diagnostic, Severity};
 
+use super::aside;
 use super::plane::Compile;
 use super::status::{Finding, ReloadReport};
 use crate::id::Generation;
@@ -38,11 +40,9 @@ pub async fn prepare<C: Send + 'static>(
     compile: Compile<C>,
     generation: Generation,
 ) -> Result<Ready<C>, Vec<Finding>> {
-    let job = tokio::task::spawn_blocking(move || run(&load, compile, generation));
-    match job.await {
-        Ok(result) => result,
-        Err(cause) => Err(vec![Finding::without_place(format!("the compiler gave up: {cause}"))]),
-    }
+    let job = aside::run("reload", move || run(&load, compile, generation));
+    job.await
+        .unwrap_or_else(|cause| Err(vec![Finding::without_place(format!("the compiler gave up: {cause}"))]))
 }
 
 fn run<C>(load: &Load, compile: Compile<C>, generation: Generation) -> Result<Ready<C>, Vec<Finding>> {

@@ -45,7 +45,7 @@ pub use limits::{Limits, Part, Promotion};
 pub use listeners::Listener;
 pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
 pub use routes::default_gateways;
-pub use sys::interface_name;
+pub use sys::{interface_name, prefer_large_pages};
 
 /// The default place for pins.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/portcullis";

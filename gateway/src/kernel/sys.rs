@@ -78,3 +78,16 @@ pub(super) fn monotonic_ns() -> u64 {
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
+/// Asks for large pages behind memory that nothing was written to yet: a table of many megabytes that is read all over
+/// costs a walk through the page tables for nearly every access otherwise. A wish: whoever cannot fulfil it says nothing.
+pub fn prefer_large_pages<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
+    let (start, size) = (memory.as_mut_ptr() as usize, size_of_val(memory));
+    let (first, end) = (start.next_multiple_of(PAGE), (start + size) / PAGE * PAGE);
+    if first < end {
+        // SAFETY: the range lies within `memory`; the advice changes neither contents nor rights of its pages.
+        unsafe { libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_HUGEPAGE) };
+    }
+}
+
+/// The smallest page of the machines that this runs on; where pages are larger the advice is refused.
+const PAGE: usize = 4096;

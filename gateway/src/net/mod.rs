@@ -19,6 +19,7 @@ mod listener;
 mod mailbox;
 mod pass;
 mod stream;
+mod thread;
 
 pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use driver::{Driver, DriverChoice, ProbeError, block_on, pin_to_core, probe, sleep, spawn};
@@ -27,3 +28,4 @@ pub use listener::{Listener, bind, steer_by_core, steer_by_hash};
 pub use mailbox::{MailReceiver, MailSender, mailbox};
 pub use pass::{receive_descriptors, send_descriptors};
 pub use stream::{ConnectError, Rx, Stream, Tx, connect};
+pub use thread::give_way;

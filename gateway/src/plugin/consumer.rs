@@ -49,12 +49,26 @@ pub struct JwtSecret {
     pub credential: CredentialRef,
 }
 
+/// Where the texts of a consumer are that upstreams are told: close together, since among a million consumers those of a
+/// request are nowhere near.
+#[derive(Clone, Copy)]
+struct Told {
+    start: u32,
+    /// Lengths of id, custom id and name; [`NOT_TOLD`] of what there is not.
+    lens: [u32; 3],
+}
+
+const NOT_TOLD: u32 = u32::MAX;
+const TOLD_AS: [Known; 3] = [Known::XConsumerId, Known::XConsumerCustomId, Known::XConsumerUsername];
+
 /// All consumers of a generation.
 #[derive(Default)]
 pub struct Consumers {
     consumers: Vec<Consumer>,
-    /// By consumer: what upstreams are told about it, made once because it is sent with every request.
-    fields: Vec<Head>,
+    /// By consumer: what upstreams are told about it.
+    told: Vec<Told>,
+    /// The texts of `told`, one after the other.
+    texts: String,
     /// By consumer: its groups as upstreams read them.
     group_lists: Vec<Box<str>>,
     credentials: Credentials,
@@ -72,7 +86,9 @@ impl Consumers {
     /// (`ttl`) count from `wall`, the wall clock at the load.
     pub fn compile(config: &Config, wall: Duration, found: &Diagnostics) -> Self {
         let mut consumers = Self::default();
-        consumers.keys = KeyTable::with_room(config.consumers.iter().map(|one| one.keys.len()).sum());
+        let keys = config.consumers.iter().map(|one| one.keys.len()).sum();
+        consumers.keys = KeyTable::with_room(keys);
+        consumers.credentials = Credentials::with_room(keys);
         for consumer in &config.consumers {
             let id = consumers.push(Consumer {
                 id: consumer.id.clone().unwrap_or_else(|| consumer.name().to_owned()),
@@ -111,18 +127,23 @@ impl Consumers {
 
     /// Adds a consumer.
     pub fn push(&mut self, consumer: Consumer) -> ConsumerId {
-        let mut fields = Head::new();
-        fields.append_known(Known::XConsumerId, &consumer.id);
-        if let Some(text) = &consumer.custom_id {
-            fields.append_known(Known::XConsumerCustomId, text);
-        }
-        if let Some(text) = &consumer.username {
-            fields.append_known(Known::XConsumerUsername, text);
-        }
-        self.fields.push(fields);
+        self.tell_of(&consumer);
         self.group_lists.push(consumer.groups.join(", ").into());
         self.consumers.push(consumer);
         ConsumerId(self.consumers.len() as u32 - 1)
+    }
+
+    /// Texts beyond 4 GiB in all are not told.
+    fn tell_of(&mut self, consumer: &Consumer) {
+        let texts = [Some(&consumer.id), consumer.custom_id.as_ref(), consumer.username.as_ref()];
+        let start = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        let room = (u32::MAX - start) as usize;
+        let fits = texts.iter().flatten().map(|text| text.len()).sum::<usize>() < room;
+        let lens = texts.map(|text| text.filter(|_| fits).map_or(NOT_TOLD, |text| text.len() as u32));
+        if fits {
+            texts.iter().flatten().for_each(|text| self.texts.push_str(text));
+        }
+        self.told.push(Told { start, lens });
     }
 
     /// Adds an API key that is valid until the wall clock says `expires`. False when the key is another credential's
@@ -209,9 +230,17 @@ impl Consumers {
         &self.consumers[id.index()]
     }
 
-    /// The fields that tell an upstream of a consumer of this generation.
-    pub fn fields(&self, id: ConsumerId) -> &Head {
-        &self.fields[id.index()]
+    /// Adds the fields that tell an upstream of a consumer of this generation.
+    pub fn tell(&self, id: ConsumerId, head: &mut Head) {
+        let told = self.told[id.index()];
+        let mut start = told.start as usize;
+        for (field, len) in TOLD_AS.into_iter().zip(told.lens) {
+            if len != NOT_TOLD {
+                let end = start + len as usize;
+                head.append_known(field, &self.texts[start..end]);
+                start = end;
+            }
+        }
     }
 
     /// The groups of a consumer of this generation, with commas between them.

@@ -1,15 +1,17 @@
 //! The credentials of all consumers, and the look-up of API keys: made for a million of them.
 //!
-//! Owns the two tables. A credential takes 12 bytes and its name, an API key 32 bytes; nothing is allocated for one alone.
+//! Owns the two tables. A credential takes 12 bytes and its name, an API key 43 bytes; nothing is allocated for one alone.
 //!
 //! **Invariant.** A key is known by its hash only: the key itself is nowhere in memory once the configuration is read.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use portcullis_config::KeyHash;
 
 use super::consumer::{Credential, CredentialRef};
 use crate::id::ConsumerId;
+use crate::kernel;
 
 /// All credentials by number.
 #[derive(Default)]
@@ -20,6 +22,13 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// With room for so many.
+    pub fn with_room(count: usize) -> Self {
+        let mut entries = Vec::with_capacity(count);
+        kernel::prefer_large_pages(entries.spare_capacity_mut());
+        Self { entries, names: String::new() }
+    }
+
     /// Adds one. Names beyond 4 GiB in all are cut off.
     pub fn push(&mut self, consumer: ConsumerId, identifier: &str) -> CredentialRef {
         let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
@@ -39,25 +48,30 @@ impl Credentials {
     }
 }
 
-/// API keys by their hashes: open addressing, at most three quarters full, so that a look-up touches one place in memory,
-/// or two. The hash places a key, and nobody outside chooses which keys there are.
+/// API keys by their hashes, in buckets of a cache line each, half of them free: a look-up touches one line, and now and
+/// then the next. The hash places a key, and nobody outside chooses which keys there are.
 #[derive(Default)]
 pub struct KeyTable {
-    slots: Vec<Slot>,
+    buckets: Vec<Bucket>,
     keys: usize,
+    /// When keys with [`ENDS`] end, by credential: wall clock in seconds.
+    ends: HashMap<u32, u32>,
 }
 
+/// A look-up ends at the first bucket that has room.
 #[derive(Clone, Copy)]
-struct Slot {
-    hash: KeyHash,
-    /// [`NOBODY`] in a free slot.
-    credential: u32,
-    /// Wall clock in seconds; the highest for ever.
-    expires: u32,
+#[repr(align(64))]
+struct Bucket {
+    hashes: [KeyHash; SLOTS],
+    /// [`NOBODY`] in a free slot; used ones come first.
+    credentials: [u32; SLOTS],
 }
 
+const SLOTS: usize = 3;
+const _: () = assert!(size_of::<Bucket>() == 64);
 const NOBODY: u32 = u32::MAX;
-const FOR_EVER: u32 = u32::MAX;
+/// Set in the credential of a key whose life ends.
+const ENDS: u32 = 1 << 31;
 
 impl KeyTable {
     /// A table for so many keys.
@@ -69,15 +83,19 @@ impl KeyTable {
 
     /// Adds a key that counts until the wall clock says `expires`. False where it is there.
     pub fn insert(&mut self, hash: KeyHash, credential: CredentialRef, expires: Duration) -> bool {
-        if self.slots.len() < slots_for(self.keys + 1) {
+        if self.buckets.len() < buckets_for(self.keys + 1) {
             self.rebuild(2 * (self.keys + 1));
         }
-        let at = self.place(hash);
-        if self.slots[at].credential != NOBODY {
+        let (bucket, slot) = self.place(hash);
+        if self.buckets[bucket].credentials[slot] != NOBODY {
             return false;
         }
-        let expires = u32::try_from(expires.as_secs()).unwrap_or(FOR_EVER);
-        self.slots[at] = Slot { hash, credential: credential.0, expires };
+        let mut word = credential.0;
+        if let Ok(end) = u32::try_from(expires.as_secs()) {
+            self.ends.insert(credential.0, end);
+            word |= ENDS;
+        }
+        self.put(bucket, slot, hash, word);
         self.keys += 1;
         true
     }
@@ -85,38 +103,59 @@ impl KeyTable {
     /// The credential that a key is, unless its life has ended at `wall`.
     #[inline]
     pub fn find(&self, hash: KeyHash, wall: Duration) -> Option<CredentialRef> {
-        if self.slots.is_empty() {
+        if self.buckets.is_empty() {
             return None;
         }
-        let slot = self.slots[self.place(hash)];
-        let alive = slot.expires == FOR_EVER || wall.as_secs() < u64::from(slot.expires);
-        (slot.credential != NOBODY && alive).then_some(CredentialRef(slot.credential))
+        let (bucket, slot) = self.place(hash);
+        let word = self.buckets[bucket].credentials[slot];
+        if word == NOBODY {
+            return None;
+        }
+        let credential = word & !ENDS;
+        let ended = || self.ends.get(&credential).is_none_or(|&end| wall.as_secs() >= u64::from(end));
+        (word & ENDS == 0 || !ended()).then_some(CredentialRef(credential))
     }
 
-    /// Where a key is, or would be put. There are free slots.
-    fn place(&self, hash: KeyHash) -> usize {
-        let slots = self.slots.len();
+    /// Bucket and slot where a key is, or would be put. There are free slots.
+    #[inline]
+    fn place(&self, hash: KeyHash) -> (usize, usize) {
         // The hash as a fraction of the table.
-        let mut at = ((u128::from(hash.number()) * slots as u128) >> 64) as usize;
-        while self.slots[at].credential != NOBODY && self.slots[at].hash != hash {
-            at = if at + 1 == slots { 0 } else { at + 1 };
+        let mut at = ((u128::from(hash.number()) * self.buckets.len() as u128) >> 64) as usize;
+        loop {
+            let bucket = &self.buckets[at];
+            for slot in 0..SLOTS {
+                if bucket.credentials[slot] == NOBODY || bucket.hashes[slot] == hash {
+                    return (at, slot);
+                }
+            }
+            at = if at + 1 == self.buckets.len() { 0 } else { at + 1 };
         }
-        at
+    }
+
+    fn put(&mut self, bucket: usize, slot: usize, hash: KeyHash, word: u32) {
+        let bucket = &mut self.buckets[bucket];
+        (bucket.hashes[slot], bucket.credentials[slot]) = (hash, word);
     }
 
     fn rebuild(&mut self, keys: usize) {
-        let free = Slot { hash: KeyHash::of(b""), credential: NOBODY, expires: 0 };
-        let before = std::mem::replace(&mut self.slots, vec![free; slots_for(keys)]);
-        for slot in before.into_iter().filter(|slot| slot.credential != NOBODY) {
-            let at = self.place(slot.hash);
-            self.slots[at] = slot;
+        let free = Bucket { hashes: [KeyHash::of(b""); SLOTS], credentials: [NOBODY; SLOTS] };
+        let mut buckets = Vec::with_capacity(buckets_for(keys));
+        kernel::prefer_large_pages(buckets.spare_capacity_mut());
+        buckets.resize(buckets_for(keys), free);
+        for bucket in std::mem::replace(&mut self.buckets, buckets) {
+            for (hash, word) in bucket.hashes.into_iter().zip(bucket.credentials) {
+                if word != NOBODY {
+                    let (bucket, slot) = self.place(hash);
+                    self.put(bucket, slot, hash, word);
+                }
+            }
         }
     }
 }
 
-/// Slots for so many keys, of which some are free.
-fn slots_for(keys: usize) -> usize {
-    keys + keys / 3 + 2
+/// Buckets for so many keys, with as many slots free again.
+fn buckets_for(keys: usize) -> usize {
+    keys * 2 / SLOTS + 1
 }
 
 #[cfg(test)]
@@ -139,7 +178,6 @@ mod tests {
             }
         }
         assert_eq!(KeyTable::default().find(key(0), Duration::ZERO), None);
-        assert_eq!(size_of::<Slot>(), 24);
     }
 
     #[test]

@@ -38,7 +38,11 @@ static SECTION: Section = Section::new(
             "Statuses (`404`) and ranges of them (`500-599`) that have a page.",
         )
         .required(),
-        Key::new("url", Kind::Text(&text::URL), "The service that has the pages, without a path."),
+        Key::new(
+            "url",
+            Kind::Text(&text::URL),
+            "The service that has the pages; its path is put before a page's.",
+        ),
         Key::new(
             "service",
             Kind::NAME,
@@ -126,7 +130,9 @@ impl ErrorPages {
 
 /// The message that asks for a page.
 fn question(place: &Service, path: &str, request: &RequestHead) -> Vec<u8> {
-    let mut out = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", place.url.authority).into_bytes();
+    // The path of the service is put before, as with requests to it.
+    let base = place.url.target.trim_end_matches('/');
+    let mut out = format!("GET {base}{path} HTTP/1.1\r\nHost: {}\r\n", place.url.authority).into_bytes();
     for known in [Known::Accept, Known::AcceptLanguage] {
         if let Some(value) = request.head.get_known(known) {
             out.extend_from_slice(known.as_str().as_bytes());

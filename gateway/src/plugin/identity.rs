@@ -150,7 +150,7 @@ pub fn identify(cx: &mut Cx<'_>, head: &mut Head, credential: CredentialRef) {
         anonymous: false,
     };
     head.remove_set(FIELDS);
-    head.append_head(cx.consumers.fields(known.consumer));
+    cx.consumers.tell(known.consumer, head);
     head.append_known(Known::XCredentialIdentifier, known.identifier);
 }
 
@@ -159,7 +159,7 @@ pub fn identify_consumer(cx: &mut Cx<'_>, head: &mut Head, consumer: ConsumerId,
     cx.identity =
         Identity { consumer: Some(consumer), credential: None, authenticated: true, anonymous: false };
     head.remove_set(FIELDS);
-    head.append_head(cx.consumers.fields(consumer));
+    cx.consumers.tell(consumer, head);
     head.append_known(Known::XCredentialIdentifier, identifier);
 }
 
@@ -188,7 +188,7 @@ pub fn identify_anonymous(cx: &mut Cx<'_>, head: &mut Head, stand_in: ConsumerId
     cx.identity =
         Identity { consumer: Some(stand_in), credential: None, authenticated: false, anonymous: true };
     head.remove_set(FIELDS);
-    head.append_head(cx.consumers.fields(stand_in));
+    cx.consumers.tell(stand_in, head);
     head.append_known(Known::XAnonymousConsumer, "true");
 }
 

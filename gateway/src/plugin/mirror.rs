@@ -19,10 +19,12 @@ use portcullis_config::{
 };
 
 use super::call::{Caller, Service};
+use super::service_tls;
 use super::share::{Share, Turns};
 use super::{CompileCx, Cx, Flow, Plugin, PluginSpec, Registration};
 use crate::http::h1::BodyFraming;
 use crate::http::{Method, RequestHead};
+use crate::tls::Alpn;
 
 /// The plugin's line of the registry: after those that choose where the request itself goes.
 pub static REGISTRATION: Registration =
@@ -125,8 +127,18 @@ pub fn of_service(fields: &Fields<'_>, name: &str, config: &Config) -> Option<Ve
         fields.error("service", format!("{name:?} has no target"));
         return None;
     }
+    if service.http_version == config::HttpVersion::Two && !service.protocol.is_tls() {
+        let fault = Fault::new(format!("the targets of {name:?} are said to speak HTTP/2 alone"));
+        fields.warning(
+            "service",
+            fault.hint("they are called in HTTP/1.1 here; give their other port as a `url`"),
+        );
+    }
     let place = |address: &config::Address| {
-        Service::new(fields, "service", &format!("{scheme}://{address}{path}"), service.tls.verify)
+        let text = format!("{scheme}://{address}{path}");
+        let settings = service_tls::settings(config, service);
+        let client = || service_tls::client(config, &settings, vec![Alpn::Http11]);
+        Service::with_tls(fields, "service", &text, client, settings.sni.clone())
     };
     addresses.into_iter().map(place).collect()
 }

@@ -23,7 +23,7 @@ mod compression;
 pub mod consumer;
 mod correlation_id;
 mod cors;
-mod credentials;
+pub mod credentials;
 mod error_pages;
 mod fault_injection;
 #[cfg(test)]
@@ -55,6 +55,7 @@ mod request_transformer;
 mod request_validator;
 mod response_transformer;
 mod security_headers;
+pub mod service_tls;
 mod share;
 mod status;
 mod token_bucket;

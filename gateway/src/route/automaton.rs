@@ -18,20 +18,29 @@ use regex_automata::{Anchored, MatchKind};
 const BUILD_LIMIT: usize = 512 * 1024;
 
 /// The table. Matching states have the highest numbers; a state is matching if the text before the byte that led to it
-/// is a match, hence the end of the text counts as one more byte.
+/// is a match, hence the end of the text counts as one more byte. Half a cache line, and behind it one block: of
+/// thousands of tables none is at hand, and one that lay in several places would cost a miss for each of them in turn.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(super) struct Table {
-    /// `next[state + class]`, a state being the index of its row. The last class is the end of the text.
-    next: Box<[u16]>,
+    /// First the class of each byte, then `next[state + class]` in two bytes each, a state being the index of its row.
+    /// The last class is the end of the text.
+    block: Box<[u8]>,
     classes: u16,
-    class_of: [u8; 256],
     start: u16,
     first_match: u16,
     /// Bytes that lie behind at the start.
-    skipped: usize,
-    /// The end of the best match among the skipped bytes, if there is one.
-    early: Option<usize>,
+    skipped: u16,
+    /// The end of the best match among the skipped bytes, [`NEVER`] if there is none.
+    early: u16,
 }
+
+const _: () = assert!(size_of::<Table>() == 32);
+
+/// Where the rows begin in a block.
+const ROWS: usize = 256;
+/// No literal is as long.
+const NEVER: u16 = u16::MAX;
 
 /// From here no match begins or goes on.
 const DEAD: u16 = 0;
@@ -62,16 +71,12 @@ impl Table {
                 early = Some(at);
             }
         }
-        Table::from_states(&dfa, state, literal.len(), early)
+        let skipped = u16::try_from(literal.len()).ok().filter(|&len| len < NEVER)?;
+        Table::from_states(&dfa, state, skipped, early.map_or(NEVER, |at| at as u16))
     }
 
     /// Copies what can be reached from `start`.
-    fn from_states(
-        dfa: &dense::DFA<Vec<u32>>,
-        start: StateID,
-        skipped: usize,
-        early: Option<usize>,
-    ) -> Option<Table> {
+    fn from_states(dfa: &dense::DFA<Vec<u32>>, start: StateID, skipped: u16, early: u16) -> Option<Table> {
         let (class_of, samples) = classes(dfa);
         let classes = samples.len() + 1;
         let mut numbers: HashMap<StateID, usize> = HashMap::from([(start, 0)]);
@@ -102,14 +107,15 @@ impl Table {
         for (new, &old) in (1..).zip(&order) {
             new_number[old] = (new * classes) as u16;
         }
-        let mut next = vec![DEAD; classes];
+        let mut block = class_of.to_vec();
+        block.extend(std::iter::repeat_n(DEAD, classes).flat_map(u16::to_le_bytes));
         for &old in &order {
-            next.extend(rows[old * classes..][..classes].iter().map(|&to| new_number[to]));
+            let row = rows[old * classes..][..classes].iter().map(|&to| new_number[to]);
+            block.extend(row.flat_map(u16::to_le_bytes));
         }
         Some(Table {
-            next: next.into(),
+            block: block.into(),
             classes: classes as u16,
-            class_of,
             start: new_number[0],
             first_match: ((others.len() + 1) * classes) as u16,
             skipped,
@@ -121,9 +127,9 @@ impl Table {
     #[inline]
     pub(super) fn end_of_match(&self, text: &[u8]) -> Option<usize> {
         let mut state = self.start;
-        let mut end = self.early;
-        for (at, &byte) in text.iter().enumerate().skip(self.skipped) {
-            state = self.next[usize::from(state) + usize::from(self.class_of[usize::from(byte)])];
+        let mut end = (self.early != NEVER).then_some(usize::from(self.early));
+        for (at, &byte) in text.iter().enumerate().skip(usize::from(self.skipped)) {
+            state = self.next(state, u16::from(self.block[usize::from(byte)]));
             if state >= self.first_match {
                 end = Some(at);
             }
@@ -131,8 +137,13 @@ impl Table {
                 return end;
             }
         }
-        let last = self.next[usize::from(state + self.classes) - 1];
-        if last >= self.first_match { Some(text.len()) } else { end }
+        if self.next(state, self.classes - 1) >= self.first_match { Some(text.len()) } else { end }
+    }
+
+    #[inline]
+    fn next(&self, state: u16, class: u16) -> u16 {
+        let at = ROWS + 2 * (usize::from(state) + usize::from(class));
+        u16::from_le_bytes([self.block[at], self.block[at + 1]])
     }
 }
 

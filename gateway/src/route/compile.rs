@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use super::conditions::{Conditions, MethodTable};
 use super::expression::{Expression, Place};
 use super::hosts::HostTable;
-use super::paths::{EntryId, NodeId, PathTable, Placed, Stop};
+use super::leaves::{Leaf, MOST_LEAVES};
+use super::lengths::Lengths;
+use super::paths::{EntryId, Group, NodeId, PathTable, Placed, Stop};
 use super::rank::{Pair, Rank};
 use super::sets::{Asked, Sets, WORTHWHILE};
 use super::{
     ASKS_MORE, Entry, Fault, MAX_PATH, NO_EXPRESSION, PathPattern, Route, RouteError, RouteSpec, Router,
-    SERVES_HTTP, SERVES_HTTPS,
+    SERVES_HTTP, SERVES_HTTPS, Taken,
 };
 
 impl Router {
@@ -105,7 +107,9 @@ fn assemble(routes: Vec<Route>, methods: MethodTable, expressions: Expressions) 
         entries,
         methods,
         hosts,
-        any_host: 0,
+        any_host: Group::default(),
+        leaves: Vec::new(),
+        lengths: Vec::new(),
         paths: PathTable::default(),
         expressions: expressions.compiled,
         sets: Vec::new(),
@@ -116,20 +120,42 @@ fn assemble(routes: Vec<Route>, methods: MethodTable, expressions: Expressions) 
 }
 
 impl Router {
-    /// Builds the trie of each host group; the first is that of the routes without hosts.
+    /// Files the entries of each host group; the first is that of the routes without hosts.
     fn file(&mut self, groups: Vec<Vec<EntryId>>) {
-        let mut roots = Vec::with_capacity(groups.len());
-        for group in groups {
-            let placed = group.into_iter().map(|id| Placed {
-                key: self.key_of(id).to_vec(),
-                entry: id,
-                expression: self.entries[id as usize].expression().is_some(),
-            });
-            let placed = placed.collect();
-            roots.push(self.paths.add(placed));
+        let filed: Vec<Group> = groups.iter().map(|group| self.file_group(group)).collect();
+        self.any_host = filed[ANY_HOST as usize];
+        let leaves = &self.leaves;
+        self.hosts.map(|group| {
+            let group = filed[group as usize];
+            let has_leaves = (1..=MOST_LEAVES).contains(&usize::from(group.leaves));
+            (group, has_leaves.then(|| leaves[group.start as usize].clone()))
+        });
+    }
+
+    /// In leaves if they are few, else in a table of paths or in a trie. The entries come best first.
+    fn file_group(&mut self, group: &[EntryId]) -> Group {
+        let best = group.first().copied().unwrap_or(EntryId::MAX);
+        let leaf = |&id: &EntryId| {
+            let key = self.key_of(id);
+            (key, Leaf::new(id, &self.entries[id as usize], key))
+        };
+        if group.len() <= MOST_LEAVES {
+            let start = self.leaves.len() as u32;
+            let leaves: Vec<Leaf> = group.iter().map(|id| leaf(id).1).collect();
+            self.leaves.extend(leaves);
+            return Group { start, best, leaves: group.len() as u8 };
         }
-        self.any_host = roots[ANY_HOST as usize];
-        self.hosts.map(|group| roots[group as usize]);
+        if let Some(lengths) = Lengths::new(group.iter().map(leaf).collect()) {
+            self.lengths.push(lengths);
+            return Group { start: self.lengths.len() as u32 - 1, best, leaves: Group::LENGTHS };
+        }
+        let placed = group.iter().map(|&id| Placed {
+            key: self.key_of(id).to_vec(),
+            entry: id,
+            expression: self.entries[id as usize].taken.expression().is_some(),
+        });
+        let placed = placed.collect();
+        Group { start: self.paths.add(placed), best, leaves: Group::TRIE }
     }
 
     fn build_sets(&self) -> Vec<(NodeId, Sets)> {
@@ -140,9 +166,9 @@ impl Router {
                 let entry = &self.entries[id as usize];
                 let paths = &self.routes[entry.route as usize].spec.paths;
                 if let Some(PathPattern::Regex { source, .. }) = paths.get(entry.path as usize) {
-                    let heavy = self.expressions[entry.expression as usize].is_heavy();
+                    let heavy = self.expressions[entry.taken.expression as usize].is_heavy();
                     let fresh = || Asked { source, entries: Vec::new(), heavy };
-                    asked.entry(entry.expression).or_insert_with(fresh).entries.push(id);
+                    asked.entry(entry.taken.expression).or_insert_with(fresh).entries.push(id);
                 }
             }
             (stop.node, Sets::new(asked.into_values().collect()))
@@ -157,21 +183,22 @@ fn entry(pair: Pair<'_>, routes: &[Route], expressions: &Expressions) -> Entry {
         Some(PathPattern::Regex { source, .. }) => expressions.by_source.get(source).copied(),
         _ => None,
     };
+    let flags = [
+        (conditions.asks_more(), ASKS_MORE),
+        (spec.protocols.http, SERVES_HTTP),
+        (spec.protocols.https, SERVES_HTTPS),
+    ];
     Entry {
         methods: conditions.methods,
-        id: spec.id,
+        taken: Taken {
+            id: spec.id,
+            expression: expression.unwrap_or(NO_EXPRESSION),
+            port: pair.host.and_then(|host| host.port).unwrap_or(0),
+            flags: flags.iter().fold(0, |flags, (set, flag)| if *set { flags | flag } else { flags }),
+        },
         route: pair.position.0 as u32,
         host: pair.position.1 as u32,
         path: pair.position.2 as u32,
-        expression: expression.unwrap_or(NO_EXPRESSION),
-        port: pair.host.and_then(|host| host.port).unwrap_or(0),
-        flags: [
-            (conditions.asks_more(), ASKS_MORE),
-            (spec.protocols.http, SERVES_HTTP),
-            (spec.protocols.https, SERVES_HTTPS),
-        ]
-        .iter()
-        .fold(0, |flags, (set, flag)| if *set { flags | flag } else { flags }),
     }
 }
 

@@ -8,6 +8,7 @@ use portcullis_config::Rule;
 use super::expression::{Expression, Place};
 use super::rule::Compiled;
 use super::spec::{HeaderMatch, HeaderValue, HostName, Protocols, RouteSpec};
+use super::words;
 use super::{Fault, HeaderLookup, MAX_METHODS, Query, Scheme};
 
 /// The set of methods of a route, one bit each.
@@ -41,6 +42,7 @@ pub(super) struct HeaderCondition {
 
 impl MethodSet {
     pub(super) const ALL: MethodSet = MethodSet(u64::MAX);
+    pub(super) const NONE: MethodSet = MethodSet(0);
     const UNNAMED: MethodSet = MethodSet(1 << MAX_METHODS);
 
     #[inline]
@@ -81,7 +83,7 @@ impl MethodTable {
     /// The bit of a request's method.
     #[inline]
     pub(super) fn of(&self, method: &[u8]) -> MethodSet {
-        match self.names.iter().position(|name| name.as_bytes() == method) {
+        match self.names.iter().position(|name| words::same(name.as_bytes(), method)) {
             Some(bit) => MethodSet(1 << bit),
             None => MethodSet::UNNAMED,
         }

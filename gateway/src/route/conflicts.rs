@@ -50,19 +50,22 @@ impl Router {
     fn shadow(&self, id: EntryId) -> Option<EntryId> {
         let entry = &self.entries[id as usize];
         let spec = &self.routes[entry.route as usize].spec;
-        let mut roots = vec![self.any_host];
+        let mut groups = vec![self.any_host];
         if let Some(host) = spec.hosts.get(entry.host as usize) {
             let text = match &host.name {
                 HostName::Exact(name) => name.clone(),
                 HostName::Leading(suffix) => format!("*.{suffix}"),
                 HostName::Trailing(prefix) => format!("{prefix}.*"),
             };
-            self.hosts.visit(text.as_bytes(), |root| roots.push(root));
+            self.hosts.visit(text.as_bytes(), |group, _| {
+                groups.push(group);
+                EntryId::MAX
+            });
         }
         let key = self.key_of(id);
         let mut found = None;
-        for root in roots {
-            self.paths.walk(root, key, id, |stop| {
+        for group in groups {
+            self.walk(group, key, id, |stop| {
                 let shadow = self.shadow_at(id, stop);
                 found = [found, shadow].into_iter().flatten().min();
                 id
@@ -75,16 +78,16 @@ impl Router {
     fn shadow_at(&self, id: EntryId, stop: Stop<'_>) -> Option<EntryId> {
         let own = &self.entries[id as usize];
         let takes_paths = |other: EntryId| {
-            self.entries[other as usize].expression().is_none_or(|expression| {
+            self.entries[other as usize].taken.expression().is_none_or(|expression| {
                 let compiled = &self.expressions[expression as usize];
-                own.expression == expression
+                own.taken.expression == expression
                     || (compiled.literal_decides() && compiled.literal().len() == stop.depth)
             })
         };
         let covers = |&other: &EntryId| {
             let entry = &self.entries[other as usize];
             entry.route != own.route
-                && (entry.port == 0 || entry.port == own.port)
+                && entry.taken.takes_port(own.taken.port)
                 && takes_paths(other)
                 && self.routes[entry.route as usize]
                     .conditions

@@ -98,7 +98,7 @@ impl Router {
                 misses.push(Miss::Port);
             }
         }
-        let path_fits = match (route.spec.paths.get(entry.path as usize), entry.expression()) {
+        let path_fits = match (route.spec.paths.get(entry.path as usize), entry.taken.expression()) {
             (Some(PathPattern::Prefix(prefix)), _) => query.path.starts_with(prefix.as_bytes()),
             (_, Some(expression)) => self.expressions[expression as usize].is_match(query.path),
             _ => true,

@@ -31,7 +31,7 @@ pub(super) struct Expression {
 
 #[derive(Debug)]
 enum Engine {
-    Table(Box<Table>),
+    Table(Table),
     Heavy(Regex),
 }
 
@@ -62,7 +62,7 @@ impl Expression {
         };
         let (anchored, ignore_case) = (place == Place::Start, place == Place::Anywhere);
         let engine = match Table::build(source, anchored, ignore_case, &literal) {
-            Some(table) => Engine::Table(Box::new(table)),
+            Some(table) => Engine::Table(table),
             None => Engine::Heavy(general(source, place)?),
         };
         Ok(Expression { engine, groups: None, literal, literal_decides })

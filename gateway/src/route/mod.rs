@@ -44,6 +44,8 @@ mod explain;
 mod expression;
 mod forward;
 mod hosts;
+mod leaves;
+mod lengths;
 mod paths;
 mod rank;
 #[cfg(test)]
@@ -51,8 +53,10 @@ mod reference;
 mod rule;
 mod sets;
 mod spec;
+mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -64,7 +68,9 @@ use crate::id::RouteId;
 use conditions::{Conditions, MethodSet, MethodTable};
 use expression::Expression;
 use hosts::HostTable;
-use paths::{EntryId, NodeId, PathTable, Stop};
+use leaves::Leaf;
+use lengths::Lengths;
+use paths::{EntryId, Group, NodeId, PathTable, Stop};
 use sets::Sets;
 
 pub use conflicts::Conflict;
@@ -211,8 +217,11 @@ pub struct Router {
     entries: Vec<Entry>,
     methods: MethodTable,
     hosts: HostTable,
-    /// The trie of the routes without hosts.
-    any_host: NodeId,
+    /// The routes without hosts.
+    any_host: Group,
+    /// Of the small groups; the others are in `lengths` or in `paths`.
+    leaves: Vec<Leaf>,
+    lengths: Vec<Lengths>,
     paths: PathTable,
     expressions: Vec<Expression>,
     /// Of the nodes that have many expressions, sorted by node.
@@ -230,14 +239,20 @@ struct Route {
 #[repr(align(32))]
 struct Entry {
     methods: MethodSet,
-    id: RouteId,
+    taken: Taken,
     /// Indices into the routes and into that route's hosts and paths.
     route: u32,
     host: u32,
     path: u32,
+}
+
+/// What a match says of its entry, and what takes no room beside it.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    id: RouteId,
     /// Index into the expressions, or [`NO_EXPRESSION`].
     expression: u32,
-    /// 0: any.
+    /// The port that the entry asks for; 0: any.
     port: u16,
     flags: u8,
 }
@@ -254,27 +269,137 @@ const _: () = assert!(size_of::<Entry>() == 32);
 struct Best {
     entry: EntryId,
     matched_len: usize,
+    /// Of the entry, if there is one.
+    taken: Taken,
 }
+
+/// Worse than every entry.
+const NOTHING: Best = Best {
+    entry: EntryId::MAX,
+    matched_len: 0,
+    taken: Taken { id: RouteId(0), expression: NO_EXPRESSION, port: 0, flags: 0 },
+};
 
 impl Router {
     /// The route that the request takes.
     pub fn route<H: HeaderLookup + ?Sized>(&self, query: &Query<'_, H>) -> Option<Match> {
         let method = self.methods.of(query.method);
-        let mut best = Best { entry: EntryId::MAX, matched_len: 0 };
-        let mut search = |root: NodeId| {
-            self.paths.walk(root, query.path, best.entry, |stop| {
-                self.improve(&mut best, stop, method, query);
-                best.entry
-            });
-        };
-        self.hosts.visit(spec::bare_host(query.host), &mut search);
-        search(self.any_host);
-        self.entries.get(best.entry as usize).map(|entry| Match {
-            route: entry.id,
+        let mut best = NOTHING;
+        self.hosts.visit(spec::bare_host(query.host), |group, first| {
+            // The leaf beside the name is fetched with it, the others have to be waited for.
+            if !self.try_leaf(first, &mut best, method, query) {
+                self.search(group.behind_first(), &mut best, method, query);
+            }
+            best.entry
+        });
+        if self.any_host.best < best.entry {
+            self.search(self.any_host, &mut best, method, query);
+        }
+        (best.entry != NOTHING.entry).then(|| Match {
+            route: best.taken.id,
             matched_len: best.matched_len,
-            scheme: entry.protocols().fit(query.scheme),
-            expression: entry.expression().map(ExpressionId),
+            scheme: best.taken.protocols().fit(query.scheme),
+            expression: best.taken.expression().map(ExpressionId),
         })
+    }
+
+    /// Takes the best of a group's entries that fits, if it beats the best so far.
+    #[inline]
+    fn search<H: HeaderLookup + ?Sized>(
+        &self,
+        group: Group,
+        best: &mut Best,
+        method: MethodSet,
+        query: &Query<'_, H>,
+    ) {
+        match group.leaves {
+            Group::TRIE => self.paths.walk(group.start, query.path, best.entry, |stop| {
+                self.improve(best, stop, method, query);
+                best.entry
+            }),
+            Group::LENGTHS => self.lengths[group.start as usize].walk(query.path, best.entry, |leaf| {
+                self.try_leaf(leaf, best, method, query);
+                best.entry
+            }),
+            _ => {
+                for leaf in self.leaves_of(group) {
+                    if leaf.entry >= best.entry || self.try_leaf(leaf, best, method, query) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the leaf if it fits; says whether it did. It must beat the best so far.
+    #[inline]
+    fn try_leaf<H: HeaderLookup + ?Sized>(
+        &self,
+        leaf: &Leaf,
+        best: &mut Best,
+        method: MethodSet,
+        query: &Query<'_, H>,
+    ) -> bool {
+        let found = self.leaf_fits(leaf, method, query);
+        if let Some(matched_len) = found {
+            *best = Best { entry: leaf.entry, matched_len, taken: leaf.taken };
+        }
+        found.is_some()
+    }
+
+    fn leaves_of(&self, group: Group) -> &[Leaf] {
+        &self.leaves[group.start as usize..][..usize::from(group.leaves)]
+    }
+
+    /// How much of the path the leaf's own takes, if the request fits.
+    #[inline]
+    fn leaf_fits<H: HeaderLookup + ?Sized>(
+        &self,
+        leaf: &Leaf,
+        method: MethodSet,
+        query: &Query<'_, H>,
+    ) -> Option<usize> {
+        let meets = leaf.methods.meets(method) && leaf.taken.takes_port(query.port);
+        if !meets || !leaf.takes(query.path, || self.key_of(leaf.entry)) {
+            return None;
+        }
+        let matched_len = match leaf.taken.expression() {
+            Some(expression) => {
+                self.expressions[expression as usize].end_of_match_behind_literal(query.path)?
+            }
+            None => usize::from(leaf.key_len),
+        };
+        let asks_more = leaf.taken.flags & ASKS_MORE != 0;
+        (!asks_more || self.conditions_of(leaf.entry).fit_more(query)).then_some(matched_len)
+    }
+
+    /// Calls `visit` with the entries of a group that could take `path`, as [`PathTable::walk`] does.
+    fn walk<'t>(
+        &'t self,
+        group: Group,
+        path: &[u8],
+        mut bound: EntryId,
+        mut visit: impl FnMut(Stop<'t>) -> EntryId,
+    ) {
+        let stop = |leaf: &'t Leaf| {
+            let (own, none) = (std::slice::from_ref(&leaf.entry), &[][..]);
+            let (plain, expressions) =
+                if leaf.taken.expression().is_some() { (none, own) } else { (own, none) };
+            Stop { node: NodeId::MAX, depth: usize::from(leaf.key_len), plain, expressions }
+        };
+        match group.leaves {
+            Group::TRIE => self.paths.walk(group.start, path, bound, visit),
+            Group::LENGTHS => {
+                self.lengths[group.start as usize].walk(path, bound, |leaf| visit(stop(leaf)));
+            }
+            _ => {
+                for leaf in self.leaves_of(group) {
+                    if leaf.entry < bound && leaf.takes(path, || self.key_of(leaf.entry)) {
+                        bound = visit(stop(leaf));
+                    }
+                }
+            }
+        }
     }
 
     /// Takes the best of a node's entries that fits, if it beats the best so far.
@@ -288,7 +413,7 @@ impl Router {
     ) {
         for &id in stop.plain.iter().take_while(|&&id| id < best.entry) {
             if self.fits(id, method, query) {
-                *best = Best { entry: id, matched_len: stop.depth };
+                *best = Best { entry: id, matched_len: stop.depth, taken: self.entries[id as usize].taken };
                 break;
             }
         }
@@ -322,6 +447,7 @@ impl Router {
         }
         if best.entry < before {
             best.matched_len = self.end_of_match(best.entry, query.path).unwrap_or(0);
+            best.taken = self.entries[best.entry as usize].taken;
         }
     }
 
@@ -330,20 +456,24 @@ impl Router {
     fn fits<H: HeaderLookup + ?Sized>(&self, id: EntryId, method: MethodSet, query: &Query<'_, H>) -> bool {
         let entry = &self.entries[id as usize];
         entry.methods.meets(method)
-            && (entry.port == 0 || entry.port == query.port)
-            && (entry.flags & ASKS_MORE == 0 || self.routes[entry.route as usize].conditions.fit_more(query))
+            && entry.taken.takes_port(query.port)
+            && (entry.taken.flags & ASKS_MORE == 0 || self.conditions_of(id).fit_more(query))
+    }
+
+    fn conditions_of(&self, id: EntryId) -> &Conditions {
+        &self.routes[self.entries[id as usize].route as usize].conditions
     }
 
     /// For entries on the way along `path`: the walk has compared the literal.
     fn end_of_match(&self, id: EntryId, path: &[u8]) -> Option<usize> {
-        let expression = self.entries[id as usize].expression()?;
+        let expression = self.entries[id as usize].taken.expression()?;
         self.expressions[expression as usize].end_of_match_behind_literal(path)
     }
 
     /// What a path must begin with for the entry to be looked at.
     fn key_of(&self, id: EntryId) -> &[u8] {
         let entry = &self.entries[id as usize];
-        match entry.expression() {
+        match entry.taken.expression() {
             Some(expression) => self.expressions[expression as usize].literal(),
             None => match self.routes[entry.route as usize].spec.paths.get(entry.path as usize) {
                 Some(PathPattern::Prefix(prefix)) => prefix.as_bytes(),
@@ -381,7 +511,7 @@ impl Router {
         for entry in self.entries.iter().filter(|entry| entry.host == 0) {
             let spec = &self.routes[entry.route as usize].spec;
             if let (Some(id), Some(PathPattern::Regex { source, .. })) =
-                (entry.expression(), spec.paths.get(entry.path as usize))
+                (entry.taken.expression(), spec.paths.get(entry.path as usize))
                 && self.expressions[id as usize].is_heavy()
             {
                 heavy.push((spec.id, source));
@@ -391,14 +521,19 @@ impl Router {
     }
 }
 
-impl Entry {
+impl Taken {
     #[inline]
-    fn expression(&self) -> Option<u32> {
+    fn takes_port(self, port: u16) -> bool {
+        self.port == 0 || self.port == port
+    }
+
+    #[inline]
+    fn expression(self) -> Option<u32> {
         (self.expression != NO_EXPRESSION).then_some(self.expression)
     }
 
     #[inline]
-    fn protocols(&self) -> Protocols {
+    fn protocols(self) -> Protocols {
         Protocols { http: self.flags & SERVES_HTTP != 0, https: self.flags & SERVES_HTTPS != 0 }
     }
 }

@@ -8,11 +8,39 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::words;
+
 /// Position of an entry in the order of precedence, best first. Also its index in the router's entries.
 pub(super) type EntryId = u32;
 
 /// Index of a node.
 pub(super) type NodeId = u32;
+
+/// The entries of the routes that share a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Group {
+    /// The first of its leaves, the root of its trie, or the index of its [`super::lengths::Lengths`].
+    pub(super) start: u32,
+    /// The best entry.
+    pub(super) best: EntryId,
+    /// Number of leaves, or one of the constants below.
+    pub(super) leaves: u8,
+}
+
+impl Group {
+    /// As a number of leaves.
+    pub(super) const TRIE: u8 = u8::MAX;
+    pub(super) const LENGTHS: u8 = u8::MAX - 1;
+
+    /// Without the first leaf, if it has leaves.
+    #[inline]
+    pub(super) fn behind_first(self) -> Group {
+        match self.leaves {
+            0 | Group::TRIE | Group::LENGTHS => self,
+            leaves => Group { start: self.start + 1, leaves: leaves - 1, ..self },
+        }
+    }
+}
 
 /// All tries of a router.
 #[derive(Debug, Default)]
@@ -111,7 +139,7 @@ impl PathTable {
             if node.best >= bound {
                 return;
             }
-            if !path[depth..].starts_with(&node.label[..usize::from(node.label_len)]) {
+            if !words::starts_with(&path[depth..], &node.label[..usize::from(node.label_len)]) {
                 return;
             }
             depth += usize::from(node.label_len);

@@ -9,9 +9,8 @@ use portcullis_config::{self as config, Config, Diagnostics, Pem};
 use super::Listener;
 use crate::net::clock;
 use crate::plugin::registry;
-use crate::tls::{
-    self, Certificate, CertificateEntry, KeyFile, Revoked, Roots, Ticketer, Verify, Version, VersionRange,
-};
+use crate::plugin::service_tls::{self, load, roots, text};
+use crate::tls::{self, Certificate, CertificateEntry, KeyFile, Revoked, Ticketer, Version, VersionRange};
 
 /// What is compiled of listeners beside them.
 #[derive(Default)]
@@ -129,16 +128,6 @@ fn client_auth(
     }))
 }
 
-/// These authorities together.
-pub fn roots(config: &Config, authorities: &[config::CaCertificateRef]) -> Result<Roots, tls::TlsError> {
-    let mut pem = Vec::new();
-    for reference in authorities {
-        pem.extend(text(&config[*reference].cert)?);
-        pem.push(b'\n');
-    }
-    Roots::from_pem(&pem, "ca_certificates")
-}
-
 fn policy(tls: &config::ListenerTls) -> tls::Policy {
     let version = match tls.min_version {
         config::TlsVersion::V1_2 => Version::V12,
@@ -228,20 +217,6 @@ fn name_of(pattern: &config::HostPattern) -> String {
     }
 }
 
-fn load(cert: &Pem, key: &Pem, id: &str) -> Result<Certificate, tls::TlsError> {
-    match (cert, key) {
-        (Pem::File(cert), Pem::File(key)) => Certificate::from_files(cert, key),
-        (cert, key) => Certificate::from_pem(&text(cert)?, &text(key)?, id),
-    }
-}
-
-fn text(pem: &Pem) -> Result<Vec<u8>, tls::TlsError> {
-    match pem {
-        Pem::Inline(text) => Ok(text.expose().as_bytes().to_vec()),
-        Pem::File(path) => tls::read_file(path),
-    }
-}
-
 /// TLS towards the targets of a service, and a text that is the same for the same settings.
 pub fn client(
     config: &Config,
@@ -249,11 +224,7 @@ pub fn client(
     known: &mut HashMap<String, tls::ClientConfig>,
     found: &Diagnostics,
 ) -> Option<(tls::ClientConfig, String)> {
-    let mut settings = service.tls.clone();
-    if let config::Destination::Upstream(upstream) = service.destination {
-        // The service's own wins.
-        settings.client_certificate = settings.client_certificate.or(config[upstream].client_certificate);
-    }
+    let settings = service_tls::settings(config, service);
     let key = match material(config, &settings) {
         Ok(material) => format!(
             "{settings:?} {:?} {:016x}",
@@ -268,7 +239,7 @@ pub fn client(
     if let Some(client) = known.get(&key) {
         return Some((client.clone(), key));
     }
-    match build_client(config, &settings, super::http2::alpn(service.http_version)) {
+    match service_tls::client(config, &settings, super::http2::alpn(service.http_version)) {
         Ok(client) => {
             known.insert(key.clone(), client.clone());
             Some((client, key))
@@ -287,39 +258,4 @@ fn material(config: &Config, settings: &config::UpstreamTls) -> Result<Vec<Vec<u
     let identity = settings.client_certificate.map(|reference| &config[reference]);
     let identity = identity.into_iter().flat_map(|identity| [&identity.cert, &identity.key]);
     authorities.chain(identity).map(text).collect()
-}
-
-/// TLS towards targets by these settings.
-pub fn build_client(
-    config: &Config,
-    settings: &config::UpstreamTls,
-    alpn: Vec<tls::Alpn>,
-) -> Result<tls::ClientConfig, tls::TlsError> {
-    let verify = if !settings.verify {
-        Verify::Off
-    } else {
-        let roots = match settings.ca_certificates.as_slice() {
-            [] => Roots::system()?,
-            authorities => roots(config, authorities)?,
-        };
-        let names = tls::Names::new(&settings.sans.dns, &settings.sans.uris)?;
-        let plain = settings.sans == config::SubjectNames::default() && settings.verify_depth.is_none();
-        match plain {
-            true => Verify::Against(roots),
-            false => Verify::Names { roots, names, depth: settings.verify_depth },
-        }
-    };
-    let identity = match settings.client_certificate {
-        None => None,
-        Some(reference) => {
-            let certificate = &config[reference];
-            Some(load(&certificate.cert, &certificate.key, &certificate.id)?)
-        }
-    };
-    tls::client_config(&tls::ClientOptions {
-        verify,
-        identity,
-        versions: VersionRange { min: Version::V12, max: Version::V13 },
-        alpn,
-    })
 }

@@ -2,8 +2,8 @@
 
 use portcullis_config::{self as config, CheckKind, Config, Diagnostics};
 
-use super::edges;
 use crate::http::h1::HeadLimits;
+use crate::plugin::service_tls;
 use crate::upstream::health::Statuses;
 use crate::upstream::probe::{ProbeKind, ProbeSpec, Rule};
 
@@ -114,7 +114,7 @@ fn tls(
         CheckKind::Grpcs => crate::tls::Alpn::H2,
         _ => crate::tls::Alpn::Http11,
     };
-    match edges::build_client(config, &settings, vec![alpn]) {
+    match service_tls::client(config, &settings, vec![alpn]) {
         Ok(client) => Some(client.for_shard()),
         Err(error) => {
             found.error(upstream.origin.span, &upstream.origin.path, error.to_string());

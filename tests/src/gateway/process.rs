@@ -137,6 +137,7 @@ fn with_parent_death(command: &Command) -> Command {
         Command::new(command.get_program())
     };
     wrapped.args(command.get_args());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     wrapped
 }
 

@@ -35,6 +35,8 @@ pub struct Service {
     /// Where it was when the configuration was compiled.
     address: Option<SocketAddr>,
     tls: Option<tls::ClientConfig>,
+    /// The server name that is asked for, where it is not the URL's host.
+    tls_name: Option<String>,
 }
 
 /// A service as one shard calls it.
@@ -88,6 +90,17 @@ impl Service {
 
     /// As [`read`](Self::read), with the URL itself.
     pub fn new(fields: &Fields<'_>, key: &str, text: &str, verify: bool) -> Option<Arc<Self>> {
+        Self::with_tls(fields, key, text, || client_config(verify), None)
+    }
+
+    /// As [`new`](Self::new), with TLS of other settings and another server name.
+    pub fn with_tls(
+        fields: &Fields<'_>,
+        key: &str,
+        text: &str,
+        client: impl FnOnce() -> Result<tls::ClientConfig, tls::TlsError>,
+        tls_name: Option<String>,
+    ) -> Option<Arc<Self>> {
         let url = match Url::parse(text) {
             Ok(url) => url,
             Err(fault) => {
@@ -100,21 +113,21 @@ impl Service {
             let fault = Fault::new(format!("the name {:?} has no address now", url.host));
             fields.warning(key, fault.hint("it is looked up again when the service is needed"));
         }
-        let tls = match url.https.then(|| client_config(verify)).transpose() {
+        let tls = match url.https.then(client).transpose() {
             Ok(tls) => tls,
             Err(error) => {
                 fields.error(key, error.to_string());
                 return None;
             }
         };
-        Some(Arc::new(Self { url, address, tls }))
+        Some(Arc::new(Self { url, address, tls, tls_name }))
     }
 
     /// The service at another URL of the same scheme, with the same demands on its certificate. Its name is looked up
     /// when it is called.
     pub fn elsewhere(&self, url: Url) -> Arc<Self> {
         debug_assert_eq!(url.https, self.url.https);
-        Arc::new(Self { url, address: None, tls: self.tls.clone() })
+        Arc::new(Self { url, address: None, tls: self.tls.clone(), tls_name: None })
     }
 }
 
@@ -216,7 +229,7 @@ impl Caller {
         let stream = match &self.tls {
             None => tls::Stream::plain(stream),
             Some(config) => {
-                let name = &self.service.url.host;
+                let name = self.service.tls_name.as_ref().unwrap_or(&self.service.url.host);
                 let session = tls::Session::client(config, name).map_err(|_| CallError::Connect)?;
                 match tls::Stream::handshake(stream, session, Vec::new()).await {
                     Ok(stream) => stream,

@@ -33,7 +33,7 @@ fn service(scripts: Vec<Vec<&'static str>>) -> (Arc<Service>, Arc<AtomicUsize>) 
         }
     });
     let url = Url::parse(&format!("http://{address}/")).expect("a URL");
-    (Arc::new(Service { url, address: Some(address), tls: None }), accepted)
+    (Arc::new(Service { url, address: Some(address), tls: None, tls_name: None }), accepted)
 }
 
 /// What comes of calls in a row.
@@ -85,6 +85,6 @@ fn nobody_there() {
     let address = listener.local_addr().expect("an address");
     drop(listener);
     let url = Url::parse(&format!("http://{address}/")).expect("a URL");
-    let nobody = Arc::new(Service { url, address: Some(address), tls: None });
+    let nobody = Arc::new(Service { url, address: Some(address), tls: None, tls_name: None });
     assert_eq!(calls(nobody, 1, 3), [Err(CallError::Connect)]);
 }
