@@ -24,7 +24,7 @@ const RETRY_MAX: u32 = 40_000;
 const UNIT_SHIFT: u32 = 20;
 
 /// Charges a new connection of an unknown source; which limits it is over.
-#[inline(always)]
+#[inline(never)]
 pub fn charge(key: u64, flow: u32, config: &Config, now: u64) -> u32 {
     let mut over = 0;
     let net = if is_v4(key) {
