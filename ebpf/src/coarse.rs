@@ -6,7 +6,7 @@
 
 use portcullis_abi::{Config, Rate, Reason, Word, aggregate_key, is_v4};
 
-use crate::maps::{self, LIMITED, RETRIES, set_of, way_or_take};
+use crate::maps::{self, CONFORMING, LEASED, LIMITED, RETRIES, set_of, way_or_take};
 
 /// The network is over its limit.
 pub const NET: u32 = 1;
@@ -38,15 +38,38 @@ pub fn charge(key: u64, flow: u32, config: &Config, now: u64) -> u32 {
         }
         over |= NET;
     }
-    let unknown =
-        Rate { interval_ns: config.unknown_interval_ns.read(), burst_ns: config.unknown_burst_ns.read() };
-    if unknown.is_unlimited() {
-        return over;
-    }
-    if maps::charge(&config.shared.unknown_tat, now, unknown, unknown.interval_ns, config) != LIMITED {
+    if !is_limited_by_all(config, now) {
         return over;
     }
     over | if has_come_again(key, flow, config, now) { RETRIED } else { UNKNOWN }
+}
+
+/// A CPU takes some tokens at once and spends them by itself, or a flood on all CPUs would have all of them wait for one
+/// word. The gateway takes what may lie about on CPUs off the burst, so the sum keeps its bound.
+#[inline(always)]
+fn is_limited_by_all(config: &Config, now: u64) -> bool {
+    let rate =
+        Rate { interval_ns: config.unknown_interval_ns.read(), burst_ns: config.unknown_burst_ns.read() };
+    if rate.is_unlimited() {
+        return false;
+    }
+    let Some(leased) = LEASED.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own slot, and XDP programs do not preempt each other on a CPU.
+    let tokens = unsafe { *leased };
+    if tokens != 0 {
+        // SAFETY: as above.
+        unsafe { *leased = tokens - 1 };
+        return false;
+    }
+    let more = config.unknown_lease.read();
+    let cost_ns = rate.interval_ns.wrapping_mul(more + 1);
+    match maps::charge(&config.shared.unknown_tat, now, rate, cost_ns, config) {
+        LIMITED => return true,
+        // SAFETY: as above.
+        CONFORMING => unsafe { *leased = more },
+        _ => {}
+    }
+    false
 }
 
 #[inline(always)]

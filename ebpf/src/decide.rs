@@ -13,8 +13,8 @@ use portcullis_abi::{
 use crate::coarse;
 use crate::count::count;
 use crate::maps::{
-    self, CONTENDED, LIMITED, config, is_listener, port_bits, rule_v4, rule_v6, set_of, unknown, way_of,
-    way_or_take,
+    self, CONTENDED, LIMITED, config, is_listener, port_bits, rule_v4, rule_v6, set_of, take_way, unknown,
+    way_of, way_or_take,
 };
 use crate::parse::{Cursor, Kind, Network, Packet};
 use crate::{reset, sample};
@@ -38,7 +38,9 @@ pub fn decide(ctx: &XdpContext) -> u32 {
     if index < Reason::FIRST_DROP as u32 {
         return xdp_action::XDP_PASS;
     }
-    sample::take(ctx.ctx, config, index, course.now);
+    if sample::is_due(config, index, course.now) {
+        sample::take(ctx.ctx, index, course.now);
+    }
     if index >= Reason::FIRST_SHADOW as u32 {
         return xdp_action::XDP_PASS;
     }
@@ -221,7 +223,7 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
 
     // Without a limit to charge, a source needs no way of its own.
     if way.is_none() && !(packets.rate.is_unlimited() && connections.rate.is_unlimited()) {
-        way = way_or_take(set, key, config, now);
+        way = take_way(set, key, config, now);
         if way.is_none() {
             passes = Reason::PassContended;
         }

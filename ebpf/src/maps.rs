@@ -30,6 +30,9 @@ pub static DROPS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 pub static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32, 0);
 
 #[map]
+pub static LEASED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
 pub static RETRIES: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
@@ -88,6 +91,16 @@ fn unknown_way<'a>(set: &'a Set, index: usize, config: &Config) -> &'a Way {
 /// As [`way_of`], taking one if there is none; `None` if another CPU took it first.
 #[inline(always)]
 pub fn way_or_take<'a>(set: &'a Set, key: u64, config: &Config, now: u64) -> Option<&'a Way> {
+    // Most have theirs, and then there is no call to make.
+    if let Some(way) = way_of(set, key, config) {
+        return Some(way);
+    }
+    take_way(set, key, config, now)
+}
+
+/// As [`way_or_take`], for a key that the set did not hold a moment ago.
+#[inline(always)]
+pub fn take_way<'a>(set: &'a Set, key: u64, config: &Config, now: u64) -> Option<&'a Way> {
     let index = taken(set, key, unknown(now, config)) as usize;
     if index == WAYS { None } else { Some(unknown_way(set, index, config)) }
 }
@@ -117,10 +130,26 @@ pub const LIMITED: u32 = 1;
 /// Lost to other CPUs, uncharged.
 pub const CONTENDED: u32 = 2;
 
-/// Charges a word in the kernel's form.
+/// Charges a word in the kernel's form: the first try here, what follows a lost one out of line.
 #[inline(always)]
 pub fn charge(word: &AtomicU64, now: u64, rate: Rate, cost_ns: u64, config: &Config) -> u32 {
-    match charge_within::<_, KERNEL_TRIES>(word, unknown(now, config), rate, cost_ns) {
+    if rate.is_unlimited() {
+        return CONFORMING;
+    }
+    match outcome(charge_within::<_, 1>(word, unknown(now, config), rate, cost_ns)) {
+        CONTENDED => charge_again(word, unknown(now, config), rate.burst_ns, cost_ns),
+        outcome => outcome,
+    }
+}
+
+#[inline(never)]
+fn charge_again(word: &AtomicU64, now: u64, burst_ns: u64, cost_ns: u64) -> u32 {
+    outcome(charge_within::<_, { KERNEL_TRIES - 1 }>(word, now, Rate { interval_ns: 1, burst_ns }, cost_ns))
+}
+
+#[inline(always)]
+fn outcome(charge: Option<Charge>) -> u32 {
+    match charge {
         Some(Charge::Conforming { .. }) => CONFORMING,
         Some(Charge::Limited { .. }) => LIMITED,
         None => CONTENDED,

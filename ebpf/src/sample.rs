@@ -5,23 +5,30 @@ use portcullis_abi::{Config, DropEvent, GoodHit, GoodKey, SAMPLE_BYTES, Word};
 
 use crate::maps::{DROPS, KNOWN_GOOD, SAMPLED};
 
-/// Copies the packet into the ring, if its reason has a sample left on this CPU. The ring being full is no loss worth
-/// counting: counters are exact, samples are examples.
-#[inline(never)]
-pub fn take(ctx: *mut xdp_md, config: &Config, index: u32, now: u64) -> u32 {
+/// Whether a reason has a sample left on this CPU, which is then taken. Apart from [`take`], so that a flood of drops makes
+/// no call for what it is seldom given.
+#[inline(always)]
+pub fn is_due(config: &Config, index: u32, now: u64) -> bool {
     let interval = config.sample_interval_ns.read();
     if interval == 0 {
-        return 0;
+        return false;
     }
-    let Some(slot) = SAMPLED.get_ptr_mut(index) else { return 0 };
+    let Some(slot) = SAMPLED.get_ptr_mut(index) else { return false };
     // SAFETY: this CPU's own slot.
     let tat = unsafe { *slot };
     let next = (if tat > now { tat } else { now }).wrapping_add(interval);
     if next.wrapping_sub(now) > config.sample_burst_ns.read() {
-        return 0;
+        return false;
     }
     // SAFETY: as above.
     unsafe { *slot = next };
+    true
+}
+
+/// Copies the packet into the ring. The ring being full is no loss worth counting: counters are exact, samples are
+/// examples.
+#[inline(never)]
+pub fn take(ctx: *mut xdp_md, index: u32, now: u64) -> u32 {
     let Some(mut entry) = DROPS.reserve::<DropEvent>(0) else { return 0 };
     let event = entry.as_mut_ptr();
     // SAFETY: the entry is as large as an event and aligned to 8; the packet is read within its bounds, with the

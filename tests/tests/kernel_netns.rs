@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use portcullis::kernel::{Attachment, Kernel, KernelError, Limits, Listener, Lists, Mode, Settings, detach};
+use portcullis::kernel::{
+    Attachment, Kernel, KernelError, Limits, Listener, Lists, Mode, Settings, detach, pinned,
+};
 use portcullis_abi::{Protocol, Rate, Reason, find_or_take, key_v4, set_index};
 use portcullis_tests::netns::{Forger, Lab, VETH};
 use portcullis_tests::packet::{Packet, SYN};
@@ -400,7 +402,8 @@ fn detach_removes_the_program_and_off_does_too() {
         // The gateway runs on: removing the pin is enough.
         let running = start(&pins.settings(Mode::Native, VETH), &Limits::default());
         assert!(attached());
-        assert_eq!(detach(&pins.0).expect("detaching").len(), 1);
+        let detached = detach(&pins.0).expect("detaching");
+        assert_eq!(detached.iter().map(ToString::to_string).collect::<Vec<_>>(), [format!("{VETH}: native")]);
         assert!(soon_detached());
         drop(running);
 
@@ -410,6 +413,50 @@ fn detach_removes_the_program_and_off_does_too() {
         assert_eq!(attachments[0].style, None);
         assert!(soon_detached());
     });
+}
+
+/// Namespaces count their interfaces each for itself: a link is known by its program, and one of another namespace is
+/// neither given a name from here nor taken over.
+#[test]
+fn a_link_of_another_namespace_is_not_taken_for_ones_own() {
+    privileged!();
+    let (lab, other) = (Lab::new().expect("namespaces"), Lab::new().expect("namespaces"));
+    let pins = Pins::new();
+    let index = |lab: &Lab| {
+        let shown = lab.server_ip(&["-o", "link", "show", VETH]).expect("ip");
+        shown.split(':').next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(index(&lab), index(&other), "the case in question");
+    let attached = |lab: &Lab| lab.server_ip(&["link", "show", VETH]).expect("ip").contains("xdp");
+    let said = |lab: &Lab| {
+        let links = lab.in_server(|| pinned(&pins.0).expect("pins"));
+        links.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+
+    let (running, _) = lab.in_server(|| start(&pins.settings(Mode::Native, VETH), &Limits::default()));
+    assert_eq!(said(&lab), [format!("{VETH}: native")]);
+    let elsewhere = format!("interface {} of another network namespace, or gone: native", index(&lab));
+    assert_eq!(said(&other), [elsewhere.clone()]);
+
+    let (mut native, mut auto) = other.in_server(|| {
+        let load = |mode| Kernel::load(&pins.settings(mode, VETH)).expect("the program loads");
+        (load(Mode::Native), load(Mode::Auto))
+    });
+    let refusal = other.in_server(|| native.attach().expect_err("another's link").to_string());
+    assert!(refusal.contains("another network namespace"), "{refusal}");
+    let attachments = other.in_server(|| auto.attach().expect("served without"));
+    assert_eq!((attachments[0].style, attachments[0].refused.len()), (None, 1));
+    assert!(attached(&lab) && !attached(&other), "the first one's guard stands");
+    drop((native, auto, running));
+
+    // An interface that is gone leaves a link that holds nothing; the next of its number is attached to anew.
+    lab.client_ip(&["link", "del", VETH]).expect("ip");
+    assert_eq!(said(&lab), [elsewhere]);
+    let (_kernel, attachments) =
+        other.in_server(|| start(&pins.settings(Mode::Native, VETH), &Limits::default()));
+    assert_eq!(attachments[0].style.map(|style| style.as_str()), Some("native"));
+    assert!(attached(&other));
+    assert_eq!(said(&other), [format!("{VETH}: native")]);
 }
 
 #[test]

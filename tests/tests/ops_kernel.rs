@@ -1,16 +1,19 @@
 //! What an operator orders and asks where the kernel part acts: bans at the card, samples of what it dropped, and a
 //! successor that takes it over.
 
+use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use portcullis_tests::client::Request;
+use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
 use portcullis_tests::netns::VETH;
 use portcullis_tests::privileged;
-use portcullis_tests::site::{BAD, GATE, GOOD, Site, packets};
+use portcullis_tests::site::{BAD, GATE, GOOD, PATIENCE, Site, packets};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// A gateway whose limits nobody here meets, not even who connects as fast as he can.
 fn setup(site: &Site, more: &str) -> Setup {
@@ -130,6 +133,76 @@ fn a_ban_for_behaviour_ends_what_the_source_has_open_and_is_listed() {
     });
     kept.expect_closed();
     assert!(!site.admitted(BAD) && site.admitted(GOOD));
+}
+
+/// Knocks from the bad source until a SYN is not answered; when that one was sent. Each connection that is had is reset, or
+/// ports would run out.
+fn first_unanswered(site: &Site, knocks: &AtomicUsize) -> Instant {
+    site.lab.in_client(|| {
+        let source: SocketAddr = format!("{BAD}:0").parse().expect("an address");
+        let gate: SocketAddr = GATE.parse().expect("an address");
+        loop {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.bind(&source.into()).expect("binding");
+            socket.set_linger(Some(Duration::ZERO)).expect("a reset at the end");
+            let begun = Instant::now();
+            if let Err(error) = socket.connect_timeout(&gate.into(), PATIENCE) {
+                assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "dropped, not refused");
+                return begun;
+            }
+            knocks.fetch_add(1, Ordering::Relaxed);
+            std::thread::park_timeout(Duration::from_micros(200));
+        }
+    })
+}
+
+/// From an operator's order, and from the request that was one too many, to the first SYN that is dropped. Prints how long
+/// it took, from end to end; not judged, as other tests share the machine.
+#[test]
+fn a_ban_reaches_the_card_by_either_way() {
+    privileged!();
+    const ROUNDS: usize = 7;
+    let site = Site::new();
+    let more = "enforcement: enforce, bans: {triggers: {malformed: 3/h}, steps: [10m]}";
+    let gateway = Gateway::start(&setup(&site, more));
+    let offend = |connection: &mut Connection| {
+        let _ = connection.try_send(b"NO HTTP\r\n\r\n");
+    };
+    let timed = |what: &str, act: &mut dyn FnMut()| {
+        let mut took: Vec<Duration> = Vec::new();
+        for _ in 0..ROUNDS {
+            let knocks = AtomicUsize::new(0);
+            took.push(std::thread::scope(|scope| {
+                let knocker = scope.spawn(|| first_unanswered(&site, &knocks));
+                eventually("knocks that are answered", || {
+                    holds(knocks.load(Ordering::Relaxed) >= 20, "too few yet")
+                });
+                let begun = Instant::now();
+                act();
+                knocker.join().expect("a SYN that is dropped").saturating_duration_since(begun)
+            }));
+            assert!(!site.admitted(BAD) && site.admitted(GOOD));
+            ordered(&gateway, &["unban", BAD]);
+            eventually("the end of the ban", || holds(site.status(BAD, "/") == Some(200), "still dropped"));
+        }
+        took.sort_unstable();
+        println!(
+            "{what} to the first SYN dropped: half within {:?}, all within {:?}",
+            took[ROUNDS / 2],
+            took[ROUNDS - 1]
+        );
+    };
+    timed("from the start of `portcullis ban`", &mut || {
+        ordered(&gateway, &["ban", BAD, "--for", "5m"]);
+    });
+    // Three may be; each that follows is one too many.
+    for _ in 0..3 {
+        offend(&mut site.connect(BAD).expect("a connection"));
+    }
+    timed("from the request that is one too many", &mut || {
+        offend(&mut site.connect(BAD).expect("a connection"));
+    });
+    assert!(packets(&gateway, "drop_banned") >= 2.0 * ROUNDS as f64);
 }
 
 #[test]

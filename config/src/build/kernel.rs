@@ -236,7 +236,11 @@ fn triggers(fields: &Fields<'_>) -> Triggers {
 }
 
 fn promotion(fields: &Fields<'_>) -> Promotion {
-    Promotion { factor: fields.integer("factor"), lasts: fields.duration("for") }
+    Promotion {
+        factor: fields.integer("factor"),
+        lasts: fields.duration("for"),
+        addresses: fields.integer("addresses"),
+    }
 }
 
 fn blast_radius(fields: &Fields<'_>) -> BlastRadius {

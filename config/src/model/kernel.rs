@@ -254,6 +254,8 @@ pub struct Promotion {
     pub factor: u32,
     /// How long, at most an hour.
     pub lasts: Duration,
+    /// Addresses that one credential promotes in the long run.
+    pub addresses: u32,
 }
 
 /// What becomes of refused packets (`xdp.refusals`).

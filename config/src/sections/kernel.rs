@@ -289,6 +289,14 @@ pub static XDP_PROMOTION: Section = Section::new(
             "How long after the last valid credential, at most an hour.",
         )
         .default("10m"),
+        Key::new(
+            "addresses",
+            Kind::integer(1, 4096),
+            "Addresses that one credential makes known to be good, and promotes, in the long run; twice as many for an \
+             hour. Further ones are merely known: a stolen credential is used from many. Keep twice this below \
+             `blast_radius.sources`.",
+        )
+        .default("4"),
     ],
 );
 

@@ -115,12 +115,15 @@ fn step<W: Word>(word: &W, tat: u64, now: u64, rate: Rate, cost_ns: u64) -> Resu
     if rate.is_unlimited() {
         return Ok(Charge::Conforming { debt_ns: 0 });
     }
-    let next = later(tat, now).saturating_add(cost_ns);
-    let debt_ns = next.saturating_sub(now);
-    if debt_ns > rate.burst_ns {
-        return Ok(Charge::Limited { retry_after_ns: debt_ns - rate.burst_ns });
+    // In this form nothing can overflow but a burst of centuries, and the kernel's side gets two plain comparisons.
+    let full = later(tat, now);
+    let ahead_ns = full - now;
+    if cost_ns > rate.burst_ns || ahead_ns > rate.burst_ns - cost_ns {
+        let retry_after_ns = ahead_ns.saturating_add(cost_ns) - rate.burst_ns;
+        return Ok(Charge::Limited { retry_after_ns });
     }
-    word.swap_if(tat, next).map(|()| Charge::Conforming { debt_ns })
+    let debt_ns = ahead_ns + cost_ns;
+    word.swap_if(tat, full.wrapping_add(cost_ns)).map(|()| Charge::Conforming { debt_ns })
 }
 
 /// Adds `cost_ns` of debt whether or not it conforms, up to a TAT of `now + cap_ns`. A word already past

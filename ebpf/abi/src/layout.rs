@@ -58,6 +58,8 @@ pub mod map {
     pub const STEER_SOCKETS: &str = "STEER_SOCKETS";
     /// aya-log's ring; not pinned.
     pub const LOGS: &str = "AYA_LOGS";
+    /// Tokens of the common limit that a CPU has in hand, per CPU; not pinned.
+    pub const LEASED: &str = "LEASED";
     /// State of the source scrambler, per CPU; not pinned.
     pub const SCRAMBLER: &str = "SCRAMBLER";
 }
@@ -157,8 +159,10 @@ pub struct Config {
     pub retries_mask: AtomicU64,
     /// Zero. The program adds it to numbers that its verifier had better not know: it follows each known value apart.
     pub zero: AtomicU64,
+    /// Tokens of [`Config::unknown_interval_ns`] that a CPU takes beyond the one it needs, to spend them by itself.
+    pub unknown_lease: AtomicU64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
     /// The bucket of all unknown sources, charged by the program; and that of the resets.
     pub shared: SharedBuckets,
     /// By rule number; 0 is no rule.

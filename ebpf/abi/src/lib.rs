@@ -9,7 +9,7 @@
 //! so an update is seen whole or not at all, on any number of CPUs and across the kernel boundary.
 #![no_std]
 // The BPF target has no stable compare-exchange (see `word`); the host build uses stable Rust only.
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     allow(internal_features, reason = "atomic_cxchg has no stable form on the BPF target")

@@ -53,14 +53,20 @@ impl Word for AtomicU64 {
     fn swap_if(&self, seen: u64, next: u64) -> Result<(), u64> {
         use core::intrinsics::{AtomicOrdering, atomic_cxchg};
         // SAFETY: as for `read`; the intrinsic is BPF_CMPXCHG on a pointer into a map value.
-        let (found, swapped) = unsafe {
+        let (found, _) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
                 self.as_ptr(),
                 seen,
                 next,
             )
         };
-        if swapped { Ok(()) } else { Err(found) }
+        // LLVM 22 would take this for the flag that it makes of the outcome, with five instructions instead of one.
+        let mut found = found;
+        // SAFETY: no instruction; a register is said to be changed.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) found, options(pure, nomem, nostack, preserves_flags))
+        };
+        if found == seen { Ok(()) } else { Err(found) }
     }
 
     /// Nothing to emit: BPF_CMPXCHG is fully ordered (kernel, Documentation/bpf/standardization).

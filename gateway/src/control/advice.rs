@@ -36,9 +36,11 @@ pub fn of_config(config: &Config, targets: &[IpAddr], network: &Network) -> Vec<
         );
     }
     if config.xdp.mode != XdpMode::Off {
+        let trusted = trusted(config, targets, network);
         said.limits();
-        said.rules();
-        said.lists(&trusted(config, targets, network));
+        said.aggregates();
+        said.rules(&trusted);
+        said.lists(&trusted);
         said.switches();
     }
     said.found
@@ -117,8 +119,28 @@ impl Advice<'_> {
         }
     }
 
+    /// Limits that sources share: too low for one browser.
+    fn aggregates(&mut self) {
+        let common = self.config.xdp.aggregates;
+        for (path, limit) in [
+            ("xdp.aggregates.v4_24", common.v4_24),
+            ("xdp.aggregates.v6_48", common.v6_48),
+            ("xdp.aggregates.unknown", common.unknown),
+        ] {
+            if let Some(limit) = limit.filter(|limit| limit.burst < BROWSER_CONNECTIONS) {
+                self.warn(
+                    path,
+                    format!("a burst of {} for many sources is less than one browser opens at once", limit.burst),
+                    format!(
+                        "a browser opens 6 to a host, and twice that on a reload: some times {BROWSER_CONNECTIONS}"
+                    ),
+                );
+            }
+        }
+    }
+
     /// Limits for ports and sources: too low for a browser, or never reached, as the first that fits holds.
-    fn rules(&mut self) {
+    fn rules(&mut self, trusted: &[Trusted]) {
         let rules = &self.config.xdp.rules;
         for (at, rule) in rules.iter().enumerate() {
             if let Some(limit) = rule.connections.filter(|limit| limit.burst < BROWSER_CONNECTIONS) {
@@ -126,6 +148,26 @@ impl Advice<'_> {
                     &format!("xdp.rules {}", rule.name),
                     format!("a burst of {} connections is less than one browser opens at once", limit.burst),
                     format!("a browser opens 6 to a host, and twice that on a reload: {BROWSER_CONNECTIONS} or more"),
+                );
+            }
+            if let Some(limit) = rule.packets.filter(|limit| limit.burst < BROWSER_PACKETS) {
+                self.warn(
+                    &format!("xdp.rules {}", rule.name),
+                    format!("a burst of {} packets is less than one browser sends to open its connections", limit.burst),
+                    format!("{BROWSER_CONNECTIONS} connections take some {BROWSER_PACKETS} packets until the first answer"),
+                );
+            }
+            let exempt = |net: &IpNet| trusted.iter().find(|one| one.prefix.contains(net));
+            if let Some(one) = rule.sources.first().and_then(exempt)
+                && rule.sources.iter().all(|net| exempt(net).is_some())
+            {
+                self.warn(
+                    &format!("xdp.rules {}", rule.name),
+                    format!(
+                        "it limits nobody: {} ({}), and so are its other sources",
+                        one.because, one.prefix
+                    ),
+                    "no limit holds for trusted and allowed sources".into(),
                 );
             }
             let hides = |earlier: &&XdpRule| {
@@ -199,6 +241,17 @@ impl Advice<'_> {
                     "{dead_after_s} s without a sign of life is a busy machine rather than a dead gateway"
                 ),
                 format!("signs of life come once a second: {DEAD_AFTER_LEAST_S} s or more"),
+            );
+        }
+        let (addresses, radius) = (xdp.promotion.addresses, xdp.blast_radius);
+        if radius.percent > 0 && addresses.saturating_mul(2) >= radius.sources {
+            self.warn(
+                "xdp.promotion.addresses",
+                format!(
+                    "one stolen credential makes {} addresses known to be good: enough to have a limit switched off",
+                    addresses.saturating_mul(2)
+                ),
+                format!("keep twice its value below `blast_radius.sources`, which is {}", radius.sources),
             );
         }
         if required && shadow {
@@ -321,7 +374,25 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_many_share_and_rules_for_the_exempt() {
+        let found = said(
+            "aggregates: {v4_24: {rate: 5/s, burst: 5}, unknown: 100/s}, rules: [{name: quiet, sources: [10.9.0.7], \
+             packets: {rate: 10/s, burst: 10}}, {name: wide, sources: [10.9.0.8, 203.0.113.0/24], connections: 100/s}]",
+        );
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("xdp.aggregates.v4_24: a burst of 5 for many"), "{found:?}");
+        assert!(found[1].starts_with("xdp.rules quiet: a burst of 10 packets"), "{found:?}");
+        assert!(
+            found[2].starts_with("xdp.rules quiet: it limits nobody: it is on trusted_proxies"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn switches_against_each_other() {
+        let found = said("promotion: {addresses: 5}");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("xdp.promotion.addresses: one stolen credential makes 10"), "{found:?}");
         let found = said("dead_after: 2s, required: true");
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("xdp.dead_after: 2 s"), "{found:?}");

@@ -3,7 +3,6 @@
 //! Owns: what they print, and their exit codes. Never: a runtime. Results go to standard output, complaints to
 //! standard error, and a reader that closes early (`| head`) is no error.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -78,18 +77,12 @@ pub fn schema() -> Result<ExitCode> {
 
 /// Shows the links that are pinned, whether or not a gateway runs.
 pub fn xdp_status(pins: &Path) -> Result<ExitCode> {
-    let links = pins.join("links");
-    let mut names = match fs::read_dir(&links) {
-        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect(),
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(cause) => return Err(cause).with_context(|| links.display().to_string()),
-    };
-    names.sort();
-    if names.is_empty() {
+    let links = kernel::pinned(pins)?;
+    if links.is_empty() {
         print(&format!("nothing is attached by way of {}\n", pins.display()));
     }
-    for name in names {
-        print(&format!("{}\n", link_words(&name, &interface_names())));
+    for link in links {
+        print(&format!("{link}\n"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -100,34 +93,13 @@ pub fn xdp_detach(pins: &Path, forget: bool) -> Result<ExitCode> {
     if forget {
         print(&format!("removed {} pinned maps\n", kernel::forget(pins)?));
     }
-    for name in &removed {
-        print(&format!("detached: {}\n", link_words(name, &interface_names())));
+    for link in &removed {
+        print(&format!("detached: {link}\n"));
     }
     if removed.is_empty() {
         print("nothing was attached\n");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `INDEX_STYLE`, as the kernel part names its pins, in words.
-fn link_words(pin: &str, interfaces: &[(String, String)]) -> String {
-    let Some((index, style)) = pin.split_once('_') else { return pin.to_owned() };
-    let found = interfaces.iter().find(|(number, _)| number == index).map(|(_, name)| name.as_str());
-    match found {
-        Some(name) => format!("{name}: {style}"),
-        // Gone, or in another network namespace than this command.
-        None => format!("interface {index}, not seen from here: {style}"),
-    }
-}
-
-/// Index and name of every interface.
-fn interface_names() -> Vec<(String, String)> {
-    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let named = entries.filter_map(|entry| {
-        let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
-        Some((index.trim().to_owned(), entry.file_name().into_string().ok()?))
-    });
-    named.collect()
 }
 
 /// Lets the gateway behind `socket` read its configuration again.
@@ -305,14 +277,6 @@ mod tests {
         ] {
             assert!(told.contains(line), "{line} is missing:\n{told}");
         }
-    }
-
-    #[test]
-    fn links_in_words() {
-        let interfaces = [("2".to_owned(), "eth0".to_owned())];
-        assert_eq!(link_words("2_native", &interfaces), "eth0: native");
-        assert_eq!(link_words("9_generic", &interfaces), "interface 9, not seen from here: generic");
-        assert_eq!(link_words("odd", &interfaces), "odd");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use portcullis_abi::Block;
 use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
 use super::advice;
@@ -202,7 +203,11 @@ impl Gateway {
     /// Ends the connections of sources that were banned for what they did.
     fn cut_banned(&mut self) {
         let mut keys = Vec::new();
-        self.kernel.table().take_new_bans(&mut keys);
+        let table = self.kernel.table();
+        table.take_new_bans(&mut keys);
+        // One that was taken back meanwhile is to close nothing that was opened since.
+        let now = clock::now_ns();
+        keys.retain(|key| matches!(table.block_at(*key, now), Block::Banned { .. }));
         let prefixes = keys.into_iter().filter_map(source_prefix).collect::<Vec<_>>();
         let Some(shards) = self.shards.as_ref().filter(|_| !prefixes.is_empty()) else { return };
         let trusted = self

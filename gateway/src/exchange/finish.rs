@@ -150,8 +150,10 @@ fn judge(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_n
         // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
         let _ = limiter.penalize(&shard.table, source, behaviour, now_ns);
     } else if record.verdict.unwrap_or(record.status) < 400 {
-        if record.identity.credential.is_some() {
-            limiter.mark_authenticated(&shard.table, source, now_ns);
+        if let Some(credential) = record.identity.credential {
+            // The same number as long as the configuration names the same credentials; a reload that does not may have
+            // one pay for another's addresses.
+            limiter.mark_authenticated(&shard.table, source, credential.0.into(), now_ns);
         } else {
             limiter.mark_established(&shard.table, source, now_ns);
         }

@@ -4,6 +4,7 @@
 //! forbids dots, and an interface made anew under an old name has another index and needs a new link. The
 //! style is in the name because the kernel does not tell it of a link.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use aya::programs::{ProgramError, XdpMode};
 use portcullis_abi::{PROGRAM, PROGRAM_FRAGS};
 
 use super::error::{chain, errno_of, hint_of_attach};
-use super::{KernelError, Mode, load, sys};
+use super::{KernelError, Mode, load, netlink, sys};
 
 /// Where the program runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,22 @@ impl Links {
             if !pin.exists() {
                 continue;
             }
+            if Standing::of(&pin, index) == Standing::Elsewhere {
+                // Another gateway's, most likely: neither taken over nor removed.
+                let reason = format!("{} {}", pin.display(), ELSEWHERE);
+                return match mode {
+                    Mode::Off => Ok(attachment),
+                    Mode::Auto => {
+                        attachment.refused.push(reason);
+                        Ok(attachment)
+                    }
+                    Mode::Native | Mode::Generic => Err(KernelError::Attach {
+                        interface: interface.to_owned(),
+                        mode: mode.styles()[0].as_str(),
+                        reason,
+                    }),
+                };
+            }
             if mode.styles().contains(&style) {
                 match switch(ebpf, &pin) {
                     Ok(()) => {
@@ -151,23 +168,91 @@ impl Links {
     }
 }
 
-/// Removes every pinned link under `pin_root`, and with it the program from its interface, whether or not a
-/// gateway runs. Maps stay. Returns what was removed, as `INDEX_STYLE`.
-pub fn detach(pin_root: &Path) -> Result<Vec<String>, KernelError> {
-    let directory = pin_root.join("links");
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(KernelError::Pin { doing: "reading", path: directory, source }),
-    };
-    let mut removed = Vec::new();
-    for entry in entries {
-        let entry =
-            entry.map_err(|source| KernelError::Pin { doing: "reading", path: directory.clone(), source })?;
-        remove(&entry.path())?;
-        removed.push(entry.file_name().to_string_lossy().into_owned());
+const ELSEWHERE: &str = "is the link of an interface with the same number in another network namespace, which another \
+                         gateway may guard: give this one an `xdp.pin_path` of its own, or run `portcullis xdp detach` there";
+
+/// Where the interface of a pinned link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// In this thread's network namespace.
+    Here,
+    /// In another one.
+    Elsewhere,
+    /// Nowhere any more, or nobody says.
+    Unknown,
+}
+
+impl Standing {
+    fn of(pin: &Path, index: u32) -> Standing {
+        let Ok(link) = PinnedLink::from_pin(pin) else { return Standing::Unknown };
+        let link = FdLink::from(link);
+        let Ok(info) = link.info() else { return Standing::Unknown };
+        match netlink::runs_on(index, info.program_id()) {
+            Ok(true) => Standing::Here,
+            // The link has to be open for it.
+            Ok(false) if interface_of(info.id()).is_some_and(|index| index != 0) => Standing::Elsewhere,
+            _ => Standing::Unknown,
+        }
     }
-    Ok(removed)
+}
+
+/// The index of the interface that a link, opened by this process, is on; 0 if that interface is gone.
+fn interface_of(link: u32) -> Option<u32> {
+    let wanted = link.to_string();
+    let entries = fs::read_dir("/proc/self/fdinfo").ok()?.flatten();
+    entries.filter_map(|entry| fs::read_to_string(entry.path()).ok()).find_map(|text| {
+        let value = |key: &str| {
+            let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+            fields.find(|(name, _)| *name == key).map(|(_, value)| value.trim().to_owned())
+        };
+        (value("link_id")? == wanted).then(|| value("ifindex")?.parse().ok())?
+    })
+}
+
+/// A pinned link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pinned {
+    /// The name of its pin, `INDEX_STYLE`.
+    pub name: String,
+    /// Its interface, where that is one of this thread's network namespace.
+    pub interface: Option<String>,
+}
+
+impl Pinned {
+    fn at(pin: &Path) -> Pinned {
+        let name = pin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let index = name.split('_').next().and_then(|index| index.parse().ok());
+        let here = index.filter(|index| Standing::of(pin, *index) == Standing::Here);
+        Pinned { interface: here.and_then(sys::interface_name), name }
+    }
+}
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name.split_once('_'), &self.interface) {
+            (Some((_, style)), Some(interface)) => write!(f, "{interface}: {style}"),
+            (Some((index, style)), None) => {
+                write!(f, "interface {index} of another network namespace, or gone: {style}")
+            }
+            (None, _) => f.write_str(&self.name),
+        }
+    }
+}
+
+/// Every pinned link under `pin_root`, whether or not a gateway runs; sorted.
+pub fn pinned(pin_root: &Path) -> Result<Vec<Pinned>, KernelError> {
+    let mut links: Vec<Pinned> =
+        entries(&pin_root.join("links"))?.iter().map(|pin| Pinned::at(pin)).collect();
+    links.sort();
+    Ok(links)
+}
+
+/// Removes every pinned link under `pin_root`, and with it the program from its interface, whether or not a
+/// gateway runs. Maps stay. Returns what was removed.
+pub fn detach(pin_root: &Path) -> Result<Vec<Pinned>, KernelError> {
+    let links = pinned(pin_root)?;
+    links.iter().try_for_each(|link| remove(&pin_root.join("links").join(&link.name)))?;
+    Ok(links)
 }
 
 /// Forgets buckets, bans, lists and counters: removes the pinned maps of every layout under `pin_root`. For after
@@ -261,4 +346,19 @@ fn attach_new(ebpf: &mut Ebpf, interface: &str, style: Style, pin: Option<PathBu
         link.pin(pin).map(drop).map_err(Failure::of)
     })
     .map_err(|failure| failure.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_in_words() {
+        let said = |name: &str, interface: Option<&str>| {
+            Pinned { name: name.to_owned(), interface: interface.map(str::to_owned) }.to_string()
+        };
+        assert_eq!(said("2_native", Some("eth0")), "eth0: native");
+        assert_eq!(said("9_generic", None), "interface 9 of another network namespace, or gone: generic");
+        assert_eq!(said("odd", None), "odd");
+    }
 }

@@ -73,7 +73,8 @@ impl Kernel {
     pub fn set_limits(&mut self, limits: &Limits) {
         self.limits = *limits;
         let config = self.config;
-        let Limits { packets, connections, v4_net, v6_net, unknown, promotion, samples, resets, .. } = limits;
+        let Limits { packets, connections, v4_net, v6_net, promotion, samples, resets, .. } = limits;
+        let (unknown, lease) = leased(limits.unknown, sys::cpus());
         for (word, value) in [
             (&config.packet_interval_ns, packets.interval_ns),
             (&config.packet_burst_ns, packets.burst_ns),
@@ -88,6 +89,7 @@ impl Kernel {
             (&config.v6_net_burst_ns, v6_net.burst_ns),
             (&config.unknown_interval_ns, unknown.interval_ns),
             (&config.unknown_burst_ns, unknown.burst_ns),
+            (&config.unknown_lease, lease),
             (&config.sample_interval_ns, samples.interval_ns),
             (&config.sample_burst_ns, samples.burst_ns),
             (&config.reset_interval_ns, resets.interval_ns),
@@ -98,7 +100,7 @@ impl Kernel {
             word.store(value, Relaxed);
         }
         let tick_ns = sys::coarse_tick_ns();
-        let rates = [*packets, *connections, *v4_net, *v6_net, *unknown];
+        let rates = [*packets, *connections, *v4_net, *v6_net, unknown];
         let coarse = rates.iter().all(|rate| bears_tick(*rate, tick_ns));
         set_flag(config, flag::COARSE_CLOCK, coarse);
         write_shadow(config, limits, self.whole_tripped());
@@ -135,6 +137,19 @@ fn write_shadow(config: &Config, limits: &Limits, tripped: u64) {
     config.shadow.store(shadow, Relaxed);
 }
 
+/// Most tokens of the common limit that a CPU takes beyond the one it needs: then it writes the word that all CPUs share
+/// once in 32 new connections.
+const LEASE_MAX: u64 = 31;
+
+/// How many tokens each CPU may take beyond the one it needs, and what is left of the burst when all of them have done so:
+/// seven eighths or more. So what gets in stays below the limit, and a small burst is given out token by token.
+fn leased(rate: Rate, cpus: u64) -> (Rate, u64) {
+    let tokens = rate.burst_ns.checked_div(rate.interval_ns).unwrap_or(0);
+    let lease = (tokens / cpus.max(1) / 8).min(LEASE_MAX);
+    let in_hand_ns = rate.interval_ns.saturating_mul(lease * cpus);
+    (Rate { burst_ns: rate.burst_ns - in_hand_ns, ..rate }, lease)
+}
+
 /// Whether a limit stays exact on a clock that stands still for a tick: what a source may save up beyond
 /// the token at hand must cover the tokens of the ticks it cannot see. Four, as ticks come late under load.
 fn bears_tick(rate: Rate, tick_ns: u64) -> bool {
@@ -144,6 +159,22 @@ fn bears_tick(rate: Rate, tick_ns: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leases_are_within_the_burst() {
+        for (burst, cpus) in [(1, 2), (4, 2), (15, 2), (16, 2), (4_000, 2), (4_000, 64), (1 << 40, 512)] {
+            let rate = Rate::per_second(1_000, burst);
+            let (left, lease) = leased(rate, cpus);
+            assert!(left.burst_ns + lease * cpus * left.interval_ns <= rate.burst_ns, "{burst} on {cpus}");
+            assert!(left.burst_ns >= rate.burst_ns / 8 * 7 && lease <= LEASE_MAX);
+            // What a CPU takes at once has to fit.
+            assert!((lease + 1) * left.interval_ns <= left.burst_ns);
+        }
+        assert_eq!(leased(Rate::per_second(1_000, 15), 2).1, 0, "too small to be shared out");
+        assert_eq!(leased(Rate::per_second(1_000, 4_000), 2).1, 31);
+        assert_eq!(leased(Rate::per_second(1_000, 4_000), 64).1, 7);
+        assert_eq!(leased(Rate::UNLIMITED, 2), (Rate::UNLIMITED, 0));
+    }
 
     #[test]
     fn coarse_clock_needs_a_burst_of_four_ticks() {

@@ -21,6 +21,7 @@ mod load;
 mod logs;
 #[allow(unsafe_code, reason = "map memory shared with the kernel")]
 mod mmap;
+mod netlink;
 mod resolve;
 mod routes;
 mod rules;
@@ -37,7 +38,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use portcullis_abi::{Config, Reason, Secret, Set, map};
 
-pub use attach::{Attachment, detach, forget};
+pub use attach::{Attachment, Pinned, detach, forget, pinned};
 pub use drops::{Drop, Hit};
 pub use error::KernelError;
 pub use facts::{Facts, Match};

@@ -67,6 +67,13 @@ pub(super) fn coarse_tick_ns() -> u64 {
     }
 }
 
+/// CPUs that are online; 1 if the system won't say.
+pub(super) fn cpus() -> u64 {
+    // SAFETY: no pointers.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u64::try_from(online).map_or(1, |cpus| cpus.max(1))
+}
+
 /// The time of both sides' buckets: ns of CLOCK_MONOTONIC, the same clock as `bpf_ktime_get_ns`.
 pub(super) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

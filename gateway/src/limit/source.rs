@@ -16,7 +16,7 @@ use portcullis_abi::{self as abi, Block, Charge, Rate, Reason};
 use super::cidr::CidrSet;
 use super::key::source_key;
 use super::offence::{Ban, BanSettings, Behaviour, Costs, Offences};
-use super::table::Table;
+use super::table::{Table, Word};
 
 /// What becomes of a request over the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct SourceSettings {
     pub promotion_factor: u32,
     /// For how long after the last valid credential, in nanoseconds, at most [`KNOWN_GOOD_NS`].
     pub promotion_ns: u64,
+    /// How many addresses a credential makes known to be good in the long run; twice as many for an hour.
+    pub promoted_addresses: u32,
     /// Whether to refuse requests over the limit.
     pub enforcement: Enforcement,
     /// Whether to refuse requests of banned sources. An operator's ban is carried out in any case.
@@ -80,6 +82,7 @@ impl Default for SourceSettings {
             bans: BanSettings::default(),
             promotion_factor: 1,
             promotion_ns: 600_000_000_000,
+            promoted_addresses: 4,
             enforcement: Enforcement::default(),
             ban_enforcement: Enforcement::default(),
             debt_refuses: false,
@@ -127,6 +130,7 @@ pub struct SourceLimiter {
     promoted_ns: u64,
     promoted_above_ns: u64,
     promotion_ns: u64,
+    promoted_addresses: u64,
     offences: Offences,
     enforcement: Enforcement,
     ban_enforcement: Enforcement,
@@ -149,6 +153,7 @@ impl SourceLimiter {
             promoted_ns: rate.interval_ns / u64::from(settings.promotion_factor.max(1)),
             promoted_above_ns: KNOWN_GOOD_NS - promotion_ns,
             promotion_ns,
+            promoted_addresses: settings.promoted_addresses.max(1).into(),
             offences: Offences::new(&costs, rate, cap_ns, settings.penalties_per_second, settings.bans),
             enforcement: settings.enforcement,
             ban_enforcement: settings.ban_enforcement,
@@ -275,10 +280,13 @@ impl SourceLimiter {
         }
     }
 
-    /// Marks `source` as authenticated, after a request with a valid credential: it is known to be good for an hour, and
-    /// promoted for a part of it. As cheap to call often.
+    /// Marks `source` as authenticated, after a request with a valid credential, whose number is `credential`: it is known
+    /// to be good for an hour, and promoted for a part of it. As cheap to call often.
+    ///
+    /// A credential that is used from more addresses than it may marks the others as established only: one that was
+    /// stolen shields no flood, neither by promotion nor by being the innocent that limits are switched off for.
     #[inline]
-    pub fn mark_authenticated(&self, table: &Table, source: IpAddr, now: u64) {
+    pub fn mark_authenticated(&self, table: &Table, source: IpAddr, credential: u64, now: u64) {
         if self.is_trusted(source) {
             return;
         }
@@ -286,10 +294,29 @@ impl SourceLimiter {
         match table.block_at(key, now) {
             Block::Authenticated { until } if until - now > KNOWN_GOOD_NS - self.promotion_ns / 2 => {}
             Block::Banned { .. } => {}
-            _ => table.mark_authenticated(key, now, now.saturating_add(KNOWN_GOOD_NS)),
+            Block::Authenticated { until } => {
+                if self.may_vouch(table, credential, KNOWN_GOOD_NS - (until - now), now) {
+                    table.mark_authenticated(key, now, now.saturating_add(KNOWN_GOOD_NS));
+                }
+            }
+            _ if self.may_vouch(table, credential, KNOWN_GOOD_NS, now) => {
+                table.mark_authenticated(key, now, now.saturating_add(KNOWN_GOOD_NS));
+            }
+            _ => self.mark_established(table, source, now),
         }
     }
+
+    /// Charges a credential for the time by which it lengthens a mark. Its bucket holds what makes its addresses known for
+    /// an hour each, and fills as fast as their marks run out.
+    fn may_vouch(&self, table: &Table, credential: u64, longer_ns: u64, now: u64) -> bool {
+        let key = abi::offence_key(credential, VOUCHING, table.secret());
+        let rate = Rate { interval_ns: 1, burst_ns: KNOWN_GOOD_NS };
+        table.charge(key, Word::Request, now, rate, longer_ns / self.promoted_addresses).conforms()
+    }
 }
+
+/// The meter of a credential, beside those of offences.
+const VOUCHING: u32 = 0x100;
 
 #[cfg(test)]
 mod tests {
@@ -446,5 +473,41 @@ mod tests {
         let limiter = limiter(|settings| settings.rate = Rate::UNLIMITED);
         limiter.penalize("192.0.2.1", Behaviour::Malformed, NOW);
         assert_eq!(limiter.admitted("192.0.2.1", NOW), 100);
+    }
+
+    #[test]
+    fn a_credential_vouches_for_few_addresses() {
+        const MINUTE: u64 = 60_000 * MS;
+        let bench = limiter(|settings| settings.promoted_addresses = 4);
+        let source = |number: u64| ip(&format!("192.0.2.{number}"));
+        let use_key = |number: u64, credential: u64, now: u64| {
+            bench.limiter.mark_authenticated(&bench.table, source(number), credential, now);
+            matches!(bench.table.block_at(source_key(source(number)), now), Block::Authenticated { .. })
+        };
+        assert_eq!((0..20).filter(|number| use_key(*number, 1, NOW)).count(), 4);
+        let known = bench.table.block_at(source_key(source(19)), NOW);
+        assert!(matches!(known, Block::Established { .. }), "{known:?}");
+        assert!(use_key(19, 2, NOW), "another credential has its own");
+
+        // Used from twenty all day long, it never makes more than twice four known, and keeps its first ones so.
+        let mut most = 0;
+        for minute in 1..=1_440 {
+            let now = NOW + minute * MINUTE;
+            for number in 0..20 {
+                use_key(number, 1, now);
+            }
+            most = most.max(bench.table.known_good(now));
+        }
+        assert!((4..=8 + 1).contains(&most), "{most}, one of them by the other credential");
+
+        // Four that go on stay known.
+        let bench = limiter(|settings| settings.promoted_addresses = 4);
+        for minute in 0..600 {
+            let now = NOW + minute * MINUTE;
+            for number in 0..4 {
+                bench.limiter.mark_authenticated(&bench.table, source(number), 1, now);
+            }
+            assert_eq!(bench.table.known_good(now), 4, "minute {minute}");
+        }
     }
 }

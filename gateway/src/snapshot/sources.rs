@@ -63,6 +63,7 @@ fn limiter(config: &Config, trusted: &[IpNet]) -> SourceLimiter {
         bans: bans(&xdp.bans),
         promotion_factor: xdp.promotion.factor,
         promotion_ns: nanos(xdp.promotion.lasts),
+        promoted_addresses: xdp.promotion.addresses,
         enforcement: enforcement(xdp.refusals.connections),
         ban_enforcement: enforcement(xdp.refusals.banned),
         debt_refuses: xdp.refusals.connections == config::Refusal::Pass,
