@@ -2,7 +2,7 @@
 //! errors is fast.
 
 use crate::origin;
-use crate::proxies::{Lab, Running};
+use crate::proxies::{Lab, Running, TOLD_CLIENT, TOLD_ORIGIN};
 use crate::scenario::{
     ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADERS, Door, REMOVED_REQUEST_HEADER, REMOVED_RESPONSE_HEADER,
     Scenario,
@@ -26,12 +26,20 @@ pub fn run(scenario: Scenario, running: &Running, lab: &Lab, tokens: &[String]) 
     let body = curl(scenario, running, lab, tokens.first(), scenario.path()).with_context(context)?;
     let length = if scenario == Scenario::Large { origin::LARGE } else { origin::SMALL };
     ensure!(body.status == 200 && body.body.len() == length, "{}: {body:?}", context());
-    if scenario != Scenario::Tokens {
-        return Ok(());
-    }
     let echo = curl(scenario, running, lab, tokens.first(), "/echo").with_context(context)?;
     // A field's value differs in letter case from proxy to proxy; names do too.
     let (sent, got) = (echo.body.to_ascii_lowercase(), echo.head.to_ascii_lowercase());
+    if !lab.bare {
+        for (text, names) in [(&sent, &TOLD_ORIGIN[..]), (&got, &TOLD_CLIENT[..])] {
+            for name in names {
+                let line = format!("\n{}:", name.to_ascii_lowercase());
+                ensure!(text.matches(&line).count() == 1, "{}: no {name}, or several, in {text}", context());
+            }
+        }
+    }
+    if scenario != Scenario::Tokens {
+        return Ok(());
+    }
     let has = |text: &str, (name, value): (&str, &str)| {
         text.contains(&format!("{name}: {value}").to_ascii_lowercase())
     };

@@ -122,7 +122,9 @@ One worker of each proxy on core 0, wrk and the origin on core 1, loopback. Prox
 round in rotated order. CPU is the scheduler's run time of all threads of a proxy, kernel included, per
 request (microseconds per request are CPU seconds per million requests). Values are medians over rounds,
 ratios are medians of the ratios within a round; below 1 Portcullis needs less. Requests per second are
-bounded by core 1 where a proxy needs little: compare CPU.
+bounded by core 1 where a proxy needs little: compare CPU. All proxies add the same fields to requests
+(X-Forwarded-For, -Proto, -Host and -Port, X-Real-IP, X-Request-Id, Via) and responses (Date, Via,
+X-Request-Id); with `--bare` nginx and HAProxy add X-Forwarded-For alone.
 ";
 
 fn table(text: &mut String, scenario: Scenario, found: &Value) -> Result<()> {

@@ -26,6 +26,9 @@ pub struct Options {
     /// Seconds of one measurement
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=30))]
     pub seconds: u32,
+    /// nginx and HAProxy tell the origin X-Forwarded-For alone, and the client nothing: less work than Portcullis has
+    #[arg(long)]
+    bare: bool,
     /// The gateway's binary
     #[arg(long)]
     portcullis: Option<PathBuf>,
@@ -61,7 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
     let portcullis = options.portcullis.as_ref().map(|p| p.canonicalize()).transpose()?;
     let scenarios = if options.scenarios.is_empty() { &Scenario::ALL[..] } else { &options.scenarios };
     let with_tokens = scenarios.contains(&Scenario::Tokens);
-    let lab = Lab { folder, files, origin: address, with_tokens, portcullis };
+    let lab = Lab { folder, files, origin: address, with_tokens, bare: options.bare, portcullis };
 
     let mut running = Vec::new();
     if scenarios.iter().any(|s| s.is_side_by_side()) {
@@ -237,6 +240,7 @@ fn conditions(options: &Options, lab: &Lab) -> Value {
         "seconds": options.seconds,
         "connections": wrk::CONNECTIONS,
         "versions": versions,
+        "bare": options.bare,
     })
 }
 
@@ -245,7 +249,8 @@ fn conditions(options: &Options, lab: &Lab) -> Value {
 fn merged(results: &Path, conditions: &Value, new: serde_json::Map<String, Value>) -> Value {
     let text = fs::read_to_string(results.join("load.json")).unwrap_or_default();
     let old: Value = serde_json::from_str(&text).unwrap_or_default();
-    let same = ["kernel", "processor", "versions"].iter().all(|k| old["conditions"][k] == conditions[k]);
+    let same =
+        ["kernel", "processor", "versions", "bare"].iter().all(|k| old["conditions"][k] == conditions[k]);
     let mut all = old["scenarios"].as_object().filter(|_| same).cloned().unwrap_or_default();
     all.extend(new);
     Value::Object(all)

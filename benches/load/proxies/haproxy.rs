@@ -16,6 +16,7 @@ pub fn config(lab: &Lab, doors: &Doors) -> String {
     };
     let added = set("http-request", &ADDED_REQUEST_HEADERS) + &set("http-response", &ADDED_RESPONSE_HEADERS);
     let (removed, removed_answer) = (REMOVED_REQUEST_HEADER.0, REMOVED_RESPONSE_HEADER);
+    let told = if lab.bare { "" } else { TOLD };
     // The limit is counted over ten seconds, HAProxy's habit; the work per request is the same.
     let limit = LIMIT_PER_MINUTE / 6;
     format!(
@@ -34,13 +35,13 @@ defaults
   option forwardfor
 frontend plain
   bind {plain} backlog 4096
-  default_backend origin
+{told}  default_backend origin
 frontend tls
   bind {tls} backlog 4096 ssl crt {both} alpn http/1.1
-  default_backend origin
+{told}  default_backend origin
 frontend http2
   bind {http2} backlog 4096 ssl crt {both} alpn h2
-  default_backend origin
+{told}  default_backend origin
 frontend tokens
   bind {tokens} backlog 4096 ssl crt {both} alpn http/1.1
   stick-table type ip size 100k expire 60s store http_req_rate(10s)
@@ -55,12 +56,25 @@ frontend tokens
   http-request deny deny_status 401 if {{ var(txn.exp),sub(txn.now) -m int lt 0 }}
   http-request del-header {removed}
   http-response del-header {removed_answer}
-{added}  default_backend origin
+{told}{added}  default_backend origin
 backend origin
   server origin {origin} pool-max-conn 2048
 "
     )
 }
+
+/// Of every frontend: unnamed defaults may not have rules.
+const TOLD: &str = "  unique-id-format %{+X}o%ci%cp%fi%fp%Ts%rt%pid
+  unique-id-header X-Request-Id
+  http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+  http-request set-header X-Forwarded-Host %[req.hdr(Host)]
+  http-request set-header X-Forwarded-Port %[dst_port]
+  http-request set-header X-Real-IP %[src]
+  http-request set-header Via \"1.1 haproxy\"
+  http-response set-header Via \"1.1 haproxy\"
+  http-response set-header X-Request-Id %[unique-id]
+  http-response set-header Date %[date,http_date]
+";
 
 pub fn command(config: &Path) -> Command {
     let mut command = Command::new("haproxy");

@@ -2,7 +2,8 @@
 //!
 //! The three configurations say the same thing: one worker, keep-alive on both sides, a pool of upstream
 //! connections, TLS 1.3 with one P-256 certificate and neither tickets nor a session cache, no access
-//! log, hop-by-hop headers as each does by itself. Invariant: `check` sees the same answers from all.
+//! log. They tell the origin the same of the client ([`TOLD_ORIGIN`]), and the client the same of the exchange
+//! ([`TOLD_CLIENT`]). Invariant: `check` sees the same answers from all.
 
 mod haproxy;
 mod nginx;
@@ -19,6 +20,19 @@ use std::process::Command;
 
 /// The core of every proxy.
 pub const CORE: usize = 0;
+
+/// Fields that every proxy adds to a request, unless the others are bare.
+pub const TOLD_ORIGIN: [&str; 7] = [
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Real-IP",
+    "X-Request-Id",
+    "Via",
+];
+/// And those to a response.
+pub const TOLD_CLIENT: [&str; 3] = ["Date", "Via", "X-Request-Id"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Proxy {
@@ -48,6 +62,8 @@ pub struct Lab {
     /// Whether the token job is measured: Portcullis routes all jobs by one table, and a route that nobody
     /// asks for would still be looked at.
     pub with_tokens: bool,
+    /// The others add to messages what they add by themselves and X-Forwarded-For.
+    pub bare: bool,
     /// The gateway's binary, where it takes part.
     pub portcullis: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 pub fn config(lab: &Lab, doors: &Doors) -> String {
     let (origin, plain, tls, http2) = (lab.origin, doors.plain, doors.tls, doors.http2);
     let (certificate, key) = (text_of(&lab.files.certificate), text_of(&lab.files.key));
+    let told = if lab.bare { "" } else { TOLD };
     format!(
         "daemon off;
 worker_processes 1;
@@ -33,7 +34,7 @@ http {{
   proxy_http_version 1.1;
   proxy_set_header Connection \"\";
   proxy_set_header X-Forwarded-For $remote_addr;
-  proxy_buffer_size 16k;
+{told}  proxy_buffer_size 16k;
   proxy_buffers 8 32k;
   proxy_busy_buffers_size 64k;
   proxy_max_temp_file_size 0;
@@ -65,6 +66,17 @@ http {{
 "
     )
 }
+
+/// The same for every server. A Date nginx adds by itself.
+const TOLD: &str = "  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Forwarded-Host $host;
+  proxy_set_header X-Forwarded-Port $server_port;
+  proxy_set_header X-Real-IP $remote_addr;
+  proxy_set_header X-Request-Id $request_id;
+  proxy_set_header Via \"1.1 nginx\";
+  add_header Via \"1.1 nginx\";
+  add_header X-Request-Id $request_id;
+";
 
 pub fn command(lab: &Lab, config: &Path) -> Command {
     let mut command = Command::new("nginx");
