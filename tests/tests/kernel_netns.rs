@@ -436,7 +436,7 @@ fn a_link_of_another_namespace_is_not_taken_for_ones_own() {
     let (running, _) = lab.in_server(|| start(&pins.settings(Mode::Native, VETH), &Limits::default()));
     assert_eq!(said(&lab), [format!("{VETH}: native")]);
     let elsewhere = format!("interface {} of another network namespace, or gone: native", index(&lab));
-    assert_eq!(said(&other), [elsewhere.clone()]);
+    assert_eq!(said(&other), std::slice::from_ref(&elsewhere));
 
     let (mut native, mut auto) = other.in_server(|| {
         let load = |mode| Kernel::load(&pins.settings(mode, VETH)).expect("the program loads");
