@@ -151,7 +151,7 @@ impl Lab {
         let xdp = match guard {
             Guard::Kernel => format!(
                 "xdp: {{mode: auto, interfaces: [ve0], enforcement: enforce, required: true, pin_path: {pins}, \
-                 limits: {{connections: {{rate: {LIMIT}/s, burst: {LIMIT}}}}}}}\n"
+                 limits: {{connections: {{rate: {LIMIT}/s, burst: {LIMIT}}}}}, costs: {{unauthorized: 5}}}}\n"
             ),
             _ => String::new(),
         };

@@ -28,6 +28,9 @@ pub struct Options {
     /// Proxies to compare
     #[arg(long, value_delimiter = ',', default_value = "portcullis,nginx,haproxy")]
     proxies: Vec<String>,
+    /// Load: nginx and HAProxy add X-Forwarded-For alone to messages, not all that Portcullis adds
+    #[arg(long)]
+    bare: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -141,6 +144,9 @@ fn load(options: &Options) -> Result<()> {
     let mut command = load_program("release")?;
     command.arg("run").arg("--proxies").arg(options.proxies.join(","));
     command.args(["--seconds", &options.seconds.to_string(), "--rounds", &options.rounds.to_string()]);
+    if options.bare {
+        command.arg("--bare");
+    }
     if !options.scenarios.is_empty() {
         command.arg("--scenarios").arg(options.scenarios.join(","));
     }
