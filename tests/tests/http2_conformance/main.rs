@@ -156,8 +156,7 @@ fn section_4_3_header_compression() {
     case("an unknown type within a block", &[open, frame(0xfa, 0, 0, &[])].concat(), &PROTOCOL);
 }
 
-/// The codec says PROTOCOL_ERROR where section 4.3 wants COMPRESSION_ERROR; the connection ends either way.
-const COMPRESSION: &[u32] = &[code::COMPRESSION_ERROR, code::PROTOCOL_ERROR];
+const COMPRESSION: &[u32] = &[code::COMPRESSION_ERROR];
 
 #[test]
 fn section_5_1_stream_states() {

@@ -191,7 +191,7 @@ impl Codec for Driver {
         Keep::Yes
     }
 
-    fn sending(&mut self, _: &[u8]) -> Keep {
+    fn sending(&mut self, _: &mut [u8]) -> Keep {
         Keep::Yes
     }
 

@@ -142,6 +142,7 @@ const CONTINUATIONS_FREE: u32 = 2;
 const FAULTS: [u32; 7] = [0x1, 0x3, 0x5, 0x6, 0x7, 0x9, 0xb];
 const PROTOCOL_ERROR: u32 = 0x1;
 const STREAM_CLOSED: u32 = 0x5;
+pub const COMPRESSION_ERROR: u32 = 0x9;
 const FRAME_SIZE_ERROR: u32 = 0x6;
 /// Streams that are followed at most: a client that leaves more unfinished than it may open is not held to their states.
 const UNFINISHED_MAX: usize = 512;
@@ -166,6 +167,12 @@ pub struct Guard {
     block: Option<Block>,
     /// A frame was received.
     begun: bool,
+    /// What was received last ends a header block.
+    decodes: bool,
+    /// It may break the protocol in another way than by what cannot be decoded.
+    breaks: bool,
+    /// Where in what is sent the error code of a GOAWAY is that should be COMPRESSION_ERROR.
+    miscoded: Option<usize>,
     /// The stream that was last ended by a head of ours.
     ended: u32,
     /// The highest stream that the client has opened.
@@ -202,6 +209,9 @@ impl Guard {
             priorities_due: 0,
             block: None,
             begun: false,
+            decodes: false,
+            breaks: false,
+            miscoded: None,
             ended: 0,
             highest: 0,
             unfinished: Vec::new(),
@@ -216,8 +226,10 @@ impl Guard {
     /// A threshold was passed. The connection is over; the guard is not to be asked again.
     pub fn received(&mut self, bytes: &[u8], now_ns: u64) -> Result<(), Violation> {
         self.turn(now_ns);
+        (self.decodes, self.breaks) = (false, false);
         let mut rest = bytes;
         while let Some(frame) = self.inbound.next(&mut rest) {
+            self.breaks |= self.may_break(&frame);
             // RFC 9113 section 3.4: the preface ends with SETTINGS.
             if !std::mem::replace(&mut self.begun, true) && frame.kind != kind::SETTINGS {
                 return Err(Violation::Forbidden(PROTOCOL_ERROR));
@@ -268,11 +280,45 @@ impl Guard {
                     if let Some(reason) = reason_of(data) {
                         fault(Fault::Connection(reason));
                     }
+                    self.miscoded = self.place_of_wrong_code(bytes.len() - rest.len(), rest);
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Where a GOAWAY, whose payload is at `at` and begins `payload`, has PROTOCOL_ERROR for want of COMPRESSION_ERROR: the
+    /// codec does not tell what cannot be decoded (RFC 9113 section 4.3) from what may not be sent. It is the former where
+    /// a header block has just ended and nothing else can be at fault.
+    fn place_of_wrong_code(&self, at: usize, payload: &[u8]) -> Option<usize> {
+        let code: &[u8; 4] = payload.get(4..8)?.try_into().ok()?;
+        (u32::from_be_bytes(*code) == PROTOCOL_ERROR && self.decodes && !self.breaks).then_some(at + 4)
+    }
+
+    /// Where in the bytes that [`Guard::sending`] saw last COMPRESSION_ERROR is to be put, in four octets.
+    pub fn take_miscoded(&mut self) -> Option<usize> {
+        self.miscoded.take()
+    }
+
+    /// Whether a frame may break the protocol by its header, or by what is not looked at of its payload.
+    fn may_break(&self, frame: &Frame) -> bool {
+        let opened = frame.stream != 0 && frame.stream <= self.highest;
+        match frame.kind {
+            kind::CONTINUATION => self.block.is_none() || frame.stream != self.highest,
+            _ if self.block.is_some() => true,
+            kind::HEADERS => {
+                let new = frame.stream > self.highest && frame.stream % 2 == 1;
+                let goes_on = self.unfinished.contains(&frame.stream);
+                !(new || goes_on) || frame.has(flag::PADDED) || frame.has(flag::PRIORITY)
+            }
+            kind::DATA => !opened || frame.has(flag::PADDED),
+            kind::SETTINGS => frame.stream != 0 || (frame.length > 0 && !frame.has(flag::ACK)),
+            kind::WINDOW_UPDATE => frame.word == 0 || frame.stream > self.highest,
+            kind::RST_STREAM => !opened,
+            kind::PING => frame.stream != 0,
+            _ => true,
+        }
     }
 
     /// Whether a header block has begun whose end is not there yet.
@@ -380,6 +426,7 @@ impl Guard {
             return Err(Reason::H2HeaderList);
         }
         self.block = (!frame.has(flag::END_HEADERS)).then_some(block);
+        self.decodes |= self.block.is_none();
         Ok(())
     }
 

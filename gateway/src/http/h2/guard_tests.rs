@@ -315,3 +315,35 @@ fn the_verdict_does_not_depend_on_how_bytes_are_cut() {
         assert_eq!(seen, usize::div_ceil(expected, size) * size, "in pieces of {size}");
     }
 }
+
+#[test]
+fn what_cannot_be_decoded_is_told_from_what_may_not_be_sent_rfc9113_4_3() {
+    let goaway = |code: u32| frame(kind::GOAWAY, 0, 0, &[&[0; 4], &code.to_be_bytes()[..]].concat());
+    let check = |received: &[Vec<u8>], code: u32, expected: Option<usize>| {
+        let mut guard = opened();
+        guard.received(&received.concat(), S).unwrap();
+        let sent = [frame(kind::PING, flag::ACK, 0, &[0; 8]), goaway(code)].concat();
+        guard.sending(&sent, S, |_| unreachable!()).unwrap();
+        assert_eq!(guard.take_miscoded(), expected, "{received:?} {code}");
+    };
+    // Behind a PING of 17 octets, a frame header of 9 and the last stream.
+    let place = Some(17 + 9 + 4);
+    let head = |flags: u8, stream: u32| frame(kind::HEADERS, flags, stream, &[0xff, 0]);
+    let whole = flag::END_HEADERS | flag::END_STREAM;
+    check(&[head(whole, 1)], PROTOCOL_ERROR, place);
+    check(&[head(0, 1), frame(kind::CONTINUATION, flag::END_HEADERS, 1, &[])], PROTOCOL_ERROR, place);
+    check(&[frame(kind::PING, 0, 0, &[0; 8]), head(whole, 3)], PROTOCOL_ERROR, place);
+    check(&[head(whole, 1)], STREAM_CLOSED, None);
+    check(&[head(0, 1)], PROTOCOL_ERROR, None);
+    for other in [
+        head(whole, 2),
+        head(whole | flag::PADDED, 1),
+        frame(kind::DATA, 0, 5, &[0]),
+        frame(kind::SETTINGS, 0, 0, &[0; 6]),
+        frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4]),
+        frame(kind::PING, 0, 1, &[0; 8]),
+        frame(kind::CONTINUATION, 0, 1, &[]),
+    ] {
+        check(&[other, head(whole, 7)], PROTOCOL_ERROR, None);
+    }
+}

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use portcullis_abi::Reason;
 
 use super::body::{BodyError, Code, Growth, RecvBody, SendBody};
-use super::guard::{Fault, Guard, Violation};
+use super::guard::{COMPRESSION_ERROR, Fault, Guard, Violation};
 use super::request::{self, Protocol};
 use super::transport::{Codec, Keep, Transport, drive};
 use super::{Settings, Times, fields, response};
@@ -274,12 +274,17 @@ impl<A: Application> Codec for Connection<'_, A> {
         }
     }
 
-    fn sending(&mut self, bytes: &[u8]) -> Keep {
+    fn sending(&mut self, bytes: &mut [u8]) -> Keep {
         let (application, said) = (&mut *self.application, &mut self.said);
         let seen = self.guard.sending(bytes, clock::coarse_ns(), |fault| match fault {
             Fault::Stream(reason) => application.malformed(reason),
             Fault::Connection(reason) => *said = Some(reason),
         });
+        if let Some(code) = self.guard.take_miscoded().and_then(|at| bytes.get_mut(at..at + 4))
+            && self.violation.is_none()
+        {
+            code.copy_from_slice(&COMPRESSION_ERROR.to_be_bytes());
+        }
         match seen {
             Err(violation) if self.violation.is_none() => {
                 self.violation = Some(violation);

@@ -64,8 +64,8 @@ pub(super) trait Codec {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Looks at bytes that were received. Not kept: the codec is not to see them.
     fn received(&mut self, bytes: &[u8]) -> Keep;
-    /// Looks at bytes before they are sent. Not kept: the codec has to be polled again.
-    fn sending(&mut self, bytes: &[u8]) -> Keep;
+    /// Looks at bytes before they are sent, and may change them. Not kept: the codec has to be polled again.
+    fn sending(&mut self, bytes: &mut [u8]) -> Keep;
     /// The time limit of a send.
     fn send_limit(&self) -> Duration;
     /// Nothing more comes. `cut`: because a time limit passed; else the other side has closed.
@@ -213,7 +213,7 @@ async fn send<C: Codec>(tx: &mut Tx, transport: &Transport, codec: &RefCell<C>) 
         }
         let limit = {
             let mut codec = codec.borrow_mut();
-            transport.0.borrow_mut().recall |= codec.sending(&buffer) == Keep::No;
+            transport.0.borrow_mut().recall |= codec.sending(&mut buffer) == Keep::No;
             codec.send_limit()
         };
         tx.deadline().arm(if transport.0.borrow().closed { LINGER } else { limit });
