@@ -149,8 +149,10 @@ impl Lab {
     pub fn gateway(&self, guard: Guard) -> Result<Running> {
         let pins = format!("/sys/fs/bpf/portcullis-flood-{}", std::process::id());
         let xdp = match guard {
+            // Generic: a queue of veth for native programs holds 256 packets and loses honest ones with the flood's
+            // before a program has seen either; this way packets wait where they do for the other guards.
             Guard::Kernel => format!(
-                "xdp: {{mode: auto, interfaces: [ve0], enforcement: enforce, required: true, pin_path: {pins}, \
+                "xdp: {{mode: generic, interfaces: [ve0], enforcement: enforce, required: true, pin_path: {pins}, \
                  limits: {{connections: {{rate: {LIMIT}/s, burst: {LIMIT}}}}}, costs: {{unauthorized: 5}}}}\n"
             ),
             _ => String::new(),

@@ -113,7 +113,8 @@ fn run(options: &RunOptions) -> Result<()> {
             let _gateway = lab.gateway(curve.guard)?;
             for (at, &rate) in options.rates.iter().enumerate() {
                 let tally = lab.measure(rate, options.seconds)?;
-                println!("round {round}, {}, {rate} packets/s: {}", curve.guard.as_str(), tally.summary());
+                let (guard, seen, refused) = (curve.guard.as_str(), tally.summary(), lab.refusals()?);
+                println!("round {round}, {guard}, {rate} packets/s: {seen}; {refused}");
                 curve.tallies[at].push(tally);
             }
         }
