@@ -154,8 +154,6 @@ fn a_request_that_comes_with_its_reset_is_not_passed_on() {
         holds(count >= f64::from(taken_back), format!("{count}"))
     });
     assert_eq!(origin.requests(), 1);
-    let line = gateway.logged(|line| line["reason"] == "client_aborted");
-    assert_eq!((&line["status"], line.get("upstream")), (&499.into(), None), "{line}");
     gateway.stop();
 }
 

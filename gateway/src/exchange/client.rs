@@ -4,7 +4,7 @@
 //! decides what is answered.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -39,8 +39,6 @@ pub struct Http2 {
     pub framing: BodyFraming,
     /// The stream is to become a tunnel.
     pub protocol: Option<Protocol>,
-    /// The client has reset streams lately, and perhaps this one.
-    pub doubtful: bool,
 }
 
 impl Http2 {
@@ -106,18 +104,6 @@ impl Client<'_> {
         match self {
             Client::Http1(client) => Some(client.lookout.clone()),
             Client::Http2(_) => None,
-        }
-    }
-
-    /// Whether the client has taken its request back already: a reset often comes with the request that it is for
-    /// (CVE-2023-44487). Of a client on a connection of its own, see [`Client::lookout`].
-    pub async fn has_taken_back(&mut self) -> bool {
-        match self {
-            Client::Http1(_) => false,
-            Client::Http2(client) if client.doubtful => {
-                poll_fn(|cx| Poll::Ready(client.reply.poll_gone(cx).is_ready())).await
-            }
-            Client::Http2(_) => false,
         }
     }
 

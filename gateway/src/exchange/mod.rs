@@ -153,9 +153,6 @@ async fn decide<'a>(
     record: &mut Record,
 ) -> Result<Plan<'a>, Box<Response>> {
     let snapshot = &*local.snapshot;
-    if client.has_taken_back().await {
-        return Err(refuse::response(499, Reason::ClientAborted));
-    }
     let listener = admit::greet(local, down, cx);
     // 2 admit
     let mut admitted = admit::admit(shard, local, client, down, record)?;

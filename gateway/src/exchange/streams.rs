@@ -102,7 +102,7 @@ impl Application for Connection {
     }
 
     fn request(&mut self, request: Incoming) {
-        let Incoming { head, refusal, framing, protocol, body, responder, doubtful } = request;
+        let Incoming { head, refusal, framing, protocol, body, responder } = request;
         let mut down = self.next.take().unwrap_or_else(|| self.fresh());
         self.exchanges = self.exchanges.saturating_add(1);
         (down.request, down.exchanges) = (head, self.exchanges);
@@ -111,7 +111,6 @@ impl Application for Connection {
             reply: StreamReply::new(responder),
             framing,
             protocol,
-            doubtful,
         };
         let job = Job { open: self.open.clone(), spare: self.spare.clone(), client, down, refusal };
         let Some(job) = self.shard.stream_workers.give(job) else { return };
@@ -120,6 +119,11 @@ impl Application for Connection {
             shard.refused(Reason::InternalError);
             tracing::error!(shard = shard.id.0, "a stream ended in a panic, which is a bug");
         });
+    }
+
+    fn taken_back(&mut self) {
+        self.shard.metrics.http2_streams.inc();
+        self.shard.refused_source(Reason::ClientAborted, self.origin.source.ip());
     }
 
     fn malformed(&mut self, reason: Reason) {

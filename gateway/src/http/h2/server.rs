@@ -41,6 +41,9 @@ pub trait Application {
     /// Serves a request, in a task of its own.
     fn request(&mut self, request: Incoming);
 
+    /// A request came with the reset of its stream: there is nobody to serve.
+    fn taken_back(&mut self);
+
     /// A stream was reset, or answered by the codec, for a fault of the client.
     fn malformed(&mut self, reason: Reason);
 }
@@ -56,8 +59,6 @@ pub struct Incoming {
     pub protocol: Option<Protocol>,
     pub body: RecvBody,
     pub responder: Responder,
-    /// The client has reset streams in this second, and perhaps this one.
-    pub doubtful: bool,
 }
 
 /// How a connection ended.
@@ -316,7 +317,15 @@ impl<A: Application> Connection<'_, A> {
         self.growth.apply(|size| connection.set_initial_window_size(size));
         loop {
             match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
+                    self.begun = true;
+                    self.streams_left = self.streams_left.saturating_sub(1);
+                    if self.guard.has_seen_resets() && respond.poll_reset(cx).is_ready() {
+                        self.application.taken_back();
+                    } else {
+                        self.accept(request, respond);
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => {
                     self.over(Some(&error));
                     return Poll::Ready(());
@@ -376,8 +385,6 @@ impl<A: Application> Connection<'_, A> {
     }
 
     fn accept(&mut self, request: http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
-        self.begun = true;
-        self.streams_left = self.streams_left.saturating_sub(1);
         let (parts, body) = request.into_parts();
         let mut head = self.application.take_head();
         let limits = self.application.head_limits();
@@ -398,7 +405,6 @@ impl<A: Application> Connection<'_, A> {
             protocol: facts.protocol,
             body: RecvBody::new(body, self.growth.clone()),
             responder,
-            doubtful: self.guard.has_seen_resets(),
         });
     }
 

@@ -37,6 +37,10 @@ impl<F: Fn(Incoming) -> R, R: Future<Output = ()> + 'static> Application for Eac
         net::spawn((self.serve)(request));
     }
 
+    fn taken_back(&mut self) {
+        self.malformed(Reason::ClientAborted);
+    }
+
     fn malformed(&mut self, reason: Reason) {
         self.malformed.push(reason);
     }
