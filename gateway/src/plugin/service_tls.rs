@@ -18,6 +18,9 @@ pub fn settings(config: &Config, service: &config::Service) -> config::UpstreamT
 }
 
 /// TLS towards targets by these settings.
+///
+/// # Errors
+/// A file cannot be read, or an authority, a name or the client's certificate is of no use.
 pub fn client(
     config: &Config,
     settings: &config::UpstreamTls,
@@ -53,6 +56,9 @@ pub fn client(
 }
 
 /// These authorities together.
+///
+/// # Errors
+/// As [`client`].
 pub fn roots(config: &Config, authorities: &[config::CaCertificateRef]) -> Result<Roots, tls::TlsError> {
     let mut pem = Vec::new();
     for reference in authorities {
@@ -62,6 +68,10 @@ pub fn roots(config: &Config, authorities: &[config::CaCertificateRef]) -> Resul
     Roots::from_pem(&pem, "ca_certificates")
 }
 
+/// A certificate with its key; `id` names it in errors.
+///
+/// # Errors
+/// As [`client`].
 pub fn load(cert: &Pem, key: &Pem, id: &str) -> Result<Certificate, tls::TlsError> {
     match (cert, key) {
         (Pem::File(cert), Pem::File(key)) => Certificate::from_files(cert, key),
@@ -69,6 +79,10 @@ pub fn load(cert: &Pem, key: &Pem, id: &str) -> Result<Certificate, tls::TlsErro
     }
 }
 
+/// PEM, wherever it is.
+///
+/// # Errors
+/// The file cannot be read.
 pub fn text(pem: &Pem) -> Result<Vec<u8>, tls::TlsError> {
     match pem {
         Pem::Inline(text) => Ok(text.expose().as_bytes().to_vec()),

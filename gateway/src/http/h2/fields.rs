@@ -4,6 +4,8 @@
 //! connection-specific fields and `TE`; here are the spaces around values (RFC 9113 section 8.2.1), underscores and
 //! cookies in crumbs (section 8.2.3).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_abi::Reason;
@@ -29,7 +31,7 @@ pub(super) struct Read {
 /// Adds the fields of `map` to `head`. `None` where one is malformed.
 pub(super) fn read(map: &HeaderMap, allow_underscores: bool, head: &mut Head) -> Option<Read> {
     let mut read = Read::default();
-    let mut crumbs: Vec<&[u8]> = Vec::new();
+    let mut cookie: Option<Cow<'_, [u8]>> = None;
     for (name, value) in map {
         let (text, value) = (name.as_str().as_bytes(), value.as_bytes());
         let known = Known::of(text);
@@ -41,14 +43,19 @@ pub(super) fn read(map: &HeaderMap, allow_underscores: bool, head: &mut Head) ->
             return None;
         }
         if known == Known::Cookie {
-            crumbs.push(value);
+            match &mut cookie {
+                None => cookie = Some(Cow::Borrowed(value)),
+                Some(crumbs) => {
+                    crumbs.to_mut().extend_from_slice(b"; ");
+                    crumbs.to_mut().extend_from_slice(value);
+                }
+            }
             continue;
         }
         read.add(text, value);
         head.append_checked(known, text, &[value]);
     }
-    if !crumbs.is_empty() {
-        let cookie = crumbs.join(&b"; "[..]);
+    if let Some(cookie) = cookie {
         read.add(b"cookie", &cookie);
         head.append_checked(Known::Cookie, b"cookie", &[&cookie]);
     }

@@ -214,8 +214,8 @@ impl Pool {
             let Idle { mut connection, since_ns } = idle.remove(at);
             // The older ones below it go one by one, or with the sweep.
             // A reading of its own: `now_ns` may be from before something was waited for.
-            let looked_at = || clock::now_ns().saturating_sub(since_ns) < TURN_NS;
-            if now_ns.saturating_sub(since_ns) <= idle_ns && (looked_at() || connection.intake.rx.is_quiet())
+            let just_used = || clock::now_ns().saturating_sub(since_ns) < TURN_NS;
+            if now_ns.saturating_sub(since_ns) <= idle_ns && (just_used() || connection.intake.rx.is_quiet())
             {
                 connection.requests += 1;
                 return Some(connection);
