@@ -157,13 +157,11 @@ impl WindowLimiter {
                 limit,
             };
             let used = table.find(place.key).map_or(0, |way| place.used(way.request_tat.load(Relaxed)));
-            decision.push(WindowState {
-                span,
-                limit,
-                remaining: limit.saturating_sub(used),
-                reset_ns: window.end - wall,
-            });
-            if used.saturating_add(cost) > limit {
+            let reset_ns = window.end - wall;
+            decision.push(WindowState { span, limit, remaining: limit.saturating_sub(used), reset_ns });
+            // Where windows do not divide each other, a shorter one may end later.
+            let last = decision.stopped_by().is_none_or(|other| other.reset_ns <= reset_ns);
+            if used.saturating_add(cost) > limit && last {
                 decision.stop(i);
             }
             places[i] = place;

@@ -115,6 +115,21 @@ fn a_refusal_by_one_window_charges_none() {
 }
 
 #[test]
+fn of_windows_that_refuse_the_one_that_ends_last_is_told() {
+    let spans = |short: u64, long: u64| [short, long].map(|ms| (Span::Every(ms * 1_000_000), 1));
+    // At WALL, ten seconds before a full minute: windows of 7 s end in 4 s, those of 60 s in 10 s.
+    for (short, long, told) in [(7_000, 60_000, 60_000), (13_000, 19_000, 13_000), (10_000, 60_000, 60_000)] {
+        let ends = spans(short, long).map(|(span, _)| span.window(WALL).end - WALL);
+        let (table, limiter) = (table(), WindowLimiter::new(spans(short, long)).expect("good limits"));
+        assert!(limiter.check(&table, key("a"), NOW, WALL, 1).allowed());
+        let refused = limiter.check(&table, key("a"), NOW, WALL, 1);
+        let stopped = refused.stopped_by().map(|window| (window.span, window.reset_ns));
+        let longest = ends[0].max(ends[1]);
+        assert_eq!(stopped, Some((Span::Every(told * 1_000_000), longest)), "{short} and {long}: {ends:?}");
+    }
+}
+
+#[test]
 fn of_equals_the_longer_period_is_shown() {
     let (table, limiter) = (table(), limiter(&[(Period::Second, 3), (Period::Hour, 3), (Period::Day, 4)]));
     assert_eq!(limiter.check(&table, key("a"), NOW, WALL, 1).tightest().span, Span::from(Period::Hour));
