@@ -17,6 +17,10 @@ use crate::lab;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Between two requests of one address: 25 a second.
 const PAUSE: Duration = Duration::from_millis(40);
+/// Octets of the large answer.
+const LARGE: usize = 1_000_000;
+/// It is sent in such pieces, which no connection has a copy of: a thousand of them are not to cost the machine anything.
+static PIECE: [u8; 20_000] = [b'x'; 20_000];
 
 /// What became of the requests.
 #[derive(Clone, Debug, Default)]
@@ -159,7 +163,9 @@ fn answer(mut stream: TcpStream) -> Result<()> {
             unread.drain(..missing);
             if head.starts_with("get /large ") {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
-                stream.write_all(&[b'x'; 1_000_000])?;
+                for _ in 0..LARGE / PIECE.len() {
+                    stream.write_all(&PIECE)?;
+                }
             } else {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
             }
