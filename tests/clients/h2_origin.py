@@ -4,7 +4,7 @@ Usage: h2_origin.py [no-connect]. Prints its port, then a line for each request:
 
 The path says what it does: /trailers, /empty, /interim, /refuse (the first time REFUSED_STREAM), /goaway (the first time
 GOAWAY below the stream), /reset (INTERNAL_ERROR), /cut (DATA, then INTERNAL_ERROR), /silent (nothing),
-/large, /later (answered with the next /goodbye), /goodbye (answered, and the connection takes no further streams); any
+/large, /crumbs (100 000 octets, 20 in a frame), /later (answered with the next /goodbye), /goodbye (answered, and the connection takes no further streams); any
 other path is told of. A WebSocket (RFC 8441; not with `no-connect`) echoes until its client ends it, and prints
 "closed"; on /refused it is answered 403.
 """
@@ -43,6 +43,8 @@ class Connection:
         self.requests, self.waiting, self.later = {}, {}, {}
         # What is to be echoed on each tunnel, and those whose client has ended.
         self.tunnels, self.over = {}, set()
+        # What goes out in small frames.
+        self.crumbs = set()
 
     def run(self):
         self.h2.initiate_connection()
@@ -127,6 +129,10 @@ class Connection:
         elif path == "/large":
             self.h2.send_headers(stream, head)
             self.waiting[stream] = b"x" * 2_000_000
+        elif path == "/crumbs":
+            self.h2.send_headers(stream, head)
+            self.waiting[stream] = b"".join(b"%9d\n" % number for number in range(10_000))
+            self.crumbs.add(stream)
         else:
             if path == "/interim":
                 self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>"), ("content-length", "5")])
@@ -160,6 +166,8 @@ class Connection:
                 room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
                 if room <= 0:
                     break
+                if stream in self.crumbs:
+                    room = min(room, 20)
                 part, body = body[:room], body[room:]
                 self.h2.send_data(stream, part, end_stream=not body)
             if body:

@@ -202,6 +202,45 @@ fn empty_data() {
     attack("h2_empty_data_flood", &post(1, "/"), |_| frame(kind::DATA, flag::PADDED, 1, &[0]));
 }
 
+/// A gateway that looks at no body before a second has passed.
+fn hesitant(origin: &Origin) -> Gateway {
+    let delay = "plugins: [{name: fault-injection, config: {delay: {fixed_delay: 1s, percentage: 100}}}]";
+    Gateway::start(&Setup::proxy(origin.addr(), delay).h2c())
+}
+
+#[test]
+fn small_frames_that_wait_are_borne_within_the_windows() {
+    let origin = Origin::start(Echo::default());
+    let gateway = hesitant(&origin);
+    let mut h2 = H2::open(gateway.addr());
+    let crumbs: Vec<u8> = (0..3000).flat_map(|_| frame(kind::DATA, 0, 1, &[b'x'; 20])).collect();
+    h2.send(&[post(1, "/"), crumbs, frame(kind::DATA, flag::END_STREAM, 1, b"x")].concat());
+    assert_eq!(h2.status(1), 200);
+    assert_eq!(counted(&gateway, "h2_empty_data_flood"), 0.0);
+    gateway.stop();
+}
+
+#[test]
+fn the_smallest_frames_on_many_streams_are_a_flood() {
+    let origin = Origin::start(Echo::default());
+    let gateway = hesitant(&origin);
+    let before = gateway.resident();
+    let mut h2 = H2::open(gateway.addr());
+    for stream in (0..16).map(stream) {
+        h2.send(&post(stream, "/"));
+        h2.send(&(0..60_000).flat_map(|_| frame(kind::DATA, 0, stream, b"x")).collect::<Vec<_>>());
+    }
+    let said = h2.end();
+    assert!(said.is_none_or(|said| said == code::ENHANCE_YOUR_CALM), "{said:?}");
+    let after = gateway.resident();
+    assert!(after < before + GROWTH_MAX, "from {before} to {after} bytes");
+    eventually("the reason is counted", || {
+        let count = counted(&gateway, "h2_empty_data_flood");
+        holds(count >= 1.0, format!("{count}"))
+    });
+    gateway.stop();
+}
+
 #[test]
 fn window_updates() {
     attack("h2_window_update_flood", &[], |_| window_update(0, 1));

@@ -6,6 +6,7 @@ use portcullis_tests::client::background::Background;
 use portcullis_tests::client::programs::{python_with, run_json};
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::gateway::{Gateway, Setup};
+use portcullis_tests::h2::{self, H2};
 use serde_json::{Value, json};
 
 /// An origin of HTTP/2, and a gateway of one shard before it.
@@ -120,6 +121,30 @@ fn requests_share_a_connection() {
     assert_eq!(told["statuses"], json!(vec![200; 60]));
     let lines: Vec<String> = (0..60).map(|_| origin.line()).collect();
     assert!(lines.iter().all(|line| line == "0 GET /shared"), "{lines:?}");
+}
+
+#[test]
+fn a_reader_that_stops_before_many_small_frames_ends_no_connection_of_others() {
+    let Some((mut origin, gateway)) = pair() else { return };
+    // Settings of a window of 0: nothing of the body is taken.
+    let mut stopped = H2::open_with(gateway.addr(), &[(4, 0)]);
+    for stream in [1, 3, 5] {
+        stopped.send(&h2::get(stream, "/crumbs"));
+        assert_eq!(stopped.status(stream), 200);
+        assert_eq!(origin.line(), "0 GET /crumbs");
+    }
+    for _ in 0..20 {
+        get(&gateway, "GET /beside HTTP/1.1").expect(200);
+        assert_eq!(origin.line(), "0 GET /beside");
+    }
+    // All of it is there, in order, once there is room for it.
+    stopped.send(&h2::window_update(0, 1 << 20));
+    let whole: String = (0..10_000).map(|number| format!("{number:9}\n")).collect();
+    for stream in [5, 1, 3] {
+        stopped.send(&h2::window_update(stream, 1 << 20));
+        let (_, body) = stopped.response(stream);
+        assert!(body == whole.as_bytes(), "{} octets on {stream}", body.len());
+    }
 }
 
 #[test]

@@ -244,7 +244,7 @@ pub struct StreamBody {
     /// Its first octets, for as long as they may be wanted again.
     kept: Vec<Bytes>,
     kept_len: usize,
-    /// How many octets are kept at most.
+    /// How many octets are kept at most, and as many beside them for pieces.
     keep: usize,
     /// What is kept is the whole of it.
     whole: bool,
@@ -255,6 +255,10 @@ pub struct StreamBody {
 /// What is kept of a request body until it has an answer. The client's window was given back for it, so that this much is
 /// held beside the window.
 pub const KEEP: usize = 64 * 1024;
+/// What a piece that is kept costs beside its octets.
+const PIECE: usize = 64;
+/// Pieces of fewer octets are copied: one that is not holds all that was received with it.
+const LEAST_PIECE: usize = 1024;
 
 impl StreamBody {
     /// A body of which up to `keep` octets are kept.
@@ -264,7 +268,7 @@ impl StreamBody {
 
     /// Receives what is there already, without waiting.
     pub async fn gather(&mut self) {
-        while !self.body.is_end() && self.kept_len < self.keep {
+        while !self.body.is_end() && self.kept_len < self.keep && !self.lost {
             let Some(Ok(Some(piece))) = self.body.data_now().await else { return };
             self.body.release(piece.len());
             self.take(&piece);
@@ -298,11 +302,12 @@ impl StreamBody {
     /// Notes a piece that was received.
     pub fn take(&mut self, piece: &Bytes) {
         self.kept_len += piece.len();
-        if self.lost || self.kept_len > self.keep {
+        if self.lost || self.kept_len > self.keep || self.kept.len() >= self.keep / PIECE {
             self.lost = true;
             self.kept = Vec::new();
+        } else if piece.len() < LEAST_PIECE {
+            self.kept.push(Bytes::copy_from_slice(piece));
         } else {
             self.kept.push(piece.clone());
         }
-    }
-}
+    }}

@@ -151,7 +151,7 @@ impl Inflow<'_> {
             }
             (Self::Stream { body, unread, .. }, to) => {
                 let data = unread.split_to(len);
-                to.say(&data).await?;
+                body.body.beside(to.say(&data)).await?;
                 body.body.release(len);
             }
         }

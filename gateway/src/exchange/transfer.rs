@@ -201,9 +201,9 @@ async fn mixed(
             Some(piece) => piece,
             None => {
                 if let Some(coded) = recode.pause()? {
-                    sink.put(coded, false, leg).await?;
+                    source.beside(sink.put(coded, false, leg)).await?;
                 }
-                sink.flush(leg).await?;
+                source.beside(sink.flush(leg)).await?;
                 match clocked(&mut pace, &mut source, &mut sink, leg).await? {
                     Some(piece) => piece,
                     None => continue,
@@ -218,7 +218,7 @@ async fn mixed(
                     // An empty chunk would be the end.
                     (true, true) => return sink.end(None, leg).await,
                     (true, false) => {}
-                    (false, _) => sink.put(data, last, leg).await?,
+                    (false, _) => source.beside(sink.put(data, last, leg)).await?,
                 }
                 source.release();
                 if last {
@@ -350,6 +350,14 @@ impl Source<'_> {
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// Awaits `passing`, which passes on what came last.
+    async fn beside<T>(&mut self, passing: impl Future<Output = T>) -> T {
+        match self {
+            Self::Http2(stream) => stream.body.body.beside(passing).await,
+            _ => passing.await,
         }
     }
 

@@ -30,6 +30,7 @@ pub fn settings(config: &Config) -> Settings {
             glitches: frames.glitches,
             header_block: header_list,
         },
+        ..Settings::default()
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use portcullis_abi::Reason;
 
 use super::fields;
+use super::held::Held;
 use crate::http::Head;
 use crate::limit::{LeastRate, Pace};
 use crate::net::deadline::SendLimit;
@@ -135,6 +136,7 @@ impl Growth {
 /// What the other side sends on a stream after its head.
 pub struct RecvBody {
     stream: h2::RecvStream,
+    held: Held,
     trailers: Head,
     growth: Rc<Growth>,
     /// Octets passed on in a row as fast as they came.
@@ -143,7 +145,7 @@ pub struct RecvBody {
 
 impl RecvBody {
     pub(super) fn new(stream: h2::RecvStream, growth: Rc<Growth>) -> RecvBody {
-        RecvBody { stream, trailers: Head::new(), growth, drained: 0 }
+        RecvBody { stream, held: Held::default(), trailers: Head::new(), growth, drained: 0 }
     }
 
     /// The next octets, never none; `None` at the end. They count against the window until [`RecvBody::release`].
@@ -155,6 +157,9 @@ impl RecvBody {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        if let Some(data) = self.held.pop() {
+            return Poll::Ready(Ok(Some(data)));
+        }
         loop {
             match ready!(self.stream.poll_data(cx)) {
                 None => return Poll::Ready(Ok(None)),
@@ -164,6 +169,29 @@ impl RecvBody {
                 Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
             }
         }
+    }
+
+    /// Runs `passing`, which passes on what was received last, to its end. What comes meanwhile is taken from the codec and
+    /// held, up to the window: it counts frames that it has to keep, and ends a connection with too many.
+    pub async fn beside<T>(&mut self, passing: impl Future<Output = T>) -> T {
+        let mut passing = pin!(passing);
+        let mut open = true;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = passing.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            // The end, and a fault, are told again to whoever asks next.
+            while open
+                && let Poll::Ready(next) = self.stream.poll_data(cx)
+            {
+                match next {
+                    Some(Ok(data)) => self.held.push(data),
+                    _ => open = false,
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// [`RecvBody::data`] of what is there already; `None` where that is nothing.
@@ -217,7 +245,7 @@ impl RecvBody {
 
     /// Whether the other side has ended the stream and everything was read.
     pub fn is_end(&self) -> bool {
-        self.stream.is_end_stream()
+        self.held.is_empty() && self.stream.is_end_stream()
     }
 }
 

@@ -118,6 +118,7 @@ pub fn connect(
     builder
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
+        .data_frame_budget(settings.frames_room)
         .max_header_list_size(settings.header_list)
         .max_send_buffer_size(settings.send_buffer)
         .initial_max_send_streams(settings.concurrent_streams as usize)

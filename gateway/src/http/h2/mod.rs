@@ -7,8 +7,9 @@
 //! Invariants:
 //! 1. A request or response that HTTP/1 would not let in does not come in here either: the same limits, the same path, one
 //!    host, no field that concerns a connection.
-//! 2. Nobody makes the gateway hold more than its windows: a stream's window is given back when its bytes were passed on,
-//!    and what waits to be sent of a stream is bounded.
+//! 2. Nobody makes the gateway hold much more than its windows: a stream's window is given back when its bytes were passed
+//!    on, but for what is kept of a request body in case it has to be sent again; small frames are put together; and what
+//!    waits to be sent of a stream is bounded.
 //!
 //! Read next: `server`, `request`, `guard`; `transport` for how the codec meets the socket.
 
@@ -17,6 +18,7 @@ pub mod client;
 mod fields;
 mod frames;
 mod guard;
+mod held;
 mod request;
 mod response;
 mod server;
@@ -41,6 +43,9 @@ pub struct Settings {
     /// The same of all streams together. Of a target, whose connection many clients share, it grows with the streams': up
     /// to four times.
     pub connection_window: u32,
+    /// Octets that the codec may need beside the windows to keep frames of few octets apart: some 256 for each that was not
+    /// taken from it yet. A connection that needs more is ended.
+    pub frames_room: usize,
     /// Octets of one stream that wait to be sent at most.
     pub send_buffer: usize,
     /// Octets of a header list as RFC 9113 section 6.5.2 counts them: told to the other side, and enforced. A list that
@@ -57,6 +62,7 @@ impl Default for Settings {
             concurrent_streams: 100,
             stream_window: 64 * 1024,
             connection_window: 1024 * 1024,
+            frames_room: 8 * 1024 * 1024,
             send_buffer: 64 * 1024,
             header_list: 64 * 1024,
             streams_max: 10_000,

@@ -175,6 +175,7 @@ fn builder(settings: &Settings) -> h2::server::Builder {
     builder
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
+        .data_frame_budget(settings.frames_room)
         .max_concurrent_streams(settings.concurrent_streams)
         .max_header_list_size(settings.header_list)
         .max_send_buffer_size(settings.send_buffer)
