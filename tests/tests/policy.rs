@@ -200,6 +200,33 @@ fn an_exchange_ends_when_its_time_is_over() {
     assert_eq!(get(gateway.addr(), "/endless", "").expect(200).text(), "slow\n");
 }
 
+#[test]
+fn the_time_of_an_exchange_holds_for_plugins_and_bodies_that_are_held() {
+    let origin = Origin::start(Echo::default());
+    let delay = "plugins: [{name: fault-injection, config: {delay: {fixed_delay: 30s, percentage: 100}}}]";
+    let body = format!(
+        "services:\n  - name: web\n    url: http://{}\n    timeouts: {{total: 600ms}}\n    routes:\n      \
+         - {{name: delayed, paths: [/delayed], {delay}}}\n      \
+         - {{name: held, paths: [/held], request_buffering: true}}\n",
+        origin.addr()
+    );
+    let gateway = Gateway::start(&Setup::new(body).timeouts("drain_delay: 0s"));
+    get(gateway.addr(), "/delayed", "").expect(504);
+    let mut connection = Connection::open(gateway.addr());
+    connection.send("POST /held HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+    // Each piece comes well within the limits on bodies.
+    eventually("the end of its time", || {
+        drop(connection.try_send(&[b'x'; 100]));
+        holds(connection.readable_within(Duration::from_millis(50)), "still taken")
+    });
+    connection.response().expect(504);
+    for path in ["/delayed", "/held"] {
+        let line = gateway.logged(|line| line["path"] == path);
+        assert_eq!(line["reason"], "total_timeout", "{line}");
+    }
+    assert_eq!(origin.requests(), 0);
+}
+
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 

@@ -82,6 +82,27 @@ fn a_body_that_stops_is_cut() {
 }
 
 #[test]
+fn a_body_that_only_calls_itself_a_call_gets_no_more_time_than_others() {
+    let origin = Origin::start(Echo::default());
+    let gateway = limited(origin.addr(), "request_body_idle: 400ms");
+    for media_type in ["application/grpc", "application/grpc-web", "application/grpc-web-text+proto"] {
+        let mut connection = Connection::open(gateway.addr());
+        connection.send(format!(
+            "POST / HTTP/1.1\r\nHost: test\r\nContent-Type: {media_type}\r\nGrpc-Timeout: 9999H\r\nContent-Length: \
+             100\r\n\r\nhalf"
+        ));
+        let answer = connection.response();
+        // Who speaks gRPC-Web is told in its words.
+        let status = if media_type == "application/grpc" { 408 } else { 200 };
+        assert_eq!((answer.status, answer.has("grpc-status")), (status, status == 200), "{media_type}");
+    }
+    eventually("their reason", || {
+        let counted = gateway.metrics().sum("portcullis_refusals_total", &[("reason", "body_timeout")]);
+        holds(counted == 3.0, format!("{counted}"))
+    });
+}
+
+#[test]
 fn a_slow_body_that_goes_on_is_not_cut() {
     let origin = Origin::start(Echo::default());
     let gateway = limited(origin.addr(), "request_body_idle: 400ms, request_head: 400ms");

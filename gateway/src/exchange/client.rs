@@ -310,4 +310,5 @@ impl StreamBody {
         } else {
             self.kept.push(piece.clone());
         }
-    }}
+    }
+}

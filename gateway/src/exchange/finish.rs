@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis_abi::Reason;
 
 use super::downstream::{Downstream, Origin};
+use super::expiry::Limit;
 use super::shard::Shard;
 use crate::http::grpc::Call;
 use crate::http::{Known, Version};
@@ -56,6 +57,8 @@ pub struct Record {
     /// The message could be read in two ways; nothing more is read from this connection.
     pub malformed: bool,
     pub response_write: Duration,
+    /// When the exchange is to be over, once the route is known.
+    pub limit: Option<Limit>,
     /// When the exchange became a tunnel. Its bytes are counted as they pass then.
     pub tunnel_ns: Option<u64>,
 }
@@ -87,6 +90,7 @@ impl Record {
             keep_alive: false,
             malformed: false,
             response_write: Duration::from_secs(30),
+            limit: None,
             tunnel_ns: None,
         }
     }

@@ -162,6 +162,7 @@ async fn decide<'a>(
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
     record.response_write = chosen.times.response_write;
+    record.limit = plan::limit(record, chosen);
     (cx.route, cx.route_name) = (route, &chosen.name);
     cx.service = chosen.service;
     cx.service_name = chosen.service.map(|service| &*snapshot.services[service.index()].name);

@@ -52,7 +52,8 @@ pub struct Plan<'a> {
     pub keep_alive: bool,
     /// The client reads trailer fields.
     pub takes_trailers: bool,
-    /// The wire of a gRPC call, as the client has it.
+    /// The wire of a gRPC call, as the client has it, where there are calls to be had: what a client says of itself is no
+    /// reason for longer times and other bounds on a service that takes none.
     pub wire: Option<Wire>,
     /// The same, where the target is spoken to in another.
     pub web: Option<Wire>,
@@ -107,9 +108,12 @@ impl<'a> Plan<'a> {
             version: down.request.version(),
             keep_alive: record.keep_alive,
             takes_trailers: admitted.hop.te_trailers,
-            wire: record.call.map(|call| call.wire),
+            wire: record
+                .call
+                .map(|call| call.wire)
+                .filter(|_| cx.grpc_web || snapshot.services[service.index()].takes_calls()),
             web: None,
-            limit: limit(record, route),
+            limit: record.limit,
             times: &route.times,
             least: LeastRate {
                 bytes_per_second: snapshot.config.limits.min_rate,
@@ -230,10 +234,11 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// How long the target may think. A client that says how long it waits knows better than we do.
+    /// How long the target may think. The client of a call that says how long it waits knows better than we do, up to what
+    /// a conversation may pause.
     pub fn first_byte(&self) -> Duration {
         match self.limit {
-            Some(Limit { reason: Reason::GrpcDeadline, .. }) => LONGEST,
+            Some(Limit { reason: Reason::GrpcDeadline, .. }) => self.idle(self.times.first_byte),
             _ => self.times.first_byte,
         }
     }
@@ -287,7 +292,7 @@ fn destination(local: &Local, route: &Route, cx: &Cx<'_>) -> Option<ServiceId> {
 }
 
 /// When the exchange is to be over: by the client's word, or the route's.
-fn limit(record: &Record, route: &Route) -> Option<Limit> {
+pub fn limit(record: &Record, route: &Route) -> Option<Limit> {
     let at = |after: Duration, reason| Limit {
         at_ns: record.started_ns.saturating_add(after.min(LONGEST).as_nanos() as u64),
         reason,

@@ -1,8 +1,13 @@
 //! Phases 4 and 6: runs the chain of the route.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
 use portcullis_abi::Reason;
 
 use super::downstream::Downstream;
+use super::expiry::Limit;
 use super::refuse;
 use super::shard::Shard;
 use super::whole::Taking;
@@ -10,8 +15,9 @@ use crate::http::coding::Encoder;
 use crate::http::h1::BodyFraming;
 use crate::http::{Known, RequestHead, ResponseHead};
 use crate::limit::Behaviour;
+use crate::net::{self, clock};
 use crate::plugin::chain::Chain;
-use crate::plugin::{Cx, Flow, Response};
+use crate::plugin::{Cx, Flow, Response, Resume};
 use crate::snapshot::Local;
 
 /// Turns that one plugin may wait before it must answer: a bound, not a feature.
@@ -32,25 +38,26 @@ pub async fn on_request(
         let Some(index) = chain.at(step, cx.identity.consumer) else { continue };
         let plugin = &local.plugins[index.0 as usize];
         let flow = plugin.on_request(cx, &mut down.request);
-        settle(shard, local, flow, cx, &mut down.request).await?;
+        settle(shard, local, flow, cx, &mut down.request, taking.record.limit).await?;
         if plugin.wants_request_body(cx, &down.request) {
             // Boxed: exchanges whose bodies pass by need no room for it.
             Box::pin(taking.take(cx, down)).await?;
             let body = taking.body.get_or_insert_default();
             let flow = plugin.on_request_body(cx, &mut down.request, body);
-            settle(shard, local, flow, cx, &mut down.request).await?;
+            settle(shard, local, flow, cx, &mut down.request, taking.record.limit).await?;
         }
     }
     Ok(())
 }
 
-/// Awaits what a plugin waits for, until it has decided.
+/// Awaits what a plugin waits for, until it has decided or the time of the exchange is over.
 async fn settle(
     shard: &Shard,
     local: &Local,
     mut flow: Flow,
     cx: &mut Cx<'_>,
     request: &mut RequestHead,
+    limit: Option<Limit>,
 ) -> Result<(), Box<Response>> {
     let mut waits = 0;
     loop {
@@ -75,10 +82,32 @@ async fn settle(
             }
             Flow::Wait(answer) => {
                 waits += 1;
-                flow = answer.await(cx, request);
+                let resume = match limit {
+                    None => answer.await,
+                    Some(limit) => in_time(answer, limit).await?,
+                };
+                flow = resume(cx, request);
             }
         }
     }
+}
+
+/// Awaits `answer` until `limit`. What is not there by then goes on by itself, within the plugin's own limits: others may
+/// wait for it, and operations on sockets are awaited to their end.
+async fn in_time(
+    mut answer: Pin<Box<dyn Future<Output = Resume>>>,
+    limit: Limit,
+) -> Result<Resume, Box<Response>> {
+    let mut late = pin!(net::sleep(limit.left(clock::now_ns())));
+    let resume = poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(resume) => Poll::Ready(Some(resume)),
+        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+    })
+    .await;
+    resume.ok_or_else(|| {
+        net::spawn(async move { drop(answer.await) });
+        refuse::response(504, limit.reason)
+    })
 }
 
 /// Phase 6: response plugins in reverse.

@@ -5,6 +5,8 @@
 //! pass by untouched.
 
 use std::cell::Cell;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 
 use portcullis_abi::Reason;
 
@@ -14,6 +16,7 @@ use super::carry::Stage;
 use super::channel::Inlet;
 use super::client::Client;
 use super::downstream::Downstream;
+use super::expiry::Expiry;
 use super::failure::Failure;
 use super::finish::Record;
 use super::receive::Halts;
@@ -23,6 +26,7 @@ use super::{plugins, refuse};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, BodyLimits};
 use crate::http::{RequestHead, ResponseHead};
 use crate::limit::LeastRate;
+use crate::net::clock;
 use crate::net::deadline::SendLimit;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Route;
@@ -93,6 +97,8 @@ impl Taking<'_, '_> {
             return Err(Failure::client_gone());
         }
         let (halt, payload) = (Cell::new(false), Cell::new(0));
+        let expiry = Expiry::new(self.record.limit, None, clock::now_ns());
+        let cut = self.client.cut(&halt);
         let source = match self.client {
             Client::Http1(client) => Source::Http1 { intake: &mut client.intake, decoder: &mut decoder },
             Client::Http2(client) => Source::Http2(Stream::new(&mut client.body, limit, &halt)),
@@ -107,9 +113,21 @@ impl Taking<'_, '_> {
             send: SendLimit::whole(idle),
             watch: false,
         };
-        let received = transfer(source, sink, leg, Recode::None, &payload).await;
+        let received = {
+            let mut moving = pin!(transfer(source, sink, leg, Recode::None, &payload));
+            poll_fn(|cx| {
+                if expiry.poll(cx).is_ready() {
+                    cut.cut();
+                }
+                moving.as_mut().poll(cx)
+            })
+            .await
+        };
         self.record.request_bytes = payload.get();
-        received.map_err(|error| Failure::client_gone().with_body(Some(&Err(error))))
+        received.map_err(|error| {
+            let failure = Failure::client_gone().with_body(Some(&Err(error)));
+            expiry.passed().map_or(failure, Failure::expired)
+        })
     }
 
     /// Gives back what plugins made of the body: it is in hand now, whatever it was.

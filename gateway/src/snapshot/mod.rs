@@ -137,6 +137,13 @@ pub struct Service {
     pub proxy_protocol: config::ProxyHeader,
 }
 
+impl Service {
+    /// Whether what clients call gRPC is: its targets speak it, or HTTP/2 whatever comes.
+    pub fn takes_calls(&self) -> bool {
+        self.grpc || self.http_version == HttpVersion::Two
+    }
+}
+
 /// A compiled plugin instance.
 pub struct PluginInstance {
     pub name: &'static str,

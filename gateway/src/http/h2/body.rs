@@ -181,9 +181,7 @@ impl RecvBody {
                 return Poll::Ready(done);
             }
             // The end, and a fault, are told again to whoever asks next.
-            while open
-                && let Poll::Ready(next) = self.stream.poll_data(cx)
-            {
+            while open && let Poll::Ready(next) = self.stream.poll_data(cx) {
                 match next {
                     Some(Ok(data)) => self.held.push(data),
                     _ => open = false,
