@@ -89,6 +89,32 @@ fn a_flood_of_http2_bans_its_source() {
 }
 
 #[test]
+fn a_request_that_goes_nowhere_is_charged_as_any() {
+    privileged!();
+    let site = Site::new();
+    let costs = "enforcement: enforce, costs: {request: 1, too_many_requests: 0}";
+    let gateway = Gateway::start(&site.setup_with("auto", "{rate: 1/s, burst: 40}", costs).h2c());
+    for head in ["OPTIONS * HTTP/1.1", "GET /nowhere HTTP/1.1\r\nMax-Forwards: 0", "TRACE / HTTP/1.1"] {
+        let mut connection = site.connect(GOOD).expect("a connection");
+        connection.send(format!("{head}\r\nHost: nowhere.test\r\n\r\n"));
+        assert_ne!(connection.response().status, 429, "{head}");
+    }
+    let mut connection = site.connect(BAD).expect("a connection");
+    let statuses: Vec<u16> = (0..60)
+        .map(|_| {
+            connection.send("OPTIONS * HTTP/1.1\r\nHost: site.test\r\n\r\n");
+            connection.response().status
+        })
+        .collect();
+    let free = statuses.iter().take_while(|status| **status == 200).count();
+    // The connection itself has cost a token; one may come back meanwhile.
+    assert!((38..=42).contains(&free), "{statuses:?}");
+    assert!(statuses[free..].iter().filter(|status| **status == 429).count() >= 60 - free - 3, "{statuses:?}");
+    let refused = gateway.metrics().sum("portcullis_refusals_total", &[("reason", "source_limited")]);
+    assert!(refused >= 10.0, "{refused}");
+}
+
+#[test]
 fn a_handshake_that_fails_is_charged_to_its_source() {
     privileged!();
     const SECURE: &str = "10.77.0.2:8443";

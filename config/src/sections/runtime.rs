@@ -113,9 +113,11 @@ pub static LIMITS: Section = Section::new(
         Key::new(
             "connections_per_source",
             Kind::COUNT,
-            "Open downstream connections of one source; 0 sets no limit.",
+            "Open downstream connections of one source, trusted proxies aside, so that none takes the places of all; 0 sets \
+             no limit.",
         )
-        .default("0"),
+        .default("16384")
+        .kong_default("0"),
         Key::new(
             "requests_per_connection",
             COUNT,

@@ -200,11 +200,23 @@ pub fn charge(
     admitted: &Admitted,
     now_ns: u64,
 ) -> Result<(), Box<Response>> {
+    let charged = charge_source(shard, local, down, route.cost, now_ns);
     if matches!(admitted.framing, BodyFraming::Length(n) if n > route.body_limit) {
-        return Err(refuse::response(413, Reason::BodyTooLarge));
+        return charged.and(Err(refuse::response(413, Reason::BodyTooLarge)));
     }
+    charged
+}
+
+/// Charges a request to the bucket of its source, whatever becomes of it: `cost`, or what requests cost in general.
+pub fn charge_source(
+    shard: &Shard,
+    local: &Local,
+    down: &Downstream,
+    cost: Option<u32>,
+    now_ns: u64,
+) -> Result<(), Box<Response>> {
     let limiter = &local.snapshot.source_limiter;
-    match limiter.admit_request(&shard.table, down.origin.source.ip(), route.cost, now_ns) {
+    match limiter.admit_request(&shard.table, down.origin.source.ip(), cost, now_ns) {
         Admission::Trusted | Admission::Conforming { .. } => Ok(()),
         Admission::Watched { .. } => {
             shard.metrics.count_limiter(LimiterDecision::DryRun);

@@ -139,8 +139,8 @@ pub fn finish(shard: &Shard, local: &Local, down: &Downstream, record: &Record) 
 }
 
 /// What an exchange tells of its source. A request that the gateway refused with 401, 403 or 429, or could not read, and
-/// a client that was too slow, cost it extra; a request that was served is to its credit. Answers of the upstream cost
-/// nothing: what they mean is the upstream's business.
+/// a client that was too slow, cost it extra; a request that was served is to its credit, if a route has taken it. Answers
+/// of the upstream cost nothing: what they mean is the upstream's business.
 fn judge(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_ns: u64) {
     let (limiter, source) = (&local.snapshot.source_limiter, down.origin.source.ip());
     let behaviour = match record.reason {
@@ -153,7 +153,7 @@ fn judge(shard: &Shard, local: &Local, down: &Downstream, record: &Record, now_n
     if let Some(behaviour) = behaviour {
         // A ban that comes of it is in the table; whoever closes the source's connections finds it there.
         let _ = limiter.penalize(&shard.table, source, behaviour, now_ns);
-    } else if record.verdict.unwrap_or(record.status) < 400 {
+    } else if record.verdict.unwrap_or(record.status) < 400 && record.route.is_some() {
         if let Some(credential) = record.identity.credential {
             // The same number as long as the configuration names the same credentials; a reload that does not may have
             // one pay for another's addresses.

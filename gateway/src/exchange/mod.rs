@@ -155,10 +155,17 @@ async fn decide<'a>(
     let snapshot = &*local.snapshot;
     let listener = admit::greet(local, down, cx);
     // 2 admit
-    let mut admitted = admit::admit(shard, local, client, down, record)?;
-    (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
+    let admitted = admit::admit(shard, local, client, down, record);
     // 3 route
-    let (route, matched_len) = admit::route(local, listener, down, record.client, cx)?;
+    let routed = admitted.and_then(|admitted| {
+        (cx.body, cx.expects_continue) = (admitted.framing, admitted.expects_continue);
+        Ok((admitted, admit::route(local, listener, down, record.client, cx)?))
+    });
+    let (mut admitted, (route, matched_len)) = match routed {
+        Ok(routed) => routed,
+        // A request that goes nowhere is not for nothing.
+        Err(answer) => return admit::charge_source(shard, local, down, None, cx.now_ns).and(Err(answer)),
+    };
     record.route = Some(route);
     let chosen = &snapshot.routes[route.index()];
     record.response_write = chosen.times.response_write;

@@ -123,7 +123,12 @@ impl Application for Connection {
 
     fn taken_back(&mut self) {
         self.shard.metrics.http2_streams.inc();
-        self.shard.refused_source(Reason::ClientAborted, self.origin.source.ip());
+        let source = self.origin.source.ip();
+        self.shard.refused_source(Reason::ClientAborted, source);
+        // A request all the same. Who is out of tokens is told so at one that is there to be answered.
+        let local = self.shard.local();
+        let _ =
+            local.snapshot.source_limiter.admit_request(&self.shard.table, source, None, clock::now_ns());
     }
 
     fn malformed(&mut self, reason: Reason) {
