@@ -8,8 +8,8 @@ use portcullis_tests::client::load::{Load, Reuse};
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::eventually::{eventually, holds, within};
 use portcullis_tests::gateway::{Gateway, Setup};
-use portcullis_tests::h2::{H2, get, kind, post, window_update};
-use portcullis_tests::h2::{flag, frame};
+use portcullis_tests::h2::{H2, PREFACE, flag, frame, get, kind, post, settings, window_update};
+
 use portcullis_tests::origin::{Bulk, Echo, Origin};
 
 /// The same over HTTP/2.
@@ -130,6 +130,43 @@ fn a_slow_and_honest_reader_is_not_cut() {
     drop(stream);
     let line = gateway.logged(|line| line["path"] == "/slowly");
     assert_eq!(line["reason"], "client_aborted", "{line}");
+}
+
+/// Asks for a body on a stream whose windows never shut, so that only TCP holds it up.
+fn ask_on_stream(addr: SocketAddr, path: &str) -> (H2, TcpStream) {
+    let stream = small(addr);
+    let mut h2 = H2::over(stream.try_clone().expect("a handle"));
+    h2.send(&[PREFACE, &settings(&[(4, 1 << 30)]), &window_update(0, 1 << 30), &get(1, path)].concat());
+    (h2, stream)
+}
+
+#[test]
+fn a_slow_and_honest_reader_of_a_connection_of_streams_is_not_cut() {
+    let origin = Origin::start(Bulk { len: 16 << 20, chunked: false });
+    let gateway = limited_h2(origin.addr(), "min_rate: 1KiB", "response_write: 1s");
+    let (mut h2, _stream) = ask_on_stream(gateway.addr(), "/slowly");
+    for _ in 0..40 {
+        let frame = h2.frame().expect("a slow reader is served");
+        assert!(!matches!(frame.kind, kind::RST_STREAM | kind::GOAWAY), "{frame:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(gateway.access_log().is_empty(), "over already: {:?}", gateway.access_log());
+    h2.expect_alive();
+}
+
+#[test]
+fn a_reader_of_a_connection_of_streams_that_drips_is_cut_and_counted() {
+    let origin = Origin::start(Bulk { len: 50 << 20, chunked: false });
+    let gateway = limited_h2(origin.addr(), "min_rate: 1KiB", "response_write: 2s");
+    let (_h2, mut stream) = ask_on_stream(gateway.addr(), "/unread");
+    eventually("the end of patience", || {
+        let mut byte = [0; 64];
+        drop(stream.read(&mut byte));
+        std::thread::sleep(Duration::from_millis(100));
+        let counted = gateway.metrics().sum("portcullis_refusals_total", &[("reason", "slow_reader")]);
+        holds(counted >= 1.0, "still open")
+    });
+    gateway.logged(|line| line["path"] == "/unread");
 }
 
 #[test]

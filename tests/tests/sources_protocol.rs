@@ -109,7 +109,10 @@ fn a_request_that_goes_nowhere_is_charged_as_any() {
     let free = statuses.iter().take_while(|status| **status == 200).count();
     // The connection itself has cost a token; one may come back meanwhile.
     assert!((38..=42).contains(&free), "{statuses:?}");
-    assert!(statuses[free..].iter().filter(|status| **status == 429).count() >= 60 - free - 3, "{statuses:?}");
+    assert!(
+        statuses[free..].iter().filter(|status| **status == 429).count() >= 60 - free - 3,
+        "{statuses:?}"
+    );
     let refused = gateway.metrics().sum("portcullis_refusals_total", &[("reason", "source_limited")]);
     assert!(refused >= 10.0, "{refused}");
 }

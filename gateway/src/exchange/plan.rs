@@ -55,7 +55,9 @@ pub struct Plan<'a> {
     /// The wire of a gRPC call, as the client has it, where there are calls to be had: what a client says of itself is no
     /// reason for longer times and other bounds on a service that takes none.
     pub wire: Option<Wire>,
-    /// The same, where the target is spoken to in another.
+    /// The client calls it gRPC: its target is told how long it is waited for.
+    called: bool,
+    /// The wire of a call, where the target is spoken to in another.
     pub web: Option<Wire>,
     /// When the exchange is to be over.
     pub limit: Option<Limit>,
@@ -112,6 +114,7 @@ impl<'a> Plan<'a> {
                 .call
                 .map(|call| call.wire)
                 .filter(|_| cx.grpc_web || snapshot.services[service.index()].takes_calls()),
+            called: record.call.is_some(),
             web: None,
             limit: record.limit,
             times: &route.times,
@@ -190,9 +193,9 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Tells the target of a call how long its client still waits.
+    /// Tells the target of what its client calls a call how long that still waits.
     pub fn tell_time(&self, request: &mut RequestHead) {
-        if let Some(limit) = self.limit.filter(|_| self.wire.is_some()) {
+        if let Some(limit) = self.limit.filter(|_| self.called) {
             grpc::set_timeout(request, limit.left(clock::now_ns()));
         }
     }

@@ -19,6 +19,7 @@ use crate::http::h1::HeadLimits;
 use crate::http::h2::{Application, Incoming, Server, Times};
 use crate::http::{Refusal, RequestHead, Version};
 use crate::metrics::Gauge;
+use crate::net::deadline::SendLimit;
 use crate::net::{self, clock};
 use crate::tls;
 
@@ -34,9 +35,12 @@ pub(super) async fn serve(
     open: OpenConnection,
 ) {
     let local = shard.local();
-    let timeouts = &local.snapshot.config.timeouts;
-    let times =
-        Times { head: timeouts.request_head, idle: timeouts.keep_alive, send: timeouts.response_write };
+    let config = &local.snapshot.config;
+    let times = Times {
+        head: config.timeouts.request_head,
+        idle: config.timeouts.keep_alive,
+        send: SendLimit { pause: config.timeouts.response_write, rate: config.limits.min_rate },
+    };
     let origin = Rc::new(Origin::new(&stream, ends, Version::Http2));
     let (server, control) = Server::new(stream, received, local.snapshot.h2.clone(), times);
     drop(local);
@@ -127,8 +131,7 @@ impl Application for Connection {
         self.shard.refused_source(Reason::ClientAborted, source);
         // A request all the same. Who is out of tokens is told so at one that is there to be answered.
         let local = self.shard.local();
-        let _ =
-            local.snapshot.source_limiter.admit_request(&self.shard.table, source, None, clock::now_ns());
+        let _ = local.snapshot.source_limiter.admit_request(&self.shard.table, source, None, clock::now_ns());
     }
 
     fn malformed(&mut self, reason: Reason) {

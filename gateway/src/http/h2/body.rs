@@ -258,11 +258,17 @@ pub struct SendBody {
     ended: bool,
     /// The account of the other side's reading, since it was first waited for.
     pace: Option<Pace>,
+    /// The socket holds up everything on the connection, if that is known.
+    socket_full: Option<Rc<Cell<bool>>>,
 }
 
 impl SendBody {
-    pub(super) fn new(stream: h2::SendStream<Bytes>, ended: bool) -> SendBody {
-        SendBody { stream, ended, pace: None }
+    pub(super) fn new(
+        stream: h2::SendStream<Bytes>,
+        ended: bool,
+        socket_full: Option<Rc<Cell<bool>>>,
+    ) -> SendBody {
+        SendBody { stream, ended, pace: None, socket_full }
     }
 
     /// Sends `data`, and the end of the stream behind it if `end`. Waits until the windows have taken all of it; what they
@@ -270,7 +276,8 @@ impl SendBody {
     /// the windows take buys time for the next, over the whole body: who reads at that rate is never cut, who does not
     /// is within a few pauses.
     ///
-    /// A window that is opened by an octet at a time is waited for, so that it costs its owner time and us nothing.
+    /// A window that is opened by an octet at a time is waited for, so that it costs its owner time and us nothing. While the
+    /// socket takes nothing, it is not the stream's windows that are waited for: that has a limit of its own.
     ///
     /// # Errors
     /// See [`BodyError`].
@@ -324,7 +331,10 @@ impl SendBody {
         let mut pace = self.pace.unwrap_or_else(|| Pace::new(least, limit.pause));
         let patience = pace.patience().unwrap_or(limit.pause);
         let since_ns = clock::now_ns();
-        let open = self.window(wanted, pin!(net::sleep(patience))).await;
+        let mut open = self.window(wanted, pin!(net::sleep(patience))).await;
+        while open == Err(BodyError::TimedOut) && self.socket_full.as_ref().is_some_and(|full| full.get()) {
+            open = self.window(wanted, pin!(net::sleep(limit.pause))).await;
+        }
         pace.received(clock::now_ns().saturating_sub(since_ns), 0);
         self.pace = Some(pace);
         match open {

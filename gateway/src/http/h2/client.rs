@@ -21,6 +21,7 @@ use super::response;
 use super::transport::{Codec, Keep, Transport, drive};
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Method, RequestHead, ResponseHead};
+use crate::net::deadline::SendLimit;
 use crate::net::{self, clock};
 use crate::tls;
 
@@ -196,9 +197,11 @@ impl Codec for Driver {
         Keep::Yes
     }
 
-    fn send_limit(&self) -> Duration {
-        self.send_limit
+    fn send_limit(&self) -> SendLimit {
+        SendLimit::whole(self.send_limit)
     }
+
+    fn stalled(&mut self) {}
 
     fn ended(&mut self, _: bool) -> Keep {
         Keep::Yes
@@ -286,7 +289,7 @@ impl Lease {
         let (response, stream) = sent;
         let method = request.upstream_method();
         Ok((
-            SendBody::new(stream, outgoing.end),
+            SendBody::new(stream, outgoing.end, None),
             Response { response, method, body: None, place: self.place, sent_ns: clock::now_ns() },
         ))
     }

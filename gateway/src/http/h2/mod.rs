@@ -26,6 +26,8 @@ mod transport;
 
 use std::time::Duration;
 
+use crate::net::deadline::SendLimit;
+
 pub use body::{BodyError, Code, RecvBody, SendBody};
 pub use guard::{Fault, Guard, Thresholds, Violation};
 pub use request::Protocol;
@@ -79,7 +81,7 @@ pub struct Times {
     /// Without an open stream.
     pub idle: Duration,
     /// For one send on the socket.
-    pub send: Duration,
+    pub send: SendLimit,
 }
 
 /// What a client with prior knowledge of HTTP/2 sends first (RFC 9113 section 3.4).

@@ -14,7 +14,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use portcullis_abi::Reason;
@@ -27,7 +26,7 @@ use super::{Settings, Times, fields, response};
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Head, KnownSet, Refusal, RequestHead, ResponseHead};
 use crate::net::clock;
-use crate::net::deadline::Cutter;
+use crate::net::deadline::{Cutter, SendLimit};
 use crate::tls;
 
 /// What serves the requests of a connection.
@@ -145,6 +144,7 @@ impl Server {
             guard: Guard::new(settings.thresholds),
             streams_left: settings.streams_max,
             growth: Rc::new(Growth::new(settings.stream_window, settings.connection_window / 2)),
+            socket_full: Rc::default(),
             times,
             control,
             cutter: stream.rx.deadline().cutter(),
@@ -159,6 +159,7 @@ impl Server {
         };
         let kept = received.is_empty() || connection.received(&received) == Keep::Yes;
         let transport = Transport::with_received(if kept { received } else { Vec::new() });
+        connection.socket_full = transport.socket_full();
         connection.state = State::Preface(Box::new(builder(&settings).handshake(transport.clone())));
         let connection = RefCell::new(connection);
         drive(stream, transport, &connection).await;
@@ -215,6 +216,8 @@ struct Connection<'a, A> {
     streams_left: u32,
     /// Of the windows of its streams.
     growth: Rc<Growth>,
+    /// See [`Transport::socket_full`].
+    socket_full: Rc<Cell<bool>>,
     times: Times,
     control: Control,
     cutter: Cutter,
@@ -296,8 +299,14 @@ impl<A: Application> Codec for Connection<'_, A> {
         }
     }
 
-    fn send_limit(&self) -> Duration {
+    fn send_limit(&self) -> SendLimit {
         self.times.send
+    }
+
+    fn stalled(&mut self) {
+        if self.ending.reason.is_none() {
+            self.ending = Ending { reason: Some(Reason::SlowReader), abuse: true };
+        }
     }
 
     fn ended(&mut self, cut: bool) -> Keep {
@@ -390,7 +399,7 @@ impl<A: Application> Connection<'_, A> {
         let mut head = self.application.take_head();
         let limits = self.application.head_limits();
         let read = request::read(&parts, body.is_end_stream(), &limits, &mut head);
-        let responder = Responder { respond: Some(respond) };
+        let responder = Responder { respond: Some(respond), socket_full: self.socket_full.clone() };
         let (facts, refusal) = match read {
             Ok(facts) => (facts, None),
             Err(request::Fault::Refused(refusal)) => {
@@ -436,6 +445,7 @@ impl<A: Application> Connection<'_, A> {
 /// The answer to a request, which is still to be given. Dropped without one, it resets the stream.
 pub struct Responder {
     respond: Option<h2::server::SendResponse<Bytes>>,
+    socket_full: Rc<Cell<bool>>,
 }
 
 impl Responder {
@@ -458,7 +468,7 @@ impl Responder {
     pub fn respond(mut self, head: &ResponseHead, end: bool) -> Result<SendBody, BodyError> {
         let Some(mut respond) = self.respond.take() else { return Err(BodyError::Closed) };
         let stream = respond.send_response(response::write(head), end)?;
-        Ok(SendBody::new(stream, end))
+        Ok(SendBody::new(stream, end, Some(self.socket_full.clone())))
     }
 
     /// Gives no answer.

@@ -66,7 +66,7 @@ where
             let listener = Listener::new(socket).unwrap();
             let ours = net::connect(address, LONG).await.unwrap();
             let (theirs, _) = listener.accept().await.unwrap();
-            let times = Times { head: LONG, idle: LONG, send: LONG };
+            let times = Times { head: LONG, idle: LONG, send: SendLimit::whole(LONG) };
             let (server, control) = Server::new(Stream::plain(theirs), Vec::new(), settings.clone(), times);
             let ended = Rc::new(Cell::new(None));
             let (told, serve) = (ended.clone(), serve.clone());

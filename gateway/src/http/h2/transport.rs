@@ -13,7 +13,7 @@
 //! **Invariant.** At most one receive's worth of bytes waits for the codec, and [`OUTBOUND_MAX`] bytes for the socket. When
 //! `drive` ends, no operation is in flight.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::deadline::SendLimit;
 use crate::tls::{Rx, Stream, Tx};
 
 /// Bytes that may wait to be sent.
@@ -56,6 +57,7 @@ struct Buffers {
     /// The codec is done: what is received is thrown away, and after what is in `outbound` nothing is sent.
     closed: bool,
     thrown_away: usize,
+    socket_full: Rc<Cell<bool>>,
 }
 
 /// What else looks at the bytes of a connection, and what its codec is.
@@ -67,7 +69,9 @@ pub(super) trait Codec {
     /// Looks at bytes before they are sent, and may change them. Not kept: the codec has to be polled again.
     fn sending(&mut self, bytes: &mut [u8]) -> Keep;
     /// The time limit of a send.
-    fn send_limit(&self) -> Duration;
+    fn send_limit(&self) -> SendLimit;
+    /// The other side takes too little of what is sent: that limit has passed.
+    fn stalled(&mut self);
     /// Nothing more comes. `cut`: because a time limit passed; else the other side has closed.
     fn ended(&mut self, cut: bool) -> Keep;
 }
@@ -83,6 +87,11 @@ impl Transport {
     /// Buffers with bytes that were received already.
     pub fn with_received(received: Vec<u8>) -> Transport {
         Transport(Rc::new(RefCell::new(Buffers { inbound: received, ..Buffers::default() })))
+    }
+
+    /// Whether bytes wait for the socket to take them, which has a time limit of its own.
+    pub fn socket_full(&self) -> Rc<Cell<bool>> {
+        self.0.borrow().socket_full.clone()
     }
 }
 
@@ -196,7 +205,9 @@ async fn receive<C: Codec>(rx: &mut Rx, transport: &Transport, codec: &RefCell<C
 
 async fn send<C: Codec>(tx: &mut Tx, transport: &Transport, codec: &RefCell<C>) {
     let mut buffer = Vec::new();
+    let full = transport.socket_full();
     loop {
+        full.set(false);
         poll_fn(|_| {
             let mut buffers = transport.0.borrow_mut();
             if buffers.outbound.is_empty() {
@@ -216,8 +227,13 @@ async fn send<C: Codec>(tx: &mut Tx, transport: &Transport, codec: &RefCell<C>) 
             transport.0.borrow_mut().recall |= codec.sending(&mut buffer) == Keep::No;
             codec.send_limit()
         };
-        tx.deadline().arm(if transport.0.borrow().closed { LINGER } else { limit });
+        let lingers = transport.0.borrow().closed;
+        tx.deadline().arm_send(if lingers { SendLimit::whole(LINGER) } else { limit });
+        full.set(true);
         if tx.send(&mut buffer).await.is_err() {
+            if tx.deadline().passed() && !lingers {
+                codec.borrow_mut().stalled();
+            }
             let mut buffers = transport.0.borrow_mut();
             buffers.broken = true;
             buffers.recall = true;
