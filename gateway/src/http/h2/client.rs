@@ -19,6 +19,7 @@ use super::frames::{Scanner, flag, kind};
 use super::request;
 use super::response;
 use super::transport::{Codec, Keep, Transport, drive};
+use super::waiters::Waiters;
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Method, RequestHead, ResponseHead};
 use crate::net::deadline::SendLimit;
@@ -76,27 +77,12 @@ struct Shared {
     heard_ns: Cell<u64>,
     /// The first stream was not opened yet.
     fresh: Cell<bool>,
+    /// Who waits for a place on any connection to the target.
     waiters: Rc<Waiters>,
+    /// Who waits for the settings.
+    settling: RefCell<Vec<Waker>>,
     /// Of the windows of the streams.
     growth: Rc<Growth>,
-}
-
-/// Tasks that wait for a place on a connection, whichever it is.
-#[derive(Default)]
-pub struct Waiters(RefCell<Vec<Waker>>);
-
-impl Waiters {
-    /// Has the task of `cx` woken once.
-    pub fn wait(&self, cx: &Context<'_>) {
-        self.0.borrow_mut().push(cx.waker().clone());
-    }
-
-    /// Wakes all that wait: whoever finds nothing waits again.
-    pub fn wake(&self) {
-        if !self.0.borrow().is_empty() {
-            self.0.take().into_iter().for_each(Waker::wake);
-        }
-    }
 }
 
 /// Opens streams on a connection.
@@ -138,6 +124,7 @@ pub fn connect(
         heard_ns: Cell::new(0),
         fresh: Cell::new(true),
         waiters,
+        settling: RefCell::default(),
         growth: Rc::new(Growth::new(settings.stream_window, settings.connection_window / 4)),
     });
     let client = Client { requests, shared: shared.clone(), own_max: settings.concurrent_streams };
@@ -177,7 +164,9 @@ impl Codec for Driver {
         if over.is_ready() {
             self.shared.leave();
         } else if self.seen && !self.shared.settled.replace(true) {
-            self.shared.waiters.wake();
+            self.shared.settle();
+            // There may be more places than were thought.
+            self.shared.waiters.wake_all();
         }
         over
     }
@@ -241,7 +230,12 @@ impl Client {
 impl Shared {
     fn leave(&self) {
         self.leaving.set(true);
-        self.waiters.wake();
+        self.settle();
+        self.waiters.wake_all();
+    }
+
+    fn settle(&self) {
+        self.settling.take().into_iter().for_each(Waker::wake);
     }
 }
 
@@ -255,7 +249,7 @@ impl Drop for Place {
         if streams == 0 {
             self.0.idle_since_ns.set(clock::now_ns());
         }
-        self.0.waiters.wake();
+        self.0.waiters.wake_one();
     }
 }
 
@@ -302,7 +296,7 @@ impl Lease {
             if shared.settled.get() || shared.leaving.get() || limit.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            shared.waiters.wait(cx);
+            shared.settling.borrow_mut().push(cx.waker().clone());
             Poll::Pending
         })
         .await;

@@ -23,6 +23,7 @@ mod request;
 mod response;
 mod server;
 mod transport;
+pub mod waiters;
 
 use std::time::Duration;
 

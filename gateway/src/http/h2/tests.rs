@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis_abi::Reason;
 
-use super::client::{Client, ClientError, Outgoing, Received, Waiters};
+use super::client::{Client, ClientError, Outgoing, Received};
+use super::waiters::Waiters;
 use super::*;
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::{Head, PathPolicy, RequestHead, ResponseHead};

@@ -9,11 +9,12 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::http::h2::Settings;
-use crate::http::h2::client::{self, Client, Lease, Waiters};
+use crate::http::h2::client::{self, Client, Lease};
+use crate::http::h2::waiters::{Position, Waiters};
 use crate::net;
 use crate::tls;
 
@@ -35,11 +36,33 @@ pub(super) struct Multiplexed {
 }
 
 /// Counts who waits, for as long as it is held.
-struct Waiting<'a>(&'a Cell<u32>);
+struct Waiting<'a> {
+    count: &'a Cell<u32>,
+    position: Option<Position>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a Cell<u32>, position: Position) -> Self {
+        count.set(count.get() + 1);
+        Self { count, position: Some(position) }
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        if let Some(position) = &self.position {
+            position.wait(cx);
+        }
+    }
+
+    fn serve(&mut self) {
+        if let Some(position) = self.position.take() {
+            position.serve();
+        }
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.count.set(self.count.get() - 1);
     }
 }
 
@@ -63,7 +86,7 @@ pub(super) struct Connecting(Rc<Multiplexed>);
 impl Drop for Connecting {
     fn drop(&mut self) {
         self.0.connecting.set(self.0.connecting.get() - 1);
-        self.0.waiters.wake();
+        self.0.waiters.wake_all();
     }
 }
 
@@ -85,10 +108,11 @@ impl Multiplexed {
         connect: impl Fn(Connecting),
     ) -> Turn {
         let mut limit = pin!(net::sleep(limit));
-        let mut waiting = None;
+        let mut waiting: Option<Waiting<'_>> = None;
         let (failures, declined) = (self.failures.get(), self.declined.get());
         poll_fn(|cx| {
             if let Some(lease) = self.reserve() {
+                waiting.iter_mut().for_each(Waiting::serve);
                 return Poll::Ready(Turn::Place(lease));
             }
             if self.declined.get() != declined {
@@ -114,10 +138,8 @@ impl Multiplexed {
                 if self.waiting.get() >= room {
                     return Poll::Ready(Turn::QueueFull);
                 }
-                self.waiting.set(self.waiting.get() + 1);
-                waiting = Some(Waiting(&self.waiting));
             }
-            self.waiters.wait(cx);
+            waiting.get_or_insert_with(|| Waiting::new(&self.waiting, self.waiters.stand())).wait(cx);
             Poll::Pending
         })
         .await
@@ -133,13 +155,13 @@ impl Multiplexed {
     pub fn failed(&self, timed_out: bool) {
         self.timed_out.set(timed_out);
         self.failures.set(self.failures.get() + 1);
-        self.waiters.wake();
+        self.waiters.wake_all();
     }
 
     /// Notes that the target has chosen HTTP/1.
     pub fn declined(&self) {
         self.declined.set(self.declined.get() + 1);
-        self.waiters.wake();
+        self.waiters.wake_all();
     }
 
     /// Takes a connection in that was just made; its places are for all. False: it is not to be had.
@@ -149,7 +171,7 @@ impl Multiplexed {
         };
         net::spawn(run);
         self.clients.borrow_mut().push(client);
-        self.waiters.wake();
+        self.waiters.wake_all();
         true
     }
 
