@@ -47,6 +47,16 @@ pub enum Attack {
     Ping,
     /// Empty SETTINGS.
     Settings,
+    /// WINDOW_UPDATE of an octet.
+    WindowUpdate,
+    /// PRIORITY.
+    Priority,
+    /// DATA without content.
+    EmptyData,
+    /// DATA of an octet.
+    SmallData,
+    /// References to a large field (CVE-2016-6581): 4 KiB that mean 15 MiB.
+    HpackBomb,
     /// 50 requests a second with a key that nobody has, from one address.
     Stuffing,
     /// A thousand requests whose head comes byte by byte.
@@ -74,6 +84,13 @@ impl Attack {
             Self::Continuation if turn == 0 => frame(1, 0, 1, &block()),
             Self::Continuation => frame(9, 0, 1, &[0, 1, b'x', 1, b'y']),
             Self::Ping => frame(6, 0, 0, &[7; 8]),
+            Self::WindowUpdate => frame(8, 0, 0, &[0, 0, 0, 1]),
+            Self::Priority => frame(2, 0, stream, &[0, 0, 0, 0, 15]),
+            Self::EmptyData | Self::SmallData if turn == 0 => frame(1, 4, 1, &block()),
+            Self::EmptyData => frame(0, 0, 1, &[]),
+            Self::SmallData => frame(0, 0, 1, b"x"),
+            Self::HpackBomb if turn == 0 => frame(1, 5, 1, &[block(), large_field()].concat()),
+            Self::HpackBomb => frame(1, 5, stream, &[block(), vec![0xbe; 4096]].concat()),
             _ => frame(4, 0, 0, &[]),
         }
     }
@@ -105,6 +122,11 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// `GET / http`, and an authority, out of HPACK's static table.
 fn block() -> Vec<u8> {
     [&[0x82, 0x86, 0x84, 0x01, 0x0a][..], b"flood.test"].concat()
+}
+
+/// A field of almost the whole dynamic table, which is added to it: `x`, and 3,968 octets.
+fn large_field() -> Vec<u8> {
+    [&[0x40, 1, b'x', 0x7f, 0x81, 0x1e][..], &[b'v'; 4096 - 128]].concat()
 }
 
 fn request(stream: u32) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use portcullis_tests::client::background::Background;
+use portcullis_tests::client::load::{Load, Reuse};
 use portcullis_tests::client::programs::{python_with, run_json};
 use portcullis_tests::client::{Connection, Request};
 use portcullis_tests::gateway::{Gateway, Setup};
@@ -121,6 +122,23 @@ fn requests_share_a_connection() {
     assert_eq!(told["statuses"], json!(vec![200; 60]));
     let lines: Vec<String> = (0..60).map(|_| origin.line()).collect();
     assert!(lines.iter().all(|line| line == "0 GET /shared"), "{lines:?}");
+}
+
+#[test]
+fn more_requests_than_places_wait_in_line_and_all_are_served() {
+    let Some(mut python) = python_with("h2", "h2_origin.py") else { return };
+    let mut origin = Background::start(&mut python);
+    let addr = SocketAddr::from(([127, 0, 0, 1], origin.port()));
+    let setup = Setup::new(format!(
+        "http2: {{concurrent_streams: 3, upstream_connections: 1}}\nservices:\n  - name: web\n    url: http://{addr}\n    \
+         http_version: \"2\"\n    retries: 0\n    routes:\n      - {{name: all, paths: [/], strip_path: false}}"
+    ));
+    let gateway = Gateway::start(&setup.shards(1));
+    let load =
+        Load::start(gateway.addr(), 30, Reuse::KeepAlive, &Request::get("/crowd").keep().bytes(), "via");
+    load.wait_for(600);
+    load.stop().expect_no_failure();
+    assert_eq!(origin.line(), "0 GET /crowd", "one connection");
 }
 
 #[test]

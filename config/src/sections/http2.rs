@@ -49,7 +49,8 @@ pub static HTTP2: Section = Section::new(
         .default("100"),
         Key::new("max_pings_per_second", FRAMES, "PING frames.").default("100"),
         Key::new("max_settings_per_second", FRAMES, "SETTINGS frames.").default("50"),
-        Key::new("max_empty_data_per_second", FRAMES, "DATA frames that carry nothing and end nothing.")
+        Key::new("max_empty_data_per_second", FRAMES, "DATA frames that carry nothing and end nothing. In its \
+             whole life a connection may send 100 of them.")
             .default("100"),
         Key::new(
             "max_window_updates_per_second",
