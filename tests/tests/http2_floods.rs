@@ -112,6 +112,42 @@ fn attack(reason: &str, first: &[u8], piece: impl Fn(u32) -> Vec<u8>) {
     gateway.stop();
 }
 
+/// Connections of [`many_that_stay_below_every_threshold`].
+const MANY: u32 = 100;
+
+#[test]
+fn many_that_stay_below_every_threshold() {
+    let origin = Origin::start(Echo::default());
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), "").h2c());
+    let honest = Honest::start(gateway.addr());
+    honest.wait_for(5);
+    let before = gateway.resident();
+    let mut all: Vec<H2> = (0..MANY).map(|_| H2::open(gateway.addr())).collect();
+    // Of each kind as much as one second may have, all kinds together below what they may be together.
+    let mut pieces = Vec::new();
+    for n in 0..40 {
+        pieces.extend([get(stream(n), "/"), reset(stream(n), code::CANCEL)].concat());
+        pieces.extend(frame(kind::PING, 0, 0, &[0; 8]));
+        pieces.extend(window_update(0, 1));
+        pieces.extend(frame(kind::PRIORITY, 0, stream(n), &[0, 0, 0, 0, 15]));
+    }
+    pieces.extend(post(stream(40), "/"));
+    (0..30).for_each(|_| pieces.extend(frame(kind::DATA, 0, stream(40), &[])));
+    for h2 in &mut all {
+        h2.send(&pieces);
+    }
+    honest.wait_for(50);
+    for h2 in &mut all {
+        h2.expect_alive();
+    }
+    let after = gateway.resident();
+    assert!(after < before + GROWTH_MAX, "from {before} to {after} bytes");
+    honest.wait_for(50);
+    honest.expect_no_failure();
+    assert_eq!(counted(&gateway, "h2_rapid_reset"), 0.0);
+    gateway.stop();
+}
+
 /// The stream of the `n`-th piece of an attack.
 fn stream(n: u32) -> u32 {
     n * 2 + 1
