@@ -14,7 +14,7 @@ use bytes::Bytes;
 use portcullis_abi::Reason;
 
 use super::fields;
-use super::held::Held;
+use super::held::{Held, SMALL};
 use crate::http::Head;
 use crate::limit::{LeastRate, Pace};
 use crate::net::deadline::SendLimit;
@@ -166,8 +166,32 @@ impl RecvBody {
                 Some(Err(error)) => return Poll::Ready(Err(error.into())),
                 // Padding alone, or nothing at all: the guard counts these.
                 Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
+                Some(Ok(data)) if data.len() >= SMALL || self.stream.is_end_stream() => {
+                    return Poll::Ready(Ok(Some(data)));
+                }
+                Some(Ok(data)) => return Poll::Ready(Ok(Some(self.with_more(data, cx)))),
             }
+        }
+    }
+
+    /// A small piece, with what has come behind it: to pass each on by itself would cost more than it is worth.
+    fn with_more(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        match self.stream.poll_data(cx) {
+            Poll::Ready(Some(Ok(mut next))) => {
+                self.held.push(first.clone());
+                loop {
+                    let small = next.len() < SMALL;
+                    self.held.push(next);
+                    // The end, and a fault, are told again to whoever asks next.
+                    match self.stream.poll_data(cx) {
+                        Poll::Ready(Some(Ok(more))) if small => next = more,
+                        Poll::Ready(Some(Ok(more))) => break self.held.push(more),
+                        _ => break,
+                    }
+                }
+                self.held.pop().unwrap_or(first)
+            }
+            _ => first,
         }
     }
 

@@ -12,6 +12,7 @@
 //! | PING | all | one for each DATA and HEADERS frame that we sent: round trips are measured by them | `h2_ping_flood` |
 //! | SETTINGS | all but acknowledgements | | `h2_settings_flood` |
 //! | DATA | without content and END_STREAM | | `h2_empty_data_flood` |
+//! | DATA | of few octets on a stream that we have reset, from the 4097th on | what may have been on its way | `h2_empty_data_flood` |
 //! | WINDOW_UPDATE | all | two for each stream opened, and for each 4 KiB begun in a DATA frame that we sent: readers with buffers of that size give leave so often | `h2_window_update_flood` |
 //! | CONTINUATION | from the third of a header block | the first two: a head of 32 KiB needs them | `h2_continuation_flood` |
 //! | PRIORITY, PRIORITY_UPDATE | all | one for each stream opened | `h2_priority_flood` |
@@ -22,6 +23,8 @@
 //! have as many octets as the header list, which bounds what waits for its end (`h2_header_list`).
 //!
 //! Invariant: what is decided does not depend on how the bytes are cut.
+
+use std::collections::VecDeque;
 
 use portcullis_abi::Reason;
 
@@ -125,13 +128,21 @@ enum Count {
     Continuation,
     Priority,
     Other,
+    /// Not among all together: it is no fault by itself.
+    Late,
 }
 
-const COUNTS: usize = Count::Other as usize + 1;
+const COUNTS: usize = Count::Late as usize + 1;
 /// Length of the window.
 const WINDOW_NS: u64 = 1_000_000_000;
 /// Frames that may be saved up as explained, so that a long quiet transfer earns no flood.
 const CREDIT_MAX: u32 = 16_384;
+/// DATA frames of fewer octets cost more to be looked at than to be sent.
+const SMALL_DATA: u32 = 256;
+/// As many of them may be on their way to a stream when it is reset: a window of frames of 16 octets.
+const LATE_MAX: u32 = 4096;
+/// Streams that are remembered as reset by us.
+const RESET_MAX: usize = 100;
 /// PING frames that may be saved up: who measures round trips has one under way at a time.
 const PINGS_DUE_MAX: u32 = 100;
 /// Octets of DATA for which an honest client may give leave by themselves, on the stream and on the connection.
@@ -175,6 +186,8 @@ pub struct Guard {
     miscoded: Option<usize>,
     /// The stream that was last ended by a head of ours.
     ended: u32,
+    /// The streams that we have reset last.
+    reset: VecDeque<u32>,
     /// The highest stream that the client has opened.
     highest: u32,
     /// Streams whose end the client has not sent yet.
@@ -213,6 +226,7 @@ impl Guard {
             breaks: false,
             miscoded: None,
             ended: 0,
+            reset: VecDeque::new(),
             highest: 0,
             unfinished: Vec::new(),
             first: 0,
@@ -259,6 +273,10 @@ impl Guard {
         self.turn(now_ns);
         let mut rest = bytes;
         while let Some(frame) = self.outbound.next(&mut rest) {
+            if frame.kind == kind::RST_STREAM {
+                self.reset.truncate(RESET_MAX - 1);
+                self.reset.push_front(frame.stream);
+            }
             if matches!(frame.kind, kind::DATA | kind::HEADERS) {
                 self.pings_due = (self.pings_due + 1).min(PINGS_DUE_MAX);
             }
@@ -381,6 +399,7 @@ impl Guard {
         match frame.kind {
             kind::DATA => match frame.length.saturating_sub(frame.padding) {
                 0 if !frame.has(flag::END_STREAM) => self.count(Count::EmptyData),
+                1..SMALL_DATA if self.reset.contains(&frame.stream) => self.count(Count::Late),
                 _ => Ok(()),
             },
             kind::HEADERS => {
@@ -442,10 +461,11 @@ impl Guard {
             Count::Continuation => (limits.continuations, Reason::H2ContinuationFlood),
             Count::Priority => (limits.priorities, Reason::H2PriorityFlood),
             Count::Other => (limits.glitches, Reason::H2ProtocolError),
+            Count::Late => (LATE_MAX, Reason::H2EmptyDataFlood),
         };
         let count = &mut self.counts[what as usize];
         *count += 1;
-        self.total += 1;
+        self.total += u32::from(what != Count::Late);
         if *count > limit || self.total > limits.glitches { Err(reason) } else { Ok(()) }
     }
 }

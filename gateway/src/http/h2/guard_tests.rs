@@ -209,6 +209,24 @@ fn resets_that_the_client_provokes_count_against_it() {
 }
 
 #[test]
+fn small_frames_that_come_long_after_their_stream_was_reset_are_a_flood() {
+    let begin = |stream| frame(kind::HEADERS, flag::END_HEADERS, stream, &[0x83]);
+    let small = |stream| frame(kind::DATA, 0, stream, b"x");
+    let mut guard = opened();
+    guard.received(&begin(3), S).unwrap();
+    guard.sending(&frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 0]), S, |_| {}).unwrap();
+    // What was on its way is borne, each second anew, and a stream that goes on may have as many as it likes.
+    for second in 1..4 {
+        for _ in 0..LATE_MAX {
+            guard.received(&[small(1), small(3), small(3)].concat(), second * S).unwrap();
+        }
+        guard.received(&frame(kind::DATA, 0, 1, &[0; 256]), second * S).unwrap();
+    }
+    let more = guard.received(&small(1), 3 * S);
+    assert_eq!(more, Err(Violation::TooMuch(Reason::H2EmptyDataFlood)));
+}
+
+#[test]
 fn what_the_codec_answers_by_itself_is_told() {
     let mut guard = opened();
     let mut told = Vec::new();

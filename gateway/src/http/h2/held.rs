@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 /// Frames of fewer octets are put together; larger ones are kept as they are, for which nothing need be copied.
-const SMALL: usize = 1024;
+pub(super) const SMALL: usize = 1024;
 
 /// Octets that wait.
 #[derive(Debug, Default)]
