@@ -118,9 +118,13 @@ fn forwarded_fields_of_a_stranger_are_replaced() {
         .header("X-Forwarded-Host", "evil.test")
         .header("X-Forwarded-Port", "1")
         .header("X-Forwarded-Prefix", "/evil")
+        .header("X-Forwarded-User", "root")
+        .header("x-forwarded-ssl", "on")
         .header("X-Real-IP", "1.2.3.4")
         .header("Forwarded", "for=1.2.3.4");
     let echoed = through(&suite.open, request);
+    assert_eq!(echoed.get("x-forwarded-user"), None, "the whole class is a claim");
+    assert_eq!(echoed.get("x-forwarded-ssl"), None);
     assert_eq!(echoed.all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(echoed.all("x-forwarded-proto"), ["http"]);
     assert_eq!(echoed.all("x-real-ip"), ["127.0.0.1"]);

@@ -58,10 +58,10 @@ pub fn admit(
     let hop = h1::strip_hop_by_hop(&mut down.request.head);
     down.request.head.remove_known(Known::Expect);
     let source = down.origin.speaker.ip();
-    let trusted = &local.snapshot.trusted_proxies;
-    forward::strip_claims(&mut down.request.head, !trusted.is_empty() && trusted.contains(source));
-
     let config = &local.snapshot.config;
+    let trusted = &local.snapshot.trusted_proxies;
+    let trusted = !trusted.is_empty() && trusted.contains(source);
+    forward::strip_claims(&mut down.request.head, trusted, &config.real_ip_header);
     record.response_write = config.timeouts.response_write;
     record.in_hand = client.in_hand(framing);
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;

@@ -26,6 +26,7 @@ use std::ops::Range;
 
 use super::BodyFraming;
 use super::parse::parse_fields;
+use crate::http::forwarded::is_forwarded_class;
 use crate::http::{Head, Known, KnownSet, Reason, Refusal};
 
 /// Bytes of the extensions of one chunk, CR included.
@@ -305,7 +306,7 @@ impl BodyDecoder {
         parse_fields(&text, TRAILER_FIELDS, &mut self.trailers).ok_or(Reason::BadChunk)?;
         self.trailers.remove_set(KnownSet::of(&[Known::Etag]).complement());
         // Underscores pass for dashes elsewhere, so `content_length` is no better.
-        self.trailers.retain_other(|name| !name.contains(&b'_'));
+        self.trailers.retain_other(|name| !name.contains(&b'_') && !is_forwarded_class(name));
         Ok(())
     }
 }

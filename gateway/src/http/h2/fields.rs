@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_abi::Reason;
 
+use crate::http::forwarded::is_forwarded_class;
 use crate::http::h1::connection::CONNECTION_SPECIFIC;
 use crate::http::{Head, Known, KnownSet};
 
@@ -83,6 +84,7 @@ pub(super) fn read_trailers(map: &HeaderMap, head: &mut Head) -> Result<(), Reas
         return Err(Reason::HeaderTooLarge);
     }
     head.remove_set(KnownSet::of(&[Known::Etag]).complement());
+    head.retain_other(|name| !is_forwarded_class(name));
     Ok(())
 }
 
@@ -160,7 +162,13 @@ mod tests {
     #[test]
     fn trailers_keep_only_what_decides_nothing() {
         let mut head = Head::new();
-        let fields = map(&[("grpc-status", "0"), ("etag", "x"), ("authorization", "y"), ("a_b", "z")]);
+        let fields = map(&[
+            ("grpc-status", "0"),
+            ("etag", "x"),
+            ("authorization", "y"),
+            ("a_b", "z"),
+            ("x-forwarded-user", "root"),
+        ]);
         read_trailers(&fields, &mut head).unwrap();
         assert_eq!(text(&head), [("grpc-status".into(), "0".into()), ("etag".into(), "x".into())]);
         let many: Vec<_> = (0..=TRAILER_FIELDS).map(|_| ("a", "b")).collect();

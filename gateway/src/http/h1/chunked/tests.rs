@@ -131,7 +131,7 @@ fn trailers_rfc9110_6_5() {
         ("Content-Length: 5\r\nx: 1\r\nTransfer-Encoding: chunked\r\n", "x: 1|"),
         ("Host: b\r\nAuthorization: x\r\nCookie: x\r\nSet-Cookie: x\r\nConnection: x\r\nTE: x\r\n", ""),
         (
-            "Content-Type: x\r\nCache-Control: x\r\nX-Forwarded-For: x\r\nX-Consumer-ID: x\r\nTrailer: x\r\n",
+            "Content-Type: x\r\nCache-Control: x\r\nX-Forwarded-For: x\r\nX-Forwarded-User: x\r\nTrailer: x\r\n",
             "",
         ),
         ("content_length: 5\r\nx: 1\r\n", "x: 1|"),
