@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use portcullis_config::{Alpn, Config, Defaults, Doubtful, EmptyCatalog, HalfClosed, ServerHeader, load_str};
+use portcullis_config::{
+    Alpn, Config, Defaults, Doubtful, EmptyCatalog, HalfClosed, ServerHeader, Underscores, load_str,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -69,6 +71,7 @@ fn what_is_believed_and_what_is_refused() {
     let http = &config.http;
     assert_eq!((http.encoded_slash, http.backslash), (Doubtful::Reject, Doubtful::Reject));
     assert!(!http.merge_slashes);
+    assert_eq!((http.underscores, smallest("kong").http.underscores), (Underscores::Drop, Underscores::Keep));
     assert_eq!(
         (http.server_header, http.half_closed, http.via_limit),
         (ServerHeader::Pass, HalfClosed::Cancel, 0)

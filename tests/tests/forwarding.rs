@@ -226,3 +226,26 @@ fn a_request_id_is_made_and_given_to_both_sides() {
     let other = Request::get("/id").send(suite.open.addr());
     assert_ne!(other.header("x-request-id"), id);
 }
+
+#[test]
+fn underscores_by_the_setting() {
+    let suite = suite();
+    let request = || {
+        Request::get("/").header("own_name", "1").header("content_length", "5").header("x_real_ip", "1.1.1.1")
+    };
+    assert_eq!(through(&suite.open, request()).get("own_name"), None);
+    // Who calls it gRPC has no right to more where no calls are taken.
+    let called =
+        Request::post("/", "x").header("Content-Type", "application/grpc-web").header("own_name", "1");
+    assert_eq!(through(&suite.open, called).get("own_name"), None);
+    let gateway = |underscores: &str| {
+        let setup =
+            Setup::proxy(suite.origin.addr(), "").with(&format!("http: {{underscores: {underscores}}}"));
+        Gateway::start(&setup)
+    };
+    let keeping = gateway("keep");
+    let echoed = through(&keeping, request());
+    assert_eq!(echoed.get("own_name"), Some("1"));
+    assert_eq!((echoed.get("content_length"), echoed.get("x_real_ip")), (None, None), "{:?}", echoed.0);
+    request().send(gateway("reject").addr()).expect(400);
+}

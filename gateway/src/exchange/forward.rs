@@ -21,6 +21,7 @@ use portcullis_config::{Config, ForwardedClientCert, ProxyHeader, RealIpHeader};
 use super::downstream::{Downstream, Origin};
 use crate::http::forwarded::{self, Node};
 use crate::http::proxy_protocol::{Ssl, Tlvs};
+use crate::http::underscores::poses_as;
 use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
@@ -74,13 +75,15 @@ const PROVENANCE: KnownSet = KnownSet::of(&[
 /// Removes what a client must not be able to claim; before any plugin looks, or adds fields of that kind. `real_ip` is the
 /// field in which trusted proxies name the client: a target that reads it would believe anybody else.
 pub fn strip_claims(head: &mut Head, trusted: bool, real_ip: &RealIpHeader) {
-    head.remove_set(IDENTITY);
-    if trusted {
-        return;
-    }
-    head.remove_set(CLAIMS);
-    head.retain_other(|name| !forwarded::is_forwarded_class(name));
-    if let RealIpHeader::Other(name) = real_ip {
+    let claims = if trusted { IDENTITY } else { IDENTITY.and(CLAIMS) };
+    head.remove_set(claims);
+    head.retain_other(|name| {
+        let poses = name.contains(&b'_') && poses_as(name, claims);
+        !poses && (trusted || !forwarded::is_forwarded_class(name))
+    });
+    if let RealIpHeader::Other(name) = real_ip
+        && !trusted
+    {
         head.remove(name);
     }
 }
@@ -320,14 +323,22 @@ mod tests {
             ("X-Forwarded-For", "1.1.1.1"),
             ("X-Forwarded-", "nothing"),
             ("CF-Connecting-IP", "1.1.1.1"),
+            ("x_real_ip", "1.1.1.1"),
+            ("X_Forwarded_Email", "root@a"),
         ];
-        let harmless = [("X-Forwarded", "kept"), ("X-Forwarders-A", "kept"), ("Y-Forwarded-A", "kept")];
+        let harmless = [
+            ("X-Forwarded", "kept"),
+            ("x_own", "kept"),
+            ("X-Forwarders-A", "kept"),
+            ("Y-Forwarded-A", "kept"),
+        ];
         let left = |trusted| {
             let mut head = Head::new();
             for (name, value) in fields.iter().chain(&harmless) {
                 head.append(name, value);
             }
             head.append("X-Consumer-ID", "1");
+            head.append("x_consumer_username", "1");
             strip_claims(&mut head, trusted, &RealIpHeader::Other("cf-connecting-ip".into()));
             head.iter().map(|(_, name, _)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>()
         };

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_config::PathHandling;
+use portcullis_config::{PathHandling, Underscores};
 
 use super::admit::Admitted;
 use super::attempt::Target;
@@ -148,6 +148,10 @@ impl<'a> Plan<'a> {
         }
         if plan.service.grpc || cx.grpc_web {
             plan.make_grpc(&mut down.request);
+        }
+        if plan.called && plan.wire.is_none() && snapshot.config.http.underscores == Underscores::Drop {
+            // What a media type alone lets in is for calls only: see `http::underscores`.
+            down.request.head.retain_other(|name| !name.contains(&b'_'));
         }
         if plan.framing != BodyFraming::None {
             h1::set_framing(&mut down.request.head, plan.framing);

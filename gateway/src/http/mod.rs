@@ -33,6 +33,8 @@ pub mod refusal;
 pub mod request;
 pub mod response;
 mod target;
+pub mod trailers;
+pub mod underscores;
 pub mod websocket;
 
 pub use head::{Head, Span};
@@ -44,6 +46,8 @@ pub use query::Parameter;
 pub use refusal::{Reason, Refusal};
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub use trailers::TrailerLimits;
+pub use underscores::Underscores;
 
 /// The protocol version that a message was sent with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, PartialOrd, Ord)]

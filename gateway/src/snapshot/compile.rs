@@ -10,7 +10,7 @@ use super::{
     Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, sources, upstreams,
 };
 use crate::http::h1::HeadLimits;
-use crate::http::{Doubtful, PathPolicy};
+use crate::http::{Doubtful, PathPolicy, Underscores};
 use crate::id::{Generation, RouteId, ServiceId};
 use crate::metrics::Registry;
 use crate::net::clock;
@@ -63,7 +63,7 @@ pub fn compile(
         request_line: limits.request_line as usize,
         head: head as usize,
         fields: limits.header_count as usize,
-        allow_underscores: false,
+        underscores: underscores(config.http.underscores),
         path: path_policy(&config.http),
     };
     let snapshot = Snapshot {
@@ -77,7 +77,10 @@ pub fn compile(
         listeners,
         head_limits: head_limits_of(limits.head),
         // A target may use names with an underscore: what it says is not a claim about the client.
-        response_head_limits: HeadLimits { allow_underscores: true, ..head_limits_of(limits.response_head) },
+        response_head_limits: HeadLimits {
+            underscores: Underscores::Keep,
+            ..head_limits_of(limits.response_head)
+        },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter,
@@ -128,6 +131,14 @@ fn with_derived(config: Arc<Config>) -> Arc<Config> {
     let mut whole = Config::clone(&config);
     whole.services.extend(derived);
     Arc::new(whole)
+}
+
+fn underscores(of: config::Underscores) -> Underscores {
+    match of {
+        config::Underscores::Drop => Underscores::Drop,
+        config::Underscores::Keep => Underscores::Keep,
+        config::Underscores::Reject => Underscores::Reject,
+    }
 }
 
 fn path_policy(http: &config::Http) -> PathPolicy {

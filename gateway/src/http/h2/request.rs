@@ -27,7 +27,7 @@ use portcullis_abi::Reason;
 use super::fields;
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::websocket::KEY;
-use crate::http::{Known, KnownSet, Method, Refusal, RequestHead, Version};
+use crate::http::{Known, KnownSet, Method, Refusal, RequestHead, Underscores, Version};
 
 /// What an extended CONNECT asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +84,13 @@ pub(super) fn read(
     if let (Some(authority), false) = (authority, parts.headers.contains_key(http::header::HOST)) {
         out.head.append_known(Known::Host, authority);
     }
+    let call = || fields::is_call(out.method, &parts.headers);
     let read =
-        fields::read(&parts.headers, limits.allow_underscores, &mut out.head).ok_or(Fault::Malformed)?;
+        fields::read(&parts.headers, limits.underscores, call, &mut out.head).ok_or(Fault::Malformed)?;
     out.underscored = read.underscored;
+    if read.underscored > 0 && limits.underscores == Underscores::Reject {
+        return Err(Reason::BadHeader.into());
+    }
     if line > limits.request_line {
         return Err(Reason::UriTooLong.into());
     }

@@ -88,6 +88,22 @@ fn limits_are_those_of_http1() {
 }
 
 #[test]
+fn underscores_by_setting_and_kind() {
+    let check = |underscores, media_type: &str, expected: Result<bool, Fault>| {
+        let fields = [("retry_info", "1"), ("content-type", media_type)];
+        let limits = HeadLimits { underscores, ..HeadLimits::default() };
+        let mut head = RequestHead::new();
+        let read = read(&parts("POST", "http://a/", &fields), false, &limits, &mut head);
+        assert_eq!(read.map(|_| head.head.contains("retry_info")), expected, "{underscores:?} {media_type}");
+    };
+    let refused = Err(Fault::Refused(Refusal::new(Reason::BadHeader)));
+    check(Underscores::Drop, "text/plain", Ok(false));
+    check(Underscores::Drop, "application/grpc", Ok(true));
+    check(Underscores::Keep, "text/plain", Ok(true));
+    check(Underscores::Reject, "application/grpc", refused);
+}
+
+#[test]
 fn cookie_crumbs_count_as_one_field() {
     let crumbs: Vec<_> = (0..150).map(|_| ("cookie", "a=b")).collect();
     let (head, read) = take(&parts("GET", "http://a/", &crumbs), true);

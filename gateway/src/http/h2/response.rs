@@ -4,7 +4,7 @@ use http::{Response, StatusCode, response};
 
 use super::fields;
 use crate::http::h1::{BodyFraming, HeadLimits};
-use crate::http::{Known, KnownSet, Method, ResponseHead, Version};
+use crate::http::{Known, KnownSet, Method, ResponseHead, Underscores, Version};
 
 /// A response as the codec takes it.
 pub(super) fn write(response: &ResponseHead) -> Response<()> {
@@ -24,7 +24,7 @@ pub(super) fn read(parts: &response::Parts, limits: &HeadLimits, out: &mut Respo
     if out.status > 599 || out.status == 101 {
         return None;
     }
-    let read = fields::read(&parts.headers, true, &mut out.head)?;
+    let read = fields::read(&parts.headers, Underscores::Keep, || false, &mut out.head)?;
     (read.count <= limits.fields && read.octets <= limits.head).then_some(())
 }
 
