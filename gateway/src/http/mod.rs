@@ -58,3 +58,21 @@ pub enum Version {
     Http11,
     Http2,
 }
+
+/// The scheme that a request names in its target (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[expect(missing_docs, reason = "each variant is the scheme of that name")]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// The port of an authority that names none (RFC 9110 section 4.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}

@@ -161,6 +161,10 @@ fn section_8_3_1_what_http1_would_refuse_is_answered() {
         ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "test"));
     check("no host at all", &[get, scheme, path], 400);
     check("Host alone", &[get, scheme, path, ("host", "test")], 200);
+    check("a scheme that is not ours", &[get, (":scheme", "ftp"), path, host], 400);
+    check("https without TLS", &[get, (":scheme", "https"), path, host], 421);
+    let call = [(":method", "POST"), (":scheme", "https"), path, host, ("content-type", "application/grpc")];
+    check("the same of a gRPC call", &call, 200);
     check("another Host", &[get, scheme, path, host, ("host", "other")], 400);
     check("the same Host", &[get, scheme, path, host, ("host", "TEST:80")], 200);
     check("two Hosts", &[get, scheme, path, ("host", "a"), ("host", "a")], 400);

@@ -35,6 +35,7 @@ fn a_request_comes_in_as_in_http1() {
     assert_eq!((head.path(), head.query()), (&b"/a/~b"[..], Some(&b"x=1"[..])));
     assert_eq!(head.raw_target(), b"/a/./%7Eb?x=1");
     assert_eq!((head.host(), head.port()), (&b"example.com"[..], Some(8443)));
+    assert_eq!(head.scheme(), Some(Scheme::Https));
     assert_eq!(head.head.get_known(Known::Host), Some(&b"Example.com:8443"[..]));
     assert_eq!(head.head.all_known(Known::Accept).collect::<Vec<_>>(), [b"a", b"b"]);
 }
@@ -62,6 +63,8 @@ fn pseudo_fields_rfc9113_8_3_1() {
     check("GET", "/", &[("host", "a b")], Err(Reason::BadHeader));
     check("GET", "http://u@a/", &[], Err(Reason::BadHeader));
     check("GET", "http://a+b/", &[], Err(Reason::BadHeader));
+    check("GET", "ftp://a/", &[], Err(Reason::BadTarget));
+    check("GET", "wss://a/", &[], Err(Reason::BadTarget));
     check("OPTIONS", "*", &[("host", "a")], Ok(()));
     check("GET", "*", &[("host", "a")], Err(Reason::BadTarget));
     check("GET", "http://a/%2f", &[], Err(Reason::BadPathEncoding));

@@ -5,6 +5,7 @@ mod reference;
 mod smuggling;
 
 use super::*;
+use crate::http::Scheme;
 
 fn parse(text: &str) -> Result<RequestHead, Reason> {
     parse_with(text.as_bytes(), &HeadLimits::default())
@@ -188,6 +189,8 @@ fn targets_in_absolute_form_rfc9112_3_2_2() {
         assert_eq!(got.map_err(|reason| *reason), want, "{target} {host}");
         if let Ok(head) = head {
             assert_eq!(head.head.count_known(Known::Host), 1, "a Host field is made where none came");
+            let https = target.starts_with("https");
+            assert_eq!(head.scheme(), Some(if https { Scheme::Https } else { Scheme::Http }), "{target}");
         }
     }
 }
