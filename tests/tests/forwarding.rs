@@ -77,6 +77,19 @@ fn connection_cannot_remove_what_routing_and_framing_need() {
 }
 
 #[test]
+fn connection_removes_what_it_lists_rfc9110_7_6_1() {
+    let suite = suite();
+    let request = Request::get("/").header("Connection", "Cookie, If-None-Match, X-Forwarded-User");
+    let request = request.header("Cookie", "a=b").header("If-None-Match", "\"x\"");
+    let request = request.header("X-Forwarded-User", "ann");
+    let echoed = through(&suite.trusting, request);
+    assert_eq!((echoed.get("cookie"), echoed.get("if-none-match")), (None, None), "{:?}", echoed.0);
+    assert_eq!(echoed.get("x-forwarded-user"), Some("ann"), "what a hop before has added");
+    let many: Vec<String> = (0..33).map(|number| format!("x{number}")).collect();
+    Request::get("/").header("Connection", many.join(",")).send(suite.open.addr()).expect(400);
+}
+
+#[test]
 fn hop_by_hop_response_fields_end_here() {
     let suite = suite();
     let response = Request::get("/").keep().send(suite.answering.addr()).expect(200);

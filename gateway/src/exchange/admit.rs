@@ -55,7 +55,10 @@ pub fn admit(
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     shard.metrics.underscored_fields.add(down.request.underscored().into());
-    let hop = h1::strip_hop_by_hop(&mut down.request.head);
+    let hop = h1::strip_hop_by_hop(&mut down.request.head).map_err(|_| {
+        record.malformed = true;
+        refuse::response(400, Reason::BadHeader)
+    })?;
     down.request.head.remove_known(Known::Expect);
     let source = down.origin.speaker.ip();
     let config = &local.snapshot.config;
