@@ -62,7 +62,9 @@ fn limits_on_size_and_number() {
     ] {
         assert_eq!(value, want, "{what}");
     }
-    assert_eq!(config.routes[0].body_limit, None);
+    let route = &config.routes[0];
+    assert_eq!((route.body_limit, route.buffered_body), (None, None));
+    assert_eq!((route.min_rate, route.min_rate_after), (None, None));
 }
 
 #[test]

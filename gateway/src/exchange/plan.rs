@@ -65,6 +65,8 @@ pub struct Plan<'a> {
     pub times: &'a Times,
     /// What is asked of the client.
     least: LeastRate,
+    /// Octets of a body that are held in memory.
+    pub held: u64,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
     /// How the body comes from the client.
@@ -118,10 +120,8 @@ impl<'a> Plan<'a> {
             web: None,
             limit: record.limit,
             times: &route.times,
-            least: LeastRate {
-                bytes_per_second: snapshot.config.limits.min_rate,
-                grace: snapshot.config.limits.min_rate_after,
-            },
+            least: route.least,
+            held: route.buffered_body,
             snapshot,
             local_service: local.service(service),
             received: admitted.framing,

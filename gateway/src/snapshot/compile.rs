@@ -12,6 +12,7 @@ use super::{
 use crate::http::h1::HeadLimits;
 use crate::http::{Doubtful, PathPolicy, Underscores};
 use crate::id::{Generation, RouteId, ServiceId};
+use crate::limit::LeastRate;
 use crate::metrics::Registry;
 use crate::net::clock;
 use crate::plugin::chain::Chain;
@@ -113,6 +114,11 @@ fn compile_routes(config: &Config, chains: Vec<(Chain, Wants)>, cx: &CompileCont
             path_handling: route.path_handling,
             https_redirect_status: route.https_redirect_status_code,
             body_limit: route.body_limit.unwrap_or(config.limits.body),
+            buffered_body: route.buffered_body.unwrap_or(config.limits.buffered_body),
+            least: LeastRate {
+                bytes_per_second: route.min_rate.unwrap_or(config.limits.min_rate),
+                grace: route.min_rate_after.unwrap_or(config.limits.min_rate_after),
+            },
             times: Times::of(route, config),
             cost: route.cost,
             series: cx.registry.route(&route.name),
