@@ -24,7 +24,6 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_config as config;
 
@@ -120,10 +119,6 @@ pub struct Service {
     pub upstream: UpstreamId,
     /// Put before the request path; no trailing slash unless alone.
     pub path: Option<Box<[u8]>>,
-    pub connect_timeout: Duration,
-    pub write_timeout: Duration,
-    pub first_byte_timeout: Duration,
-    pub body_idle_timeout: Duration,
     /// The targets take trailer fields of requests.
     pub request_trailers: bool,
     /// Attempts after the first, and when there are any.
