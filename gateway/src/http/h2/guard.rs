@@ -10,7 +10,7 @@
 //! |---|---|---|---|
 //! | RST_STREAM | all | | `h2_rapid_reset` (CVE-2023-44487) |
 //! | PING | all | one for each DATA and HEADERS frame that we sent: round trips are measured by them | `h2_ping_flood` |
-//! | SETTINGS | all but acknowledgements | | `h2_settings_flood` |
+//! | SETTINGS | all but acknowledgements | the first, which every connection begins with | `h2_settings_flood` |
 //! | DATA | without content and END_STREAM | | `h2_empty_data_flood` |
 //! | WINDOW_UPDATE | all | two for each stream opened, and for each 4 KiB begun in a DATA frame that we sent: readers with buffers of that size give leave so often | `h2_window_update_flood` |
 //! | CONTINUATION | from the third of a header block | the first two: a head of 32 KiB needs them | `h2_continuation_flood` |
@@ -45,7 +45,9 @@ pub struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// Sozu's numbers, for windows of one second.
+    /// Those of Sozu, for windows of one second, where it has them: 100 resets, 100 pings, 50 settings, 100 empty DATA, 100
+    /// window updates, 20 continuations, and 100 of all together. Priorities are ours, and a header block is twice the
+    /// default limit on heads, as what is over the one and not over the other gets an answer that says why.
     fn default() -> Thresholds {
         Thresholds {
             resets: 100,
@@ -55,7 +57,7 @@ impl Default for Thresholds {
             window_updates: 100,
             continuations: 20,
             priorities: 100,
-            glitches: 200,
+            glitches: 100,
             header_block: 64 * 1024,
         }
     }
@@ -231,11 +233,15 @@ impl Guard {
         while let Some(frame) = self.inbound.next(&mut rest) {
             self.breaks |= self.may_break(&frame);
             // RFC 9113 section 3.4: the preface ends with SETTINGS.
-            if !std::mem::replace(&mut self.begun, true) && frame.kind != kind::SETTINGS {
+            let first = !std::mem::replace(&mut self.begun, true);
+            if first && frame.kind != kind::SETTINGS {
                 return Err(Violation::Forbidden(PROTOCOL_ERROR));
             }
             if !has_its_length(&frame) {
                 return Err(Violation::Forbidden(FRAME_SIZE_ERROR));
+            }
+            if first {
+                continue;
             }
             if self.block.is_none() {
                 self.follow(&frame)?;
