@@ -62,6 +62,17 @@ fn section_8_1_message_framing() {
     for fields in [[(":method", "GET"), ("x", "1")], [(":status", "200"), ("x", "1")]] {
         case("a pseudo-field in trailers", &[body.clone(), trailers(END, &fields)].concat(), &MALFORMED);
     }
+    // `:path: /x` comes in by incremental indexing, and again by its index in the dynamic table.
+    let indexing = [
+        &block(&[(":method", "POST"), (":scheme", "http"), (":authority", "test")])[..],
+        &[0x44, 2, b'/', b'x'],
+    ];
+    let head = frame(kind::HEADERS, flag::END_HEADERS, 1, &indexing.concat());
+    case(
+        "a pseudo-field in trailers, by the dynamic table",
+        &[head, frame(kind::HEADERS, END, 1, &[0xbe])].concat(),
+        &MALFORMED,
+    );
     case(
         "a pseudo-field in trailers, after a field",
         &[body, trailers(END, &[("x", "1"), (":method", "GET")])].concat(),

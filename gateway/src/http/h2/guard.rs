@@ -1,7 +1,8 @@
 //! What one side of an HTTP/2 connection may do before it counts as an attack.
 //!
-//! Owns the counts of frames by type in a window of one second, and the thresholds. Looks at frame headers only, on
-//! their way to and from the codec; never decodes, answers or closes. No I/O, and the time is an argument.
+//! Owns the counts of frames by type in a window of one second, and the thresholds. Looks at frame headers,
+//! and at what header blocks put into the table of the decoder, on their way to and from the codec; never decodes, answers
+//! or closes. No I/O, and the time is an argument.
 //!
 //! The codec keeps the protocol; this keeps the cost. Each rule names frames that cost the receiver much and the sender
 //! nothing, and leaves out those that an honest client has a reason for:
@@ -25,7 +26,8 @@
 
 use portcullis_abi::Reason;
 
-use super::frames::{Frame, Scanner, flag, kind};
+use super::frames::{Frame, Scanner, Seen, flag, kind};
+use super::table::Table;
 
 /// Frames of one second that are borne; one more ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +158,8 @@ pub const PREFACE_LEN: u32 = 24;
 pub struct Guard {
     thresholds: Thresholds,
     inbound: Scanner,
+    /// Of the codec's decoder.
+    table: Table,
     outbound: Scanner,
     window_from_ns: u64,
     counts: [u32; COUNTS],
@@ -201,6 +205,7 @@ impl Guard {
         Guard {
             thresholds,
             inbound: Scanner::after(PREFACE_LEN),
+            table: Table::default(),
             outbound: Scanner::default(),
             window_from_ns: 0,
             counts: [0; COUNTS],
@@ -230,7 +235,10 @@ impl Guard {
         self.turn(now_ns);
         (self.decodes, self.breaks) = (false, false);
         let mut rest = bytes;
-        while let Some(frame) = self.inbound.next(&mut rest) {
+        while let Some(frame) = self.inbound.next_with(&mut rest, |seen| match seen {
+            Seen::Begins => self.table.begin(),
+            Seen::Octets(octets) => self.table.take(octets),
+        }) {
             self.breaks |= self.may_break(&frame);
             // RFC 9113 section 3.4: the preface ends with SETTINGS.
             let first = !std::mem::replace(&mut self.begun, true);
@@ -365,7 +373,9 @@ impl Guard {
             }
             kind::HEADERS if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
             // Trailers (RFC 9113 section 8.1): the codec would pass over it.
-            kind::HEADERS if frame.pseudo => return Err(Violation::Forbidden(PROTOCOL_ERROR)),
+            kind::HEADERS if frame.pseudo || self.table.begins_with_pseudo() => {
+                return Err(Violation::Forbidden(PROTOCOL_ERROR));
+            }
             kind::DATA if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
             kind::RST_STREAM => self.unfinished.retain(|stream| *stream != frame.stream),
             kind::HEADERS | kind::DATA if frame.has(flag::END_STREAM) => {

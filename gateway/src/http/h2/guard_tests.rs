@@ -258,6 +258,13 @@ fn data_after_the_end_of_a_stream_rfc9113_5_1() {
     check(&[head(0, 1), trailers(&[0x82])], Err(Violation::Forbidden(PROTOCOL_ERROR)));
     check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
     check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
+    // The same by the dynamic table, if the client has put it there, and not of other entries.
+    let opening = |block: &[u8]| frame(kind::HEADERS, flag::END_HEADERS, 1, block);
+    let malformed = Err(Violation::Forbidden(PROTOCOL_ERROR));
+    check(&[opening(&[0x44, 1, b'/']), trailers(&[0xbe])], malformed);
+    let (open, more) = (frame(kind::HEADERS, 0, 1, &[0x44, 1]), frame(kind::CONTINUATION, 4, 1, b"/"));
+    check(&[open, more, trailers(&[0xbe])], malformed);
+    check(&[opening(&[0x44, 1, b'/', 0x40, 1, b'x', 1, b'1']), trailers(&[0xbe])], Ok(()));
     // A head after the end is no trailers.
     check(&[head(flag::END_STREAM, 1), head(flag::END_STREAM, 1)], closed);
     check(&[head(0, 1), trailers(&[0, 1, b'x', 0]), trailers(&[0, 1, b'x', 0])], closed);
