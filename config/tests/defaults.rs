@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use portcullis_config::{Alpn, Config, Defaults, Doubtful, EmptyCatalog, HalfClosed, ServerHeader, load_str};
+use portcullis_config::{
+    Alpn, Config, Defaults, Doubtful, EmptyCatalog, HalfClosed, ServerHeader, Underscores, load_str,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -60,7 +62,9 @@ fn limits_on_size_and_number() {
     ] {
         assert_eq!(value, want, "{what}");
     }
-    assert_eq!(config.routes[0].body_limit, None);
+    let route = &config.routes[0];
+    assert_eq!((route.body_limit, route.buffered_body), (None, None));
+    assert_eq!((route.min_rate, route.min_rate_after), (None, None));
 }
 
 #[test]
@@ -69,6 +73,7 @@ fn what_is_believed_and_what_is_refused() {
     let http = &config.http;
     assert_eq!((http.encoded_slash, http.backslash), (Doubtful::Reject, Doubtful::Reject));
     assert!(!http.merge_slashes);
+    assert_eq!((http.underscores, smallest("kong").http.underscores), (Underscores::Drop, Underscores::Keep));
     assert_eq!(
         (http.server_header, http.half_closed, http.via_limit),
         (ServerHeader::Pass, HalfClosed::Cancel, 0)

@@ -43,6 +43,7 @@ def kinds(channel):
         "unary": answer.decode(),
         "initial": dict(call.initial_metadata()).get("x-initial"),
         "trailing": dict(call.trailing_metadata()).get("x-trailing"),
+        "others": [dict(call.trailing_metadata()).get(name) for name in ("retry_info", "x-request-id")],
         "binary": dict(call.trailing_metadata()).get("x-trailing-bin", b"").hex(),
         "empty": echo.unary(b"") == b"",
         "server_stream": [int(part) for part in echo.server_stream(b"100")] == list(range(100)),
@@ -83,6 +84,8 @@ def failures(channel):
     for code in codes:
         request = json.dumps({"code": code, "details": f"50% of {code} ü"}).encode()
         told[code] = outcome(lambda: echo.fail(request))
+    told["long"] = outcome(lambda: echo.fail(json.dumps({"code": "ABORTED", "details": "", "size": 20000}).encode()))
+    told["long"]["trailing"] = len(told["long"]["trailing"].get("grpc-status-details-bin", b""))
     told["unknown"] = outcome(lambda: channel.unary_unary("/test.Echo/Nothing")(b""))["code"]
     return told
 
@@ -98,7 +101,7 @@ def deadline(channel):
 
 def meta(channel):
     echo = Echo(channel)
-    sent = (("x-own", "v"), ("x-own-bin", b"\x01\xfe"))
+    sent = (("x-own", "v"), ("x-own-bin", b"\x01\xfe"), ("own_key", "u"), ("x_real_ip", "1.1.1.1"))
     return json.loads(echo.meta(b"", metadata=sent, timeout=20))
 
 
@@ -145,6 +148,8 @@ def main():
     options = [
         ("grpc.max_receive_message_length", LARGEST),
         ("grpc.max_send_message_length", LARGEST),
+        ("grpc.max_metadata_size", 64 * 1024),
+        ("grpc.absolute_max_metadata_size", 64 * 1024),
         ("grpc.enable_http_proxy", 0),
     ]
     if ca:

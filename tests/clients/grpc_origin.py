@@ -20,7 +20,8 @@ LARGEST = 32 * 1024 * 1024
 
 
 def unary(request, context):
-    context.set_trailing_metadata((("x-trailing", "t"), ("x-trailing-bin", b"\x00\xff")))
+    trailing = (("x-trailing", "t"), ("x-trailing-bin", b"\x00\xff"), ("retry_info", "r"), ("x-request-id", "own"))
+    context.set_trailing_metadata(trailing)
     context.send_initial_metadata((("x-initial", "i"),))
     return request
 
@@ -44,7 +45,10 @@ def bidi(requests, context):
 
 def fail(request, context):
     told = json.loads(request)
-    context.set_trailing_metadata((("x-trailing", "t"),))
+    trailing = (("x-trailing", "t"),)
+    if "size" in told:
+        trailing += (("grpc-status-details-bin", b"\x07" * told["size"]),)
+    context.set_trailing_metadata(trailing)
     context.abort(grpc.StatusCode[told["code"]], told["details"])
 
 

@@ -8,7 +8,8 @@ const PLUGINS: &str = "plugins:\n- name: request-transformer\n  config: {remove:
                        - name: response-transformer\n  config: {remove: {json: [internal]}}\n";
 
 fn start(origin: &Origin) -> Gateway {
-    let routes = "    routes: [{name: all, paths: [/], strip_path: false}]\n";
+    let routes = "    routes:\n    - {name: all, paths: [/], strip_path: false}\n    \
+                  - {name: roomy, paths: [/roomy], strip_path: false, buffered_body: 8KiB}\n";
     let text = format!(
         "limits: {{buffered_body: 1KiB}}\n{PLUGINS}services:\n  - name: s\n    url: {}\n{routes}",
         origin.url()
@@ -55,11 +56,12 @@ fn too_large_and_malformed_requests_are_refused_and_others_streamed() {
         |kind: &str, body: String| Request::post("/", body).header("Content-Type", kind).send(gateway.addr());
     let large = || format!("{{\"a\":\"{}\"}}", "x".repeat(2000));
     post("application/json", large()).expect(413);
+    Request::post("/roomy", large()).header(JSON.0, JSON.1).send(gateway.addr()).expect(200);
     post("application/json", "{".into()).expect(400);
     post("text/plain", large()).expect(200);
     let gzip = Request::post("/", "x").header(JSON.0, JSON.1).header("Content-Encoding", "gzip");
     gzip.send(gateway.addr()).expect(415);
-    assert_eq!(origin.requests(), 1, "what is refused never gets there");
+    assert_eq!(origin.requests(), 2, "what is refused never gets there");
     assert_eq!(origin.last().body.bytes.len(), large().len());
 }
 

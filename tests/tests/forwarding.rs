@@ -77,6 +77,19 @@ fn connection_cannot_remove_what_routing_and_framing_need() {
 }
 
 #[test]
+fn connection_removes_what_it_lists_rfc9110_7_6_1() {
+    let suite = suite();
+    let request = Request::get("/").header("Connection", "Cookie, If-None-Match, X-Forwarded-User");
+    let request = request.header("Cookie", "a=b").header("If-None-Match", "\"x\"");
+    let request = request.header("X-Forwarded-User", "ann");
+    let echoed = through(&suite.trusting, request);
+    assert_eq!((echoed.get("cookie"), echoed.get("if-none-match")), (None, None), "{:?}", echoed.0);
+    assert_eq!(echoed.get("x-forwarded-user"), Some("ann"), "what a hop before has added");
+    let many: Vec<String> = (0..33).map(|number| format!("x{number}")).collect();
+    Request::get("/").header("Connection", many.join(",")).send(suite.open.addr()).expect(400);
+}
+
+#[test]
 fn hop_by_hop_response_fields_end_here() {
     let suite = suite();
     let response = Request::get("/").keep().send(suite.answering.addr()).expect(200);
@@ -118,9 +131,13 @@ fn forwarded_fields_of_a_stranger_are_replaced() {
         .header("X-Forwarded-Host", "evil.test")
         .header("X-Forwarded-Port", "1")
         .header("X-Forwarded-Prefix", "/evil")
+        .header("X-Forwarded-User", "root")
+        .header("x-forwarded-ssl", "on")
         .header("X-Real-IP", "1.2.3.4")
         .header("Forwarded", "for=1.2.3.4");
     let echoed = through(&suite.open, request);
+    assert_eq!(echoed.get("x-forwarded-user"), None, "the whole class is a claim");
+    assert_eq!(echoed.get("x-forwarded-ssl"), None);
     assert_eq!(echoed.all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(echoed.all("x-forwarded-proto"), ["http"]);
     assert_eq!(echoed.all("x-real-ip"), ["127.0.0.1"]);
@@ -221,4 +238,27 @@ fn a_request_id_is_made_and_given_to_both_sides() {
     assert_eq!(response.echoed().get("x-request-id"), Some(id.as_str()));
     let other = Request::get("/id").send(suite.open.addr());
     assert_ne!(other.header("x-request-id"), id);
+}
+
+#[test]
+fn underscores_by_the_setting() {
+    let suite = suite();
+    let request = || {
+        Request::get("/").header("own_name", "1").header("content_length", "5").header("x_real_ip", "1.1.1.1")
+    };
+    assert_eq!(through(&suite.open, request()).get("own_name"), None);
+    // Who calls it gRPC has no right to more where no calls are taken.
+    let called =
+        Request::post("/", "x").header("Content-Type", "application/grpc-web").header("own_name", "1");
+    assert_eq!(through(&suite.open, called).get("own_name"), None);
+    let gateway = |underscores: &str| {
+        let setup =
+            Setup::proxy(suite.origin.addr(), "").with(&format!("http: {{underscores: {underscores}}}"));
+        Gateway::start(&setup)
+    };
+    let keeping = gateway("keep");
+    let echoed = through(&keeping, request());
+    assert_eq!(echoed.get("own_name"), Some("1"));
+    assert_eq!((echoed.get("content_length"), echoed.get("x_real_ip")), (None, None), "{:?}", echoed.0);
+    request().send(gateway("reject").addr()).expect(400);
 }

@@ -79,6 +79,7 @@ impl Pair {
 fn all_kinds() -> Value {
     json!({
         "unary": "hello", "initial": "i", "trailing": "t", "binary": "00ff", "empty": true,
+        "others": ["r", "own"],
         "server_stream": true, "client_stream": "100 100000", "bidi": true,
     })
 }
@@ -143,6 +144,11 @@ fn statuses_details_and_trailing_metadata_of_the_server_arrive() {
         assert_eq!(told[code]["details"], json!(format!("50% of {code} \u{fc}")));
         assert_eq!(told[code]["trailing"]["content-length"], Value::Null, "{told}");
     }
+    assert_eq!(
+        (&told["long"]["code"], &told["long"]["trailing"]),
+        (&json!("ABORTED"), &json!(20_000)),
+        "{told}"
+    );
     assert_eq!(told["unknown"], "UNIMPLEMENTED");
 }
 
@@ -155,6 +161,8 @@ fn metadata_and_the_rest_of_the_deadline_reach_the_server() {
         (&json!("v"), &json!("01fe")),
         "{told}"
     );
+    assert_eq!(told["metadata"]["own_key"], "u", "gRPC allows underscores: {told}");
+    assert_eq!(told["metadata"]["x_real_ip"], Value::Null, "but not as a claim: {told}");
     let remaining = told["remaining"].as_f64().expect("a deadline");
     assert!((1.0..=20.0).contains(&remaining), "{told}");
     assert_eq!(told["metadata"]["x-forwarded-for"], "127.0.0.1", "{told}");

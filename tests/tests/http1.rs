@@ -317,6 +317,18 @@ fn absolute_form_is_routed_by_its_authority() {
 }
 
 #[test]
+fn a_scheme_that_is_not_that_of_the_connection_is_misdirected_rfc9110_7_4() {
+    let suite = suite();
+    let asked = "GET https://named.test/ HTTP/1.1\r\nHost: named.test\r\nConnection: close\r\n\r\n";
+    let before = suite.origin.requests();
+    exchange(suite.gateway.addr(), asked).expect(421);
+    assert_eq!(suite.origin.requests(), before);
+    // A trusted proxy may have ended TLS.
+    let setup = Setup::proxy(suite.origin.addr(), "").with("trusted_proxies: [127.0.0.1]");
+    exchange(Gateway::start(&setup).addr(), asked).expect(200);
+}
+
+#[test]
 fn options_of_the_server_as_a_whole_rfc9112_3_2_4() {
     let suite = suite();
     let before = suite.origin.requests();

@@ -52,7 +52,11 @@ fn field<'a>(told: &'a Value, name: &str) -> Option<&'a str> {
 fn heads_pass_both_ways_as_each_side_has_them() {
     let origin = Origin::start(Echo { name: "origin" });
     let gateway = gateway(&origin);
-    let Some(told) = frames(&gateway, "get", &["/a/./b?x=1", "te: trailers", "x-own: v"]) else { return };
+    let Some(told) =
+        frames(&gateway, "get", &["/a/./b?x=1", "te: trailers", "x-own: v", "x-forwarded-user: root"])
+    else {
+        return;
+    };
     assert_eq!(told["status"], 200, "{told}");
     assert_eq!(field(&told, "via"), Some("1.1 portcullis"));
     assert!(field(&told, "connection").is_none() && field(&told, "transfer-encoding").is_none(), "{told}");
@@ -65,7 +69,7 @@ fn heads_pass_both_ways_as_each_side_has_them() {
     assert_eq!(asked.all("x-forwarded-host"), [gateway.addr().to_string()]);
     // Of this hop, not of the client's.
     assert_eq!((asked.all("te"), asked.all("connection")), (vec!["trailers"], vec!["TE"]));
-    for absent in ["transfer-encoding", "content-length"] {
+    for absent in ["transfer-encoding", "content-length", "x-forwarded-user"] {
         assert!(asked.get(absent).is_none(), "{absent}: {:?}", asked.fields);
     }
     let line = gateway.logged(|line| line["path"] == "/a/./b?x=1");

@@ -87,6 +87,17 @@ struct Scene {
 }
 
 fn scene(mode: &str, service: &str, preamble_end: Option<&'static [u8]>, timeouts: &str) -> Scene {
+    scene_with("", mode, service, preamble_end, timeouts)
+}
+
+/// [`scene`] with further keys of the route.
+fn scene_with(
+    route: &str,
+    mode: &str,
+    service: &str,
+    preamble_end: Option<&'static [u8]>,
+    timeouts: &str,
+) -> Scene {
     let dir = TempDir::new().expect("a folder");
     let authority = Authority::new(dir.path());
     let behind = Behind::start(&authority.leaf(&["*.passed.test", "passed.test"]), preamble_end);
@@ -95,7 +106,7 @@ fn scene(mode: &str, service: &str, preamble_end: Option<&'static [u8]>, timeout
     let body = format!(
         "certificates:\n  - {{name: own, cert_file: {}, key_file: {}}}\nservices:\n  - name: web\n    url: http://{}\n    \
          routes: [{{name: all, paths: [/]}}]\n  - name: passed\n    protocol: tls_passthrough\n    host: 127.0.0.1\n    \
-         port: {}\n{service}    routes:\n      - {{name: passed, protocols: [tls_passthrough], snis: ['*.passed.test', passed.test]}}\n",
+         port: {}\n{service}    routes:\n      - {{name: passed, protocols: [tls_passthrough], snis: ['*.passed.test', passed.test]{route}}}\n",
         own.cert.display(),
         own.key.display(),
         origin.addr(),
@@ -234,8 +245,16 @@ fn a_hello_in_pieces_is_put_together_and_one_that_never_ends_is_not_awaited() {
 
 #[test]
 fn silent_streams_end() {
-    let scene = scene("only", "", None, "drain_delay: 0s, tunnel_idle: 1s");
-    let mut connection = client(&scene).connect(scene.addr, "passed.test").expect("a handshake behind");
+    silent_stream_ends(&scene("only", "", None, "drain_delay: 0s, tunnel_idle: 1s"));
+}
+
+#[test]
+fn silent_streams_end_by_the_time_of_their_route() {
+    silent_stream_ends(&scene_with(", timeouts: {tunnel_idle: 1s}", "only", "", None, USUAL));
+}
+
+fn silent_stream_ends(scene: &Scene) {
+    let mut connection = client(scene).connect(scene.addr, "passed.test").expect("a handshake behind");
     let request = Request::get("/").header("Host", "x").keep();
     connection.exchange(&request).expect("an echo");
     eventually("the end of the stream", || {

@@ -1,7 +1,7 @@
 //! The section about HTTP.
 
 use crate::fields::Fields;
-use crate::model::{Doubtful, HalfClosed, Http, ServerHeader};
+use crate::model::{Doubtful, HalfClosed, Http, ServerHeader, Underscores};
 
 pub(super) fn http(fields: &Fields<'_>) -> Http {
     let doubtful = |key| match fields.word(key) {
@@ -12,6 +12,11 @@ pub(super) fn http(fields: &Fields<'_>) -> Http {
     Http {
         encoded_slash: doubtful("encoded_slash"),
         backslash: doubtful("backslash"),
+        underscores: match fields.word("underscores") {
+            "keep" => Underscores::Keep,
+            "reject" => Underscores::Reject,
+            _ => Underscores::Drop,
+        },
         merge_slashes: fields.bool("merge_slashes"),
         server_header: match fields.word("server_header") {
             "remove" => ServerHeader::Remove,

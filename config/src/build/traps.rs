@@ -120,7 +120,10 @@ impl Builder<'_> {
             "acl" => self.warn_of_unknown_consumers(plugin, context),
             "request-size-limiting" => self.warn_of_size(plugin, limits),
             "request-transformer" => self.warn_of_replaced_body(plugin),
-            "response-transformer" => self.warn_of_buffering(plugin, limits),
+            "response-transformer" => {
+                let own = plugin.scope.route.and_then(|route| context.routes[route.index()].buffered_body);
+                self.warn_of_buffering(plugin, own.unwrap_or(limits.buffered_body));
+            }
             "forward-auth" if word(plugin, "trust_forward_header") == Some("true") => {
                 let fault = Fault::new(
                     "`X-Forwarded-*` of clients go to the authority as they are: anybody can claim any address",
@@ -260,20 +263,19 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_buffering(&self, plugin: &Plugin, limits: &Limits) {
+    fn warn_of_buffering(&self, plugin: &Plugin, room: u64) {
         let edits = |step: &&str| plugin.config.get(step).and_then(|section| section.get("json"));
         let found = ["remove", "rename", "replace", "add", "append"].into_iter().find(|step| {
             edits(step).is_some_and(|node| matches!(&node.value, Value::List(items) if !items.is_empty()))
         });
         if let Some(step) = found {
             let fault = Fault::new(format!(
-                "JSON responses are held in memory whole for this, up to {} bytes; a larger one becomes a 502",
-                limits.buffered_body
+                "JSON responses are held in memory whole for this, up to {room} bytes; a larger one becomes a 502"
             ));
             self.at(
                 plugin,
                 step,
-                fault.hint("raise `limits.buffered_body` if larger ones are to be expected"),
+                fault.hint("raise `limits.buffered_body`, or `buffered_body` of the route, if larger ones are to be expected"),
             );
         }
     }

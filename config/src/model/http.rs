@@ -7,6 +7,8 @@ pub struct Http {
     pub encoded_slash: Doubtful,
     /// `%5C` or a backslash in a path.
     pub backslash: Doubtful,
+    /// Fields of requests with an underscore in their name.
+    pub underscores: Underscores,
     /// Whether several slashes in a path are one.
     pub merge_slashes: bool,
     /// The `Server` field of responses.
@@ -27,6 +29,18 @@ pub enum Doubtful {
     Keep,
     /// It is a slash.
     Decode,
+}
+
+/// What is done with fields of requests that have an underscore in their name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Underscores {
+    /// They are left out.
+    #[default]
+    Drop,
+    /// They go on.
+    Keep,
+    /// 400.
+    Reject,
 }
 
 /// The `Server` field of responses.

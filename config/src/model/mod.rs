@@ -163,6 +163,15 @@ macro_rules! references {
     )*};
 }
 
+impl Config {
+    /// The least and the most of a body that is held in memory on any route.
+    pub fn buffered_body_range(&self) -> (u64, u64) {
+        let general = self.limits.buffered_body;
+        let of_routes = self.routes.iter().filter_map(|route| route.buffered_body);
+        of_routes.fold((general, general), |(least, most), own| (least.min(own), most.max(own)))
+    }
+}
+
 references! {
     /// A service, by its place in [`Config::services`].
     ServiceRef => services: Service;

@@ -1,5 +1,7 @@
 //! Routes: which requests go to which service.
 
+use std::time::Duration;
+
 use super::{OwnTimeouts, Protocol, ServiceRef};
 use crate::rule::Rule;
 use crate::source::Origin;
@@ -47,6 +49,12 @@ pub struct Route {
     pub response_buffering: bool,
     /// Largest request body in bytes; `None` for [`super::Limits::body`].
     pub body_limit: Option<u64>,
+    /// Body held in memory; `None` for [`super::Limits::buffered_body`].
+    pub buffered_body: Option<u64>,
+    /// Least bytes a second of a client; 0 for none, `None` for [`super::Limits::min_rate`].
+    pub min_rate: Option<u32>,
+    /// Time before that is asked; `None` for [`super::Limits::min_rate_after`].
+    pub min_rate_after: Option<Duration>,
     /// Bounds on time of its own.
     pub timeouts: OwnTimeouts,
     /// Tokens that one request takes from the bucket of its source; `None` for [`super::Costs::request`].

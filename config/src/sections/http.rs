@@ -24,6 +24,16 @@ pub static HTTP: Section = Section::new(
         )
         .default("reject")
         .kong_default("keep"),
+        Key::new(
+            "underscores",
+            Kind::Word(&["drop", "keep", "reject"]),
+            "Headers of requests with an underscore in their name, which many servers read as a dash: left out and counted, \
+             or kept, or 400. Metadata of gRPC calls may have one, and is left out never. With `keep` too what would pass for \
+             a length, an identity or, of clients that are not trusted, a forwarding header is left out.",
+        )
+        .default("drop")
+        .kong_default("keep")
+        .kong("kong.conf nginx_http_underscores_in_headers"),
         Key::new("merge_slashes", Kind::Bool, "Whether several slashes in a path count as one.").default("false"),
         Key::new(
             "server_header",

@@ -67,6 +67,6 @@ pub static HTTP2: Section = Section::new(
         Key::new("max_priorities_per_second", FRAMES, "PRIORITY frames, besides one for each stream.")
             .default("100"),
         Key::new("max_glitches_per_second", FRAMES, "All of these together, and frames of unknown type.")
-            .default("200"),
+            .default("100"),
     ],
 );

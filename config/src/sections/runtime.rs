@@ -82,7 +82,7 @@ pub static LIMITS: Section = Section::new(
         Key::new(
             "buffered_body",
             BUFFER,
-            "Body held in memory for a plugin that needs the whole; more is 413 or 502.",
+            "Body held in memory for a plugin that needs the whole; more is 413 or 502. Routes may override it.",
         )
         .default("1MiB")
         .kong("kong.conf nginx_http_client_body_buffer_size"),
@@ -90,16 +90,17 @@ pub static LIMITS: Section = Section::new(
             .default("32KiB"),
         Key::new(
             "min_rate",
-            Kind::Size { min: 0, max: 1 << 30 },
+            MIN_RATE,
             "Least bytes a second that a client must send of a request body, or take of a response, while the gateway waits \
              for it; 0 sets none. A slower body is 408, a slower reader is cut off. Time that was saved up by being faster \
-             may be spent, up to `timeouts.request_body_idle` and `timeouts.response_write`.",
+             may be spent, up to `timeouts.request_body_idle` and `timeouts.response_write`. Routes may override it, and the \
+             two keys beside it, with keys of the same name.",
         )
         .default("1KiB")
         .kong_default("0"),
         Key::new(
             "min_rate_after",
-            Kind::duration(1, 3600),
+            MIN_RATE_AFTER,
             "Time that a request body has before `min_rate` is asked of it.",
         )
         .default("10s"),
@@ -165,7 +166,9 @@ pub static LIMITS: Section = Section::new(
 
 const HEAD: Kind = Kind::Size { min: 1 << 10, max: 1 << 20 };
 const BODY: Kind = Kind::Size { min: 0, max: 1 << 50 };
-const BUFFER: Kind = Kind::Size { min: 1 << 10, max: 1 << 30 };
+pub(super) const BUFFER: Kind = Kind::Size { min: 1 << 10, max: 1 << 30 };
+pub(super) const MIN_RATE: Kind = Kind::Size { min: 0, max: 1 << 30 };
+pub(super) const MIN_RATE_AFTER: Kind = Kind::duration(1, 3600);
 
 /// Timeouts.
 pub static TIMEOUTS: Section = Section::new(

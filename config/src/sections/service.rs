@@ -248,6 +248,12 @@ const ROUTE_KEYS: &[Key] = &[
     .kong_default("true"),
     Key::new("body_limit", Kind::Size { min: 0, max: 1 << 50 }, "Largest request body; 0 sets no limit. Left out: \
          `limits.body`. Not Kong's; there it takes the request-size-limiting plugin."),
+    Key::new("buffered_body", super::runtime::BUFFER, "Body held in memory for a plugin that needs the whole, or for \
+         `request_buffering` and `response_buffering`; more is 413 or 502. Left out: `limits.buffered_body`. Not Kong's."),
+    Key::new("min_rate", super::runtime::MIN_RATE, "Least bytes a second that a client must send of a request body, or take \
+         of a response; 0 sets none. Left out: `limits.min_rate`. Not Kong's."),
+    Key::new("min_rate_after", super::runtime::MIN_RATE_AFTER, "Time that a request body has before `min_rate` is asked of \
+         it. Left out: `limits.min_rate_after`. Not Kong's."),
     Key::new("timeouts", Kind::Section(&OWN_TIMEOUTS), "Bounds on time for this route. Not Kong's."),
     Key::new("cost", Kind::COUNT, "Tokens that a request takes from the bucket of its source. Left out: \
          `xdp.costs.request`. Not Kong's."),

@@ -55,19 +55,25 @@ pub fn admit(
     let expects_continue = h1::expectation(&down.request).map_err(refused)? == Expectation::Continue;
     let version = down.request.version();
     shard.metrics.underscored_fields.add(down.request.underscored().into());
-    let hop = h1::strip_hop_by_hop(&mut down.request.head);
+    let hop = h1::strip_hop_by_hop(&mut down.request.head).map_err(|_| {
+        record.malformed = true;
+        refuse::response(400, Reason::BadHeader)
+    })?;
     down.request.head.remove_known(Known::Expect);
     let source = down.origin.speaker.ip();
-    let trusted = &local.snapshot.trusted_proxies;
-    forward::strip_claims(&mut down.request.head, !trusted.is_empty() && trusted.contains(source));
-
     let config = &local.snapshot.config;
+    let trusted = &local.snapshot.trusted_proxies;
+    let trusted = !trusted.is_empty() && trusted.contains(source);
+    forward::strip_claims(&mut down.request.head, trusted, &config.real_ip_header);
     record.response_write = config.timeouts.response_write;
     record.in_hand = client.in_hand(framing);
     record.request_bytes = record.in_hand.unwrap_or(0) as u64;
     record.keep_alive = h1::keep_alive(version, hop.options)
         && !shard.retiring()
         && down.exchanges < config.limits.requests_per_connection;
+    if !trusted && record.call.is_none() && is_misdirected(down.request.scheme(), down.origin.https) {
+        return Err(refuse::response(421, Reason::MisdirectedRequest));
+    }
     if let Some(response) = hops::take_hop(&mut down.request, config.http.via_limit) {
         return Err(response);
     }
@@ -78,6 +84,18 @@ pub fn admit(
     let asked = on_stream || tunnel::is_asked(&down.request, &hop, framing == BodyFraming::None);
     let upgrade = if asked { Some(tunnel::proof_for(&down.request.head)?) } else { None };
     Ok(Admitted { framing, expects_continue, hop, upgrade })
+}
+
+/// Whether a target names another scheme than that of the connection: `https` without TLS, or `http` with it. It would be
+/// answered for another origin than was asked (RFC 9110 sections 4.2 and 7.4).
+///
+/// Not asked of a trusted proxy, which may have ended or begun TLS (Envoy passes on the scheme that it was asked with,
+/// unless its `scheme_header_transformation` says otherwise). Nor of gRPC calls: libraries for them take `:scheme` from
+/// their own settings. grpc-go says `http` over TLS where a dialer of the application made it (grpcurl), grpc-node did so
+/// always, and grpc-java on Android says `https` without TLS; Envoy lets all of these in.
+fn is_misdirected(named: Option<crate::http::Scheme>, https: bool) -> bool {
+    use crate::http::Scheme::{Http, Https};
+    matches!((named, https), (Some(Https), false) | (Some(Http), true))
 }
 
 /// Tells plugins of the connection, and adds what this gateway and its listener have to say to every response. Gives the
@@ -246,5 +264,25 @@ pub fn may_keep(shard: &Shard, client: &mut Client<'_>, record: &Record) -> bool
 impl HeaderLookup for RequestHead {
     fn any(&self, name: &str, accept: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.head.get_all(name).any(accept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_misdirected;
+    use crate::http::Scheme::{Http, Https};
+
+    #[test]
+    fn the_scheme_of_a_target_is_that_of_its_connection_rfc9110_7_4() {
+        for (named, https, misdirected) in [
+            (None, false, false),
+            (None, true, false),
+            (Some(Http), false, false),
+            (Some(Http), true, true),
+            (Some(Https), false, true),
+            (Some(Https), true, false),
+        ] {
+            assert_eq!(is_misdirected(named, https), misdirected, "{named:?} {https}");
+        }
     }
 }

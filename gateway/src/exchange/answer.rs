@@ -23,7 +23,7 @@ use super::transfer::{Recode, Sink, Source, transfer, web_trailers};
 use crate::http::coding::Encoder;
 use crate::http::grpc::{self, Messages, Wire};
 use crate::http::h1::{self, BodyDecoder, BodyFraming, Persistence, write_response};
-use crate::http::{Known, ResponseHead, Version};
+use crate::http::{Known, ResponseHead, TrailerLimits, Version};
 use crate::limit::LeastRate;
 use crate::net::deadline::SendLimit;
 
@@ -95,7 +95,8 @@ impl Answer {
         let payload = Cell::new(0);
         let (sink, head_bytes) = self.begin(plan, reply, response, out, keep, halts)?;
         record.head_bytes = head_bytes;
-        let mut decoder = BodyDecoder::response(self.framings.read);
+        let trailers = TrailerLimits::of(&plan.snapshot.response_head_limits, plan.wire.is_some());
+        let mut decoder = BodyDecoder::response(self.framings.read).with_trailers(trailers);
         let source = match inlet {
             _ if self.whole.is_some() => Source::Whole(self.whole.take().unwrap_or_default()),
             Inlet::Http2 { .. } if self.framings.read == BodyFraming::None => Source::Whole(Bytes::new()),

@@ -30,7 +30,7 @@ use super::{Next, forward, pages, plugins, refuse, tunnel, whole};
 use crate::http::Known;
 use crate::http::ResponseHead;
 use crate::http::grpc::Wire;
-use crate::http::h1::{self, BodyDecoder, BodyFraming, HopByHop};
+use crate::http::h1::{BodyDecoder, BodyFraming, HopByHop};
 use crate::http::h2::Code;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
@@ -53,11 +53,12 @@ impl Stage<'_> {
         self.plan.first_byte().min(self.attempts.left_of(self.target))
     }
 
-    /// Whether a response is passed on, by its status; else it is a failure to be tried again.
-    fn keep(&self, status: u16) -> Result<(), Failure> {
-        match self.attempts.drops(status, clock::now_ns()) {
-            true => Err(Failure::status(status)),
-            false => Ok(()),
+    /// Takes out of a response what concerns the connection to the target, if it is passed on by its status; else it is a
+    /// failure to be tried again.
+    fn take(&self, response: &mut ResponseHead) -> Result<HopByHop, Failure> {
+        match self.attempts.drops(response.status(), clock::now_ns()) {
+            true => Err(Failure::status(response.status())),
+            false => receive::take_hop_by_hop(response),
         }
     }
 }
@@ -116,8 +117,8 @@ pub async fn carry(
     let head = receive::receive_response(&mut inlet, &mut reply, response, out, plan, &halts, version);
     let head = pump.beside(pin!(head), || cuts.upstream.cut(), over).await;
     record.first_byte_ns = Some(clock::now_ns());
-    let framing = match head.and_then(|framing| stage.keep(response.status()).map(|()| framing)) {
-        Ok(framing) => framing,
+    let (framing, hop) = match head.and_then(|framing| Ok((framing, stage.take(response)?))) {
+        Ok(found) => found,
         Err(failure) => {
             let failure = give_up(failure, &cuts, pump).await;
             return Err(failure.touching(is_touched(client, decoder.as_ref(), request_bytes.get())));
@@ -135,7 +136,7 @@ pub async fn carry(
     }
 
     // 6 response plugins
-    let hop = edit_response(stage, cx, response, &record.request_id);
+    edit_response(stage, cx, response, &record.request_id);
     if response.status() == 101 {
         // The client is told in its own HTTP.
         (record.head_bytes, record.status) = (tunnel::write_head(response, version, out), response.status());
@@ -297,15 +298,9 @@ fn is_touched(client: &Client<'_>, decoder: Option<&BodyDecoder>, payload: u64) 
     }
 }
 
-/// Phase 6: takes away what concerned the connection to the upstream, and lets everybody add his own.
-fn edit_response(
-    stage: Stage<'_>,
-    cx: &mut Cx<'_>,
-    response: &mut ResponseHead,
-    request_id: &[u8],
-) -> HopByHop {
+/// Phase 6: lets everybody add his own, now that what concerned the connection to the upstream is gone.
+fn edit_response(stage: Stage<'_>, cx: &mut Cx<'_>, response: &mut ResponseHead, request_id: &[u8]) {
     let Stage { shard, local, plan, .. } = stage;
-    let hop = h1::strip_hop_by_hop(&mut response.head);
     if local.snapshot.config.http.server_header == ServerHeader::Remove {
         response.head.remove_known(Known::Server);
     }
@@ -320,7 +315,6 @@ fn edit_response(
     }
     response.head.append_item(Known::Via, forward::via(response.version()));
     plugins::add_request_id(response, request_id);
-    hop
 }
 
 /// Bounds what is still received of a request whose response is over. A client that is sending still would be reset,

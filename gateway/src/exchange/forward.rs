@@ -7,6 +7,8 @@
 //! | `X-Forwarded-Prefix` | what `strip_path` takes off, else removed | kept; ours where absent |
 //! | `Forwarded` | removed; ours with `forwarded_header` | kept; ours is appended with `forwarded_header` |
 //! | `X-Real-IP` | the source | the client found in `real_ip_header` |
+//! | `X-Forwarded-*` besides | removed | kept |
+//! | the field that `real_ip_header` names | removed | kept |
 //! | `X-Forwarded-Client-Cert` | removed; the client's certificate | by `forwarded_client_cert` of the listener |
 //! | `X-Request-ID` | ours | kept; ours where absent |
 //! | `X-Consumer-*`, `X-Credential-Identifier`, ... | removed | removed: plugins set them |
@@ -19,6 +21,7 @@ use portcullis_config::{Config, ForwardedClientCert, ProxyHeader, RealIpHeader};
 use super::downstream::{Downstream, Origin};
 use crate::http::forwarded::{self, Node};
 use crate::http::proxy_protocol::{Ssl, Tlvs};
+use crate::http::underscores::poses_as;
 use crate::http::{Head, Known, KnownSet, RequestHead, Version};
 use crate::limit::CidrSet;
 use crate::tls::Peer;
@@ -46,7 +49,7 @@ const IDENTITY: KnownSet = KnownSet::of(&[
     Known::XAnonymousConsumer,
 ]);
 
-/// What only a trusted proxy may say.
+/// What only a trusted proxy may say, besides all other names of the class `X-Forwarded-*`.
 const CLAIMS: KnownSet = KnownSet::of(&[
     Known::XForwardedFor,
     Known::XForwardedProto,
@@ -69,11 +72,19 @@ const PROVENANCE: KnownSet = KnownSet::of(&[
     Known::Via,
 ]);
 
-/// Removes what a client must not be able to claim; before any plugin looks.
-pub fn strip_claims(head: &mut Head, trusted: bool) {
-    head.remove_set(IDENTITY);
-    if !trusted {
-        head.remove_set(CLAIMS);
+/// Removes what a client must not be able to claim; before any plugin looks, or adds fields of that kind. `real_ip` is the
+/// field in which trusted proxies name the client: a target that reads it would believe anybody else.
+pub fn strip_claims(head: &mut Head, trusted: bool, real_ip: &RealIpHeader) {
+    let claims = if trusted { IDENTITY } else { IDENTITY.and(CLAIMS) };
+    head.remove_set(claims);
+    head.retain_other(|name| {
+        let poses = name.contains(&b'_') && poses_as(name, claims);
+        !poses && (trusted || !forwarded::is_forwarded_class(name))
+    });
+    if let RealIpHeader::Other(name) = real_ip
+        && !trusted
+    {
+        head.remove(name);
     }
 }
 
@@ -301,6 +312,38 @@ mod tests {
     fn without_recursion_the_last_address_is_the_client() {
         let fields = [("X-Forwarded-For", "1.1.1.1, 203.0.113.7, 10.0.0.2")];
         assert_eq!(find(&RealIpHeader::XForwardedFor, false, &fields), "10.0.0.2");
+    }
+
+    #[test]
+    fn only_trusted_proxies_make_claims() {
+        let fields = [
+            ("x-forwarded-user", "root"),
+            ("X-Forwarded-Groups", "admin"),
+            ("X-FORWARDED-Ssl", "on"),
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("X-Forwarded-", "nothing"),
+            ("CF-Connecting-IP", "1.1.1.1"),
+            ("x_real_ip", "1.1.1.1"),
+            ("X_Forwarded_Email", "root@a"),
+        ];
+        let harmless = [
+            ("X-Forwarded", "kept"),
+            ("x_own", "kept"),
+            ("X-Forwarders-A", "kept"),
+            ("Y-Forwarded-A", "kept"),
+        ];
+        let left = |trusted| {
+            let mut head = Head::new();
+            for (name, value) in fields.iter().chain(&harmless) {
+                head.append(name, value);
+            }
+            head.append("X-Consumer-ID", "1");
+            head.append("x_consumer_username", "1");
+            strip_claims(&mut head, trusted, &RealIpHeader::Other("cf-connecting-ip".into()));
+            head.iter().map(|(_, name, _)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(false), harmless.map(|(name, _)| name));
+        assert_eq!(left(true).len(), fields.len() + harmless.len());
     }
 
     #[test]

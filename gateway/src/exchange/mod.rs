@@ -58,7 +58,6 @@ use portcullis_abi::Reason;
 
 use crate::http::Known;
 use crate::http::grpc::Call;
-use crate::limit::LeastRate;
 use crate::net::clock;
 use crate::plugin::{Cx, Response};
 use crate::snapshot::Local;
@@ -180,11 +179,8 @@ async fn decide<'a>(
         admitted: &mut admitted,
         record,
         route: chosen,
-        room: snapshot.config.limits.buffered_body,
-        least: LeastRate {
-            bytes_per_second: snapshot.config.limits.min_rate,
-            grace: snapshot.config.limits.min_rate_after,
-        },
+        room: chosen.buffered_body,
+        least: chosen.least,
         body: None,
     };
     plugins::on_request(shard, local, &chosen.chain, cx, down, &mut taking).await?;

@@ -33,7 +33,7 @@ use crate::log;
 use crate::metrics::{Counter, HandshakeFailure, LimiterDecision};
 use crate::net::deadline::Cutter;
 use crate::net::{self, ConnectError, clock};
-use crate::snapshot::{Local, Service};
+use crate::snapshot::{Local, Service, Times};
 use crate::tls::{
     ALERT_UNRECOGNIZED_NAME, BODY_ROOM, HEAD_ROOM, HelloRead, HelloReader, looks_like_plain_http,
 };
@@ -201,6 +201,11 @@ impl Passed<'_> {
         }
     }
 
+    /// The time limits of the route.
+    fn times(&self) -> &Times {
+        &self.local.snapshot.routes[self.route.index()].times
+    }
+
     fn service(&self) -> Option<(&Service, &LocalUpstream)> {
         let service = self.local.snapshot.routes[self.route.index()].service?;
         let upstream = &self.local.service(service).upstream;
@@ -249,7 +254,7 @@ impl Passed<'_> {
         };
         told.target = Some(address);
         self.shard.metrics.upstream_connects.inc();
-        let mut stream = match net::connect(address, service.connect_timeout).await {
+        let mut stream = match net::connect(address, self.times().connect).await {
             Ok(stream) => stream,
             Err(ConnectError::TimedOut) => return (Outcome::Timeout, Err(Reason::ConnectTimeout)),
             Err(ConnectError::Failed(_)) => return (Outcome::TcpFailure, Err(Reason::ConnectFailed)),
@@ -259,7 +264,7 @@ impl Passed<'_> {
         said.authority = Some(self.sni.into());
         let mut header = proxy_header(service.proxy_protocol, ends.speaker, ends.destination, &said);
         if !header.is_empty() {
-            stream.tx.deadline.arm(service.write_timeout);
+            stream.tx.deadline.arm(self.times().upstream_write);
             if stream.tx.send(&mut header).await.is_err() {
                 return (Outcome::TcpFailure, Err(Reason::ConnectFailed));
             }
@@ -280,7 +285,7 @@ impl Passed<'_> {
         let (mut client, mut target) = (client, target);
         let splice = Splice {
             notice: open.notice(),
-            idle: self.local.snapshot.config.timeouts.tunnel_idle,
+            idle: self.times().tunnel_idle,
             last_ns: Cell::new(clock::now_ns()),
             failing: Cell::new(false),
             reason: Cell::new(None),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_config::PathHandling;
+use portcullis_config::{PathHandling, Underscores};
 
 use super::admit::Admitted;
 use super::attempt::Target;
@@ -65,6 +65,8 @@ pub struct Plan<'a> {
     pub times: &'a Times,
     /// What is asked of the client.
     least: LeastRate,
+    /// Octets of a body that are held in memory.
+    pub held: u64,
     pub snapshot: &'a Snapshot,
     pub local_service: &'a LocalService,
     /// How the body comes from the client.
@@ -118,10 +120,8 @@ impl<'a> Plan<'a> {
             web: None,
             limit: record.limit,
             times: &route.times,
-            least: LeastRate {
-                bytes_per_second: snapshot.config.limits.min_rate,
-                grace: snapshot.config.limits.min_rate_after,
-            },
+            least: route.least,
+            held: route.buffered_body,
             snapshot,
             local_service: local.service(service),
             received: admitted.framing,
@@ -148,6 +148,10 @@ impl<'a> Plan<'a> {
         }
         if plan.service.grpc || cx.grpc_web {
             plan.make_grpc(&mut down.request);
+        }
+        if plan.called && plan.wire.is_none() && snapshot.config.http.underscores == Underscores::Drop {
+            // What a media type alone lets in is for calls only: see `http::underscores`.
+            down.request.head.retain_other(|name| !name.contains(&b'_'));
         }
         if plan.framing != BodyFraming::None {
             h1::set_framing(&mut down.request.head, plan.framing);

@@ -187,7 +187,7 @@ impl Interim<'_> {
             return Err(Failure::bad_response(Reason::UpstreamProtocolError));
         }
         if response.status() != 100 && self.version != Version::Http10 {
-            h1::strip_hop_by_hop(&mut response.head);
+            take_hop_by_hop(response)?;
             // RFC 9110 section 8.6: none in a 1xx, which has no body.
             response.head.remove_known(Known::ContentLength);
             if !reply.interim(response, out, self.plan.response_send()).await {
@@ -230,4 +230,10 @@ pub struct Framings {
 /// Whether the target keeps the connection after this response.
 pub fn persists(response: &ResponseHead, hop: &HopByHop) -> bool {
     h1::keep_alive(response.version(), hop.options)
+}
+
+/// Takes out of a response what concerns the connection to the target only.
+pub fn take_hop_by_hop(response: &mut ResponseHead) -> Result<HopByHop, Failure> {
+    let taken = h1::strip_hop_by_hop(&mut response.head);
+    taken.map_err(|_| Failure::bad_response(Reason::UpstreamBadResponse))
 }

@@ -1,6 +1,6 @@
 //! Bodies that plugins see whole.
 //!
-//! Owns the taking of a body into memory, up to `limits.buffered_body`, and its way back: afterwards the exchange goes on
+//! Owns the taking of a body into memory, up to the `buffered_body` of the route, and its way back: afterwards the exchange goes on
 //! as if the changed body had come with its head. Never decides what a plugin makes of it. Bodies that no plugin wants
 //! pass by untouched.
 
@@ -162,7 +162,7 @@ pub async fn hold(
     let mut body = Vec::new();
     let mut decoder = BodyDecoder::response(answer.framings.read);
     let source = inlet.body(&mut decoder, &halts.upstream);
-    let room = plan.snapshot.config.limits.buffered_body;
+    let room = plan.held;
     let sink = Sink::Memory { out: &mut body, room, over: Reason::ResponseTooLarge };
     let payload = Cell::new(0);
     match transfer(source, sink, answer.leg(plan), Recode::None, &payload).await {

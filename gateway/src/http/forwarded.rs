@@ -34,6 +34,19 @@ pub enum Node {
     Address(IpAddr),
 }
 
+/// Whether a name is one of the class `X-Forwarded-*`, of which the listed ones are only the best known: `-User` and
+/// `-Groups` are an identity to many a target, `-Ssl` and `-Scheme` a protocol. `_` passes for `-`, as it does there.
+#[inline]
+pub fn is_forwarded_class(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-forwarded-";
+    let Some(start) = name.get(..PREFIX.len()) else { return false };
+    let same = |(byte, want): (&u8, &u8)| match want {
+        b'-' => matches!(byte, b'-' | b'_'),
+        letter => byte | 0x20 == *letter,
+    };
+    start.iter().zip(PREFIX).all(same)
+}
+
 /// The elements of one line, first to last; `None` where it breaks the grammar.
 pub fn parse(line: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut rest = line.trim_ascii();

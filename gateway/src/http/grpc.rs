@@ -77,6 +77,12 @@ impl Call {
     }
 }
 
+/// Whether a request, as it goes to a target, makes a call.
+pub fn is_call(request: &RequestHead) -> bool {
+    let media_type = request.head.get_known(Known::ContentType);
+    request.upstream_method() == Method::Post && media_type.is_some_and(|text| wire_of(text).is_some())
+}
+
 /// How a body of this media type is put on the wire, if it is gRPC.
 pub fn wire_of(media_type: &[u8]) -> Option<Wire> {
     let rest = after(media_type, MEDIA_TYPE)?;

@@ -379,7 +379,11 @@ impl Head {
     }
 
     /// Removes the fields of unlisted name whose name does not satisfy `keep`.
-    pub(super) fn retain_other(&mut self, keep: impl Fn(&[u8]) -> bool) {
+    #[inline]
+    pub fn retain_other(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        if self.present & Known::Other.bit() == 0 {
+            return;
+        }
         let Head { arena, fields, live, .. } = self;
         for field in fields.iter_mut().filter(|field| field.live && field.known == Known::Other) {
             let name = field.name();

@@ -166,6 +166,16 @@ impl KnownSet {
         KnownSet(set & !Known::Other.bit())
     }
 
+    /// This set and another together.
+    pub const fn and(self, other: KnownSet) -> KnownSet {
+        KnownSet(self.0 | other.0)
+    }
+
+    /// The names of this set that are not in another.
+    pub const fn without(self, other: KnownSet) -> KnownSet {
+        KnownSet(self.0 & !other.0)
+    }
+
     /// The listed names that are not in this set.
     pub const fn complement(self) -> KnownSet {
         let mut listed = KnownSet::of(Known::ALL);

@@ -33,6 +33,8 @@ pub mod refusal;
 pub mod request;
 pub mod response;
 mod target;
+pub mod trailers;
+pub mod underscores;
 pub mod websocket;
 
 pub use head::{Head, Span};
@@ -44,6 +46,8 @@ pub use query::Parameter;
 pub use refusal::{Reason, Refusal};
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub use trailers::TrailerLimits;
+pub use underscores::Underscores;
 
 /// The protocol version that a message was sent with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, PartialOrd, Ord)]
@@ -53,4 +57,22 @@ pub enum Version {
     #[default]
     Http11,
     Http2,
+}
+
+/// The scheme that a request names in its target (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[expect(missing_docs, reason = "each variant is the scheme of that name")]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// The port of an authority that names none (RFC 9110 section 4.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
 }

@@ -5,10 +5,10 @@
 //! normalised (`super::path`) whenever a parser filled it, and it is the one path that every
 //! decision uses and that is forwarded.
 
-use super::Version;
 use super::h1::Progress;
 use super::head::{Head, Span};
 use super::method::Method;
+use super::{Scheme, Version};
 
 /// A request head. Reused from request to request: [`RequestHead::clear`] keeps its memory.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,7 @@ pub struct RequestHead {
     upstream_method: Option<(Method, Span)>,
     /// The request target as received.
     pub(super) target: Span,
+    pub(super) scheme: Option<Scheme>,
     pub(super) path: Span,
     pub(super) query: Option<Span>,
     pub(super) authority: Span,
@@ -88,6 +89,12 @@ impl RequestHead {
     #[inline]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The scheme that the target names: one in absolute form, or any of HTTP/2.
+    #[inline]
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.scheme
     }
 
     /// The request target as it was received, for logs only: decisions use

@@ -43,7 +43,8 @@ static SECTION: Section = Section::new(
 
 fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> Option<Arc<dyn PluginSpec>> {
     let fields = plugin.fields(&SECTION, found);
-    let room = cx.config.limits.buffered_body;
+    // What a route holds of its own is held to when the body comes.
+    let (_, room) = cx.config.buffered_body_range();
     let limit = |key| limit(&fields, key, room);
     Some(Arc::new(Buffering {
         request: fields.bool("request").then(|| limit("max_request_body_bytes")),
@@ -55,7 +56,7 @@ fn limit(fields: &Fields<'_>, key: &str, room: u64) -> u64 {
     let asked = fields.optional_size(key).unwrap_or(room);
     if asked > room {
         let fault = Fault::new(format!("no more than {room} bytes are held"));
-        fields.warning(key, fault.hint("raise `limits.buffered_body`"));
+        fields.warning(key, fault.hint("raise `limits.buffered_body`, or `buffered_body` of the route"));
     }
     asked.min(room)
 }

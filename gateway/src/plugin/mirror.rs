@@ -50,7 +50,7 @@ static SECTION: Section = Section::new(
             "max_body_size",
             Kind::Size { min: 0, max: 1 << 40 },
             "Requests with longer bodies are not copied, nor those that do not tell a length. At most \
-             `limits.buffered_body`.",
+             `limits.buffered_body`, or the least `buffered_body` of a route.",
         )
         .default("1MiB"),
         Key::new(
@@ -88,7 +88,7 @@ fn compile(plugin: &config::Plugin, cx: &CompileCx<'_>, found: &Diagnostics) -> 
     let asked = fields.size("max_body_size");
     Some(Arc::new(Mirror {
         targets: targets?,
-        body_max: fields.bool("mirror_body").then(|| asked.min(cx.config.limits.buffered_body)),
+        body_max: fields.bool("mirror_body").then(|| asked.min(cx.config.buffered_body_range().0)),
         pending_max: fields.integer("max_pending"),
         timeout: fields.duration("timeout"),
         preserve_host: fields.bool("preserve_host"),

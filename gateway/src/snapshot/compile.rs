@@ -10,8 +10,9 @@ use super::{
     Listener, Names, Route, Service, Snapshot, StreamRoutes, Times, edges, http2, plugins, sources, upstreams,
 };
 use crate::http::h1::HeadLimits;
-use crate::http::{Doubtful, PathPolicy};
+use crate::http::{Doubtful, PathPolicy, Underscores};
 use crate::id::{Generation, RouteId, ServiceId};
+use crate::limit::LeastRate;
 use crate::metrics::Registry;
 use crate::net::clock;
 use crate::plugin::chain::Chain;
@@ -63,7 +64,7 @@ pub fn compile(
         request_line: limits.request_line as usize,
         head: head as usize,
         fields: limits.header_count as usize,
-        allow_underscores: false,
+        underscores: underscores(config.http.underscores),
         path: path_policy(&config.http),
     };
     let snapshot = Snapshot {
@@ -77,7 +78,10 @@ pub fn compile(
         listeners,
         head_limits: head_limits_of(limits.head),
         // A target may use names with an underscore: what it says is not a claim about the client.
-        response_head_limits: HeadLimits { allow_underscores: true, ..head_limits_of(limits.response_head) },
+        response_head_limits: HeadLimits {
+            underscores: Underscores::Keep,
+            ..head_limits_of(limits.response_head)
+        },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
         source_limiter,
@@ -110,6 +114,11 @@ fn compile_routes(config: &Config, chains: Vec<(Chain, Wants)>, cx: &CompileCont
             path_handling: route.path_handling,
             https_redirect_status: route.https_redirect_status_code,
             body_limit: route.body_limit.unwrap_or(config.limits.body),
+            buffered_body: route.buffered_body.unwrap_or(config.limits.buffered_body),
+            least: LeastRate {
+                bytes_per_second: route.min_rate.unwrap_or(config.limits.min_rate),
+                grace: route.min_rate_after.unwrap_or(config.limits.min_rate_after),
+            },
             times: Times::of(route, config),
             cost: route.cost,
             series: cx.registry.route(&route.name),
@@ -128,6 +137,14 @@ fn with_derived(config: Arc<Config>) -> Arc<Config> {
     let mut whole = Config::clone(&config);
     whole.services.extend(derived);
     Arc::new(whole)
+}
+
+fn underscores(of: config::Underscores) -> Underscores {
+    match of {
+        config::Underscores::Drop => Underscores::Drop,
+        config::Underscores::Keep => Underscores::Keep,
+        config::Underscores::Reject => Underscores::Reject,
+    }
 }
 
 fn path_policy(http: &config::Http) -> PathPolicy {
@@ -161,10 +178,6 @@ fn compile_services(
                 name: service.name.as_str().into(),
                 upstream,
                 path: service.path.as_deref().filter(|path| *path != "/").map(|path| path.as_bytes().into()),
-                connect_timeout: service.connect_timeout,
-                write_timeout: service.write_timeout,
-                first_byte_timeout: service.first_byte_timeout,
-                body_idle_timeout: service.body_idle_timeout,
                 request_trailers: service.request_trailers,
                 retry: retry_policy(service),
                 http_version: http2::version(service.http_version),

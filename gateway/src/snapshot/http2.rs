@@ -51,3 +51,15 @@ pub fn alpn(version: config::HttpVersion) -> Vec<Alpn> {
         config::HttpVersion::Auto => vec![Alpn::H2, Alpn::Http11],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_config::{EmptyCatalog, load_str};
+
+    #[test]
+    fn defaults_of_the_configuration_are_those_of_the_code() {
+        let loaded = load_str("least.yaml", "{}", &EmptyCatalog).expect("a configuration");
+        assert_eq!(settings(&loaded.config), Settings::default());
+    }
+}

@@ -52,7 +52,12 @@ impl Local {
             waiting_max: limits.upstream_queue,
             waiting_time: snapshot.config.timeouts.upstream_queue,
             multiplexed_max: snapshot.config.http2.upstream_connections as usize,
-            h2: Settings { streams_max: limits.upstream_requests_per_connection, ..snapshot.h2.clone() },
+            h2: Settings {
+                streams_max: limits.upstream_requests_per_connection,
+                // As for clients: what is over the limit of HTTP/1 and not over this is told of by us.
+                header_list: limits.response_head.saturating_mul(2),
+                ..snapshot.h2.clone()
+            },
         };
         let mut used = PoolTable::default();
         let services = snapshot

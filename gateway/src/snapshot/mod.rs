@@ -24,7 +24,6 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_config as config;
 
@@ -32,7 +31,7 @@ use crate::http::h1::HeadLimits;
 use crate::http::h2::Settings;
 use crate::id::{Generation, ServiceId, UpstreamId};
 use crate::kernel::Lists;
-use crate::limit::{CidrSet, SourceLimiter};
+use crate::limit::{CidrSet, LeastRate, SourceLimiter};
 use crate::log;
 use crate::metrics::RouteSeries;
 use crate::plugin::chain::Chain;
@@ -103,6 +102,10 @@ pub struct Route {
     pub https_redirect_status: u16,
     /// Bytes of request body; more is 413.
     pub body_limit: u64,
+    /// Bytes of a body that are held in memory.
+    pub buffered_body: u64,
+    /// What is asked of clients that send and receive.
+    pub least: LeastRate,
     pub times: Times,
     /// Tokens that a request takes from the bucket of its source; `None` for the general cost.
     pub cost: Option<u32>,
@@ -116,10 +119,6 @@ pub struct Service {
     pub upstream: UpstreamId,
     /// Put before the request path; no trailing slash unless alone.
     pub path: Option<Box<[u8]>>,
-    pub connect_timeout: Duration,
-    pub write_timeout: Duration,
-    pub first_byte_timeout: Duration,
-    pub body_idle_timeout: Duration,
     /// The targets take trailer fields of requests.
     pub request_trailers: bool,
     /// Attempts after the first, and when there are any.

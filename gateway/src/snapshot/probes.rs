@@ -2,6 +2,7 @@
 
 use portcullis_config::{self as config, CheckKind, Config, Diagnostics};
 
+use crate::http::Underscores;
 use crate::http::h1::HeadLimits;
 use crate::plugin::service_tls;
 use crate::upstream::health::Statuses;
@@ -43,7 +44,7 @@ pub fn compile(config: &Config, upstream: &config::Upstream, found: &Diagnostics
             tcp_failures: active.unhealthy.tcp_failures,
             timeouts: active.unhealthy.timeouts,
         },
-        limits: HeadLimits { head, allow_underscores: true, ..HeadLimits::default() },
+        limits: HeadLimits { head, underscores: Underscores::Keep, ..HeadLimits::default() },
         fingerprint: format!("{active:?} {:?}", upstream.host_header),
     })
 }

@@ -45,3 +45,20 @@ fn places_of_credentials_are_masked_though_nobody_lists_them() {
         log::Redaction::new(&["pin"], &none)
     );
 }
+
+#[test]
+fn limits_on_bodies_are_the_routes_before_they_are_everybodys() {
+    let snapshot = snapshot(
+        "limits: {buffered_body: 64KiB, min_rate: 100, min_rate_after: 3s}\n\
+         services:\n  - name: s\n    url: http://127.0.0.1:9\n    routes:\n      \
+         - {name: plain, paths: [/a]}\n      \
+         - {name: own, paths: [/b], buffered_body: 4KiB, min_rate: 0, min_rate_after: 7s}\n",
+    );
+    let of = |name: &str| {
+        let route = snapshot.routes.iter().find(|route| &*route.name == name).expect("a route");
+        (route.buffered_body, route.least.bytes_per_second, route.least.grace.as_secs())
+    };
+    assert_eq!(of("plain"), (64 * 1024, 100, 3));
+    assert_eq!(of("own"), (4 * 1024, 0, 7));
+    assert_eq!(snapshot.config.buffered_body_range(), (4 * 1024, 64 * 1024));
+}

@@ -6,3 +6,5 @@
 pub mod frames;
 #[path = "../../../gateway/src/http/h2/guard.rs"]
 pub mod guard;
+#[path = "../../../gateway/src/http/h2/table.rs"]
+pub mod table;

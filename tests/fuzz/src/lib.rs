@@ -73,6 +73,7 @@ fn read_whole_request(data: &[u8]) -> Option<(Request, usize)> {
     };
     let framing = h1::request_framing(&head).ok()?;
     h1::expectation(&head).ok()?;
+    h1::strip_hop_by_hop(&mut head.head.clone()).ok()?;
     let decoder = BodyDecoder::request(framing, BodyLimits { payload: 1 << 20 }).ok()?;
     let (body, len) = decode(decoder, &data[head_len..])?;
     Some((Request { head, framing, body }, head_len + len))
@@ -96,7 +97,7 @@ fn decode(mut decoder: BodyDecoder, data: &[u8]) -> Option<(Vec<u8>, usize)> {
 /// Appends the bytes that the upstream gets, by the steps that the exchange takes.
 pub fn forward(request: Request, out: &mut Vec<u8>) {
     let Request { mut head, framing, body } = request;
-    h1::strip_hop_by_hop(&mut head.head);
+    h1::strip_hop_by_hop(&mut head.head).expect("it was read");
     head.head.remove_known(Known::Expect);
     if framing == BodyFraming::Chunked {
         h1::set_framing(&mut head.head, framing);
@@ -119,7 +120,7 @@ pub fn read_response(data: &[u8], method: Method) -> Option<(Response, usize)> {
         return None;
     };
     let framing = h1::response_framing(&head, method).ok()?;
-    if head.is_interim() {
+    if head.is_interim() || h1::strip_hop_by_hop(&mut head.head.clone()).is_err() {
         return None;
     }
     let (body, len) = decode(BodyDecoder::response(framing), &data[head_len..])?;
@@ -129,7 +130,7 @@ pub fn read_response(data: &[u8], method: Method) -> Option<(Response, usize)> {
 /// Appends the bytes that a client of `version` gets, by the steps that the exchange takes.
 pub fn relay(response: Response, version: Version, out: &mut Vec<u8>) {
     let Response { mut head, framing, body } = response;
-    h1::strip_hop_by_hop(&mut head.head);
+    h1::strip_hop_by_hop(&mut head.head).expect("it was read");
     let relayed = h1::relay_framing(framing, version);
     if framing != BodyFraming::None || head.status() == 204 {
         h1::set_framing(&mut head.head, relayed);

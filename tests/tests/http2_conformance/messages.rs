@@ -62,6 +62,17 @@ fn section_8_1_message_framing() {
     for fields in [[(":method", "GET"), ("x", "1")], [(":status", "200"), ("x", "1")]] {
         case("a pseudo-field in trailers", &[body.clone(), trailers(END, &fields)].concat(), &MALFORMED);
     }
+    // `:path: /x` comes in by incremental indexing, and again by its index in the dynamic table.
+    let indexing = [
+        &block(&[(":method", "POST"), (":scheme", "http"), (":authority", "test")])[..],
+        &[0x44, 2, b'/', b'x'],
+    ];
+    let head = frame(kind::HEADERS, flag::END_HEADERS, 1, &indexing.concat());
+    case(
+        "a pseudo-field in trailers, by the dynamic table",
+        &[head, frame(kind::HEADERS, END, 1, &[0xbe])].concat(),
+        &MALFORMED,
+    );
     case(
         "a pseudo-field in trailers, after a field",
         &[body, trailers(END, &[("x", "1"), (":method", "GET")])].concat(),
@@ -161,6 +172,10 @@ fn section_8_3_1_what_http1_would_refuse_is_answered() {
         ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "test"));
     check("no host at all", &[get, scheme, path], 400);
     check("Host alone", &[get, scheme, path, ("host", "test")], 200);
+    check("a scheme that is not ours", &[get, (":scheme", "ftp"), path, host], 400);
+    check("https without TLS", &[get, (":scheme", "https"), path, host], 421);
+    let call = [(":method", "POST"), (":scheme", "https"), path, host, ("content-type", "application/grpc")];
+    check("the same of a gRPC call", &call, 200);
     check("another Host", &[get, scheme, path, host, ("host", "other")], 400);
     check("the same Host", &[get, scheme, path, host, ("host", "TEST:80")], 200);
     check("two Hosts", &[get, scheme, path, ("host", "a"), ("host", "a")], 400);

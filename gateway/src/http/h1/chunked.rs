@@ -26,16 +26,12 @@ use std::ops::Range;
 
 use super::BodyFraming;
 use super::parse::parse_fields;
-use crate::http::{Head, Known, KnownSet, Reason, Refusal};
+use crate::http::{Head, Reason, Refusal, TrailerLimits};
 
 /// Bytes of the extensions of one chunk, CR included.
 pub const EXTENSION_BYTES: u32 = 1024;
 /// Framing bytes of a body above the free allowance of its chunks.
 pub const EXCESS_BYTES: u64 = 16 * 1024;
-/// Bytes of a trailer section.
-pub const TRAILER_BYTES: usize = 8 * 1024;
-/// Fields of a trailer section.
-pub const TRAILER_FIELDS: usize = 32;
 
 /// Framing bytes that each chunk has free beside its payload: ample for a size line and two CR LF.
 const FREE_BYTES: u64 = 16;
@@ -77,6 +73,7 @@ pub struct BodyDecoder {
     excess: u64,
     /// Payload bytes that the limit still allows.
     allowed: u64,
+    trailer_limits: TrailerLimits,
     trailer_text: Vec<u8>,
     trailers: Head,
 }
@@ -118,6 +115,12 @@ impl BodyDecoder {
         BodyDecoder::new(framing, Side::Response, BodyLimits::NONE.payload)
     }
 
+    /// The decoder with other limits on the trailer section than those of any message.
+    pub fn with_trailers(mut self, limits: TrailerLimits) -> BodyDecoder {
+        self.trailer_limits = limits;
+        self
+    }
+
     fn new(framing: BodyFraming, side: Side, allowed: u64) -> BodyDecoder {
         let (state, left) = match framing {
             BodyFraming::None | BodyFraming::Length(0) => (State::Done, 0),
@@ -133,6 +136,7 @@ impl BodyDecoder {
             line: 0,
             excess: 0,
             allowed,
+            trailer_limits: TrailerLimits::default(),
             trailer_text: Vec::new(),
             trailers: Head::new(),
         }
@@ -283,7 +287,7 @@ impl BodyDecoder {
     fn trailer_line(&mut self, rest: &[u8]) -> Result<usize, Reason> {
         let feed = rest.iter().position(|&byte| byte == b'\n');
         let len = feed.map_or(rest.len(), |feed| feed + 1);
-        if self.trailer_text.len() + len > TRAILER_BYTES {
+        if self.trailer_text.len() + len > self.trailer_limits.octets {
             return Err(Reason::HeaderTooLarge);
         }
         self.trailer_text.extend_from_slice(&rest[..len]);
@@ -297,15 +301,11 @@ impl BodyDecoder {
         Ok(len)
     }
 
-    /// Parses the trailer section and drops what must not come in one: anything that framing,
-    /// routing, authentication, caching or content decisions depend on (RFC 9110 section 6.5.1).
-    /// All those names are known ones, so only unknown names and ETag stay.
+    /// Parses the trailer section and drops what must not come in one.
     fn finish_trailers(&mut self) -> Result<(), Reason> {
         let text = std::mem::take(&mut self.trailer_text);
-        parse_fields(&text, TRAILER_FIELDS, &mut self.trailers).ok_or(Reason::BadChunk)?;
-        self.trailers.remove_set(KnownSet::of(&[Known::Etag]).complement());
-        // Underscores pass for dashes elsewhere, so `content_length` is no better.
-        self.trailers.retain_other(|name| !name.contains(&b'_'));
+        parse_fields(&text, self.trailer_limits.fields, &mut self.trailers).ok_or(Reason::BadChunk)?;
+        self.trailer_limits.strip(&mut self.trailers);
         Ok(())
     }
 }

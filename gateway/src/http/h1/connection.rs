@@ -14,12 +14,15 @@
 //! | 1.0 | no | no | no |
 //! | 1.0 | yes | any | no |
 //!
-//! A name listed in Connection is removed when it is none that the gateway knows ([`Known`]).
-//! Known names are removed when they are connection-specific, listed or not; all others stay even
-//! if listed. `Connection: Authorization` or `Connection: X-Forwarded-For` would otherwise strip
-//! what an earlier, trusted hop has added. Ignoring them is preferred to a 400, as the result is
-//! the same and no request fails. The removal comes before the gateway adds fields of its own.
+//! A name listed in Connection is removed, and so are connection-specific fields, listed or not. Names
+//! stay that a rule of the gateway or of the target depends on, even if listed: the host and the length,
+//! credentials, and what proxies say of a client and its request ([`KEPT`], and all of the class
+//! `X-Forwarded-*`). `Connection: Authorization` or `Connection: X-Forwarded-For` would otherwise strip
+//! what an earlier, trusted hop has added. Ignoring them is preferred to a 400, as no sender that means
+//! well lists them, and no request fails. The removal comes before the gateway adds fields of its own.
+//! More than [`LISTED`] options are refused.
 
+use crate::http::forwarded::is_forwarded_class;
 use crate::http::{Head, Known, KnownSet, Reason, Refusal, RequestHead, Span, Version};
 
 /// The options of the Connection field that are understood.
@@ -112,9 +115,13 @@ pub fn expectation(request: &RequestHead) -> Result<Expectation, Refusal> {
 }
 
 /// Removes the fields that concern one connection only, and says what they said.
-pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
+///
+/// # Errors
+/// Connection lists more than [`LISTED`] options. The head is to be thrown away then.
+pub fn strip_hop_by_hop(head: &mut Head) -> Result<HopByHop, TooManyOptions> {
     let mut hop = HopByHop { te_trailers: te_trailers(head), ..HopByHop::default() };
-    let mut removals = 0;
+    let mut listed = KnownSet::default();
+    let mut options = 0;
     let mut line = 0;
     while let Some(value) = head.value_span(Known::Connection, line) {
         line += 1;
@@ -126,26 +133,69 @@ pub fn strip_hop_by_hop(head: &mut Head) -> HopByHop {
             // An option is a token without spaces, so where it starts tells where it is.
             let lead = rest[..len].len() - rest[..len].trim_ascii_start().len();
             let span = Span::new(at + lead, option.len());
-            let known = hop.options.note(option);
-            let unknown = !known && !option.is_empty() && Known::of(option) == Known::Other;
-            if unknown && removals < LISTED {
-                removals += 1;
-                head.remove_named(span);
-            }
             at += len + 1;
+            if option.is_empty() {
+                continue;
+            }
+            options += 1;
+            if options > LISTED {
+                return Err(TooManyOptions);
+            }
+            if hop.options.note(option) {
+                continue;
+            }
+            match Known::of(option) {
+                Known::Other if is_forwarded_class(option) => {}
+                Known::Other => head.remove_named(span),
+                known => listed = listed.and(KnownSet::of(&[known])),
+            }
         }
     }
     if hop.options.upgrade {
         let mut protocols = head.all_known(Known::Upgrade).flat_map(list);
         hop.websocket = protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     }
-    head.remove_set(CONNECTION_SPECIFIC);
-    hop
+    head.remove_set(listed.without(KEPT).and(CONNECTION_SPECIFIC));
+    Ok(hop)
 }
 
-/// How many listed names are honoured: each costs a look at all fields, and a head can list
-/// thousands. What is listed after them is forwarded, which harms nobody but its sender.
+/// Options of Connection that a message may list: each costs a look at all fields, and a head has room for thousands.
 const LISTED: usize = 32;
+
+/// More options in Connection than [`LISTED`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManyOptions;
+
+/// Names that stay though Connection lists them.
+const KEPT: KnownSet = KnownSet::of(&[
+    Known::Host,
+    Known::ContentLength,
+    // Credentials and identity, which a hop before may have added. A Cookie is only ever its client's.
+    Known::Authorization,
+    Known::Apikey,
+    Known::XConsumerId,
+    Known::XConsumerCustomId,
+    Known::XConsumerUsername,
+    Known::XConsumerGroups,
+    Known::XAuthenticatedGroups,
+    Known::XCredentialIdentifier,
+    Known::XAnonymousConsumer,
+    // What proxies say: whose request it is, how it came, and through whom.
+    Known::Via,
+    Known::Forwarded,
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::XForwardedPort,
+    Known::XForwardedPrefix,
+    Known::XForwardedPath,
+    Known::XForwardedClientCert,
+    Known::XRealIp,
+    Known::XRequestId,
+    Known::MaxForwards,
+    // Asked about after the removal, and removed then in any case.
+    Known::Expect,
+]);
 
 /// Fields that are never forwarded as they came. Transfer-Encoding is among them because the body
 /// is framed anew; Trailer is not, as trailers are forwarded.

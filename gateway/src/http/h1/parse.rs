@@ -15,8 +15,10 @@ use httparse::{Header, Status};
 use super::diagnose::diagnose;
 use super::progress::Progress;
 use super::target;
+use crate::http::underscores::{FRAMING, poses_as};
 use crate::http::{
-    Head, Known, Method, PathPolicy, Reason, Refusal, RequestHead, ResponseHead, Span, Version,
+    Head, Known, Method, PathPolicy, Reason, Refusal, RequestHead, ResponseHead, Span, Underscores, Version,
+    grpc,
 };
 
 /// Limits on a message head, and what is done with doubtful parts of it.
@@ -29,9 +31,8 @@ pub struct HeadLimits {
     pub head: usize,
     /// Number of fields, at most [`MAX_FIELDS`]; above it 431.
     pub fields: usize,
-    /// Keep fields with an underscore in their name. Many servers read `_` as `-`, so that
-    /// `X_Real_IP` passes for a field that the gateway vouches for; hence they are dropped.
-    pub allow_underscores: bool,
+    /// What is done with fields that have an underscore in their name; of requests only.
+    pub underscores: Underscores,
     /// Path normalisation.
     pub path: PathPolicy,
 }
@@ -45,7 +46,7 @@ impl Default for HeadLimits {
             request_line: 8 * 1024,
             head: 32 * 1024,
             fields: 100,
-            allow_underscores: false,
+            underscores: Underscores::Drop,
             path: PathPolicy::default(),
         }
     }
@@ -114,18 +115,22 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> 
     for field in request.headers.iter() {
         let name = field.name.as_bytes();
         let known = Known::of(name);
-        if known == Known::Other && !limits.allow_underscores && name.contains(&b'_') {
+        let call = || is_call(out.method, request.headers);
+        if known == Known::Other && name.contains(&b'_') && !limits.underscores.keep(name, call) {
             out.underscored += 1;
             continue;
         }
         out.head.adopt(known, span(head_text, name), span(head_text, field.value));
+    }
+    if out.underscored > 0 && limits.underscores == Underscores::Reject {
+        return Err(refuse(Reason::BadHeader));
     }
     target::take_apart(out, &limits.path)?;
     Ok(Parsed::Complete { head_len: lead + len })
 }
 
 /// Parses the head of a response at the start of `buf`, which may hold more than the head. Of the
-/// limits, `request_line` and `allow_underscores` do not apply.
+/// limits, `request_line` and `underscores` do not apply.
 ///
 /// Every refusal is 502 `upstream_bad_response`; the connection can only be closed.
 pub fn parse_response(buf: &[u8], limits: &HeadLimits, out: &mut ResponseHead) -> Result<Parsed, Refusal> {
@@ -197,20 +202,17 @@ fn adopt_all(head: &mut Head, text: &[u8], fields: &[Header<'_>]) {
     for field in fields {
         let name = field.name.as_bytes();
         let known = Known::of(name);
-        if known == Known::Other && name.contains(&b'_') && poses_as_framing(name) {
+        if known == Known::Other && name.contains(&b'_') && poses_as(name, FRAMING) {
             continue;
         }
         head.adopt(known, span(text, name), span(text, field.value));
     }
 }
 
-/// Whether a name with underscores says where the body ends to a program that reads `_` as `-`.
-#[cold]
-fn poses_as_framing(name: &[u8]) -> bool {
-    [Known::ContentLength, Known::TransferEncoding].into_iter().any(|known| {
-        let dashed = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
-        dashed.eq(known.as_str().bytes().map(|byte| byte.to_ascii_lowercase()))
-    })
+/// Whether a request makes a gRPC call: over HTTP/1 one of gRPC-Web.
+fn is_call(method: Method, fields: &[Header<'_>]) -> bool {
+    let mut types = fields.iter().filter(|field| Known::of(field.name.as_bytes()) == Known::ContentType);
+    method == Method::Post && types.next().is_some_and(|field| grpc::wire_of(field.value).is_some())
 }
 
 /// Length of the empty lines before a request, at most two of which are skipped: some clients send

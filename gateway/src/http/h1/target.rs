@@ -9,7 +9,8 @@
 //! | `http://authority/path?query` | any | absolute form; authority from the target, and Host must name the same host and port, else 400 `duplicate_host` |
 //! | `*` | OPTIONS | asterisk form; path `*` |
 //! | `http://authority` | OPTIONS | absolute form of the same; path `*` |
-//! | anything else (`*` with another method, `host:port`, a fragment, a control character) | | 400 `bad_target` |
+//! | `https://...` | any | the same; which scheme fits the connection is not decided here |
+//! | anything else (`*` with another method, `host:port`, another scheme, a fragment, a control character) | | 400 `bad_target` |
 //!
 //! | Host | version | decision |
 //! |---|---|---|
@@ -19,7 +20,7 @@
 //! | more than one | any | 400 `duplicate_host` |
 //! | invalid | any | 400 `bad_header` |
 
-use crate::http::{Known, Method, PathPolicy, Reason, Refusal, RequestHead, Span, Version};
+use crate::http::{Known, Method, PathPolicy, Reason, Refusal, RequestHead, Scheme, Span, Version};
 
 /// Fills authority, path and query of a head whose fields and target are there.
 pub(super) fn take_apart(out: &mut RequestHead, policy: &PathPolicy) -> Result<(), Refusal> {
@@ -42,11 +43,13 @@ fn absolute_form(out: &mut RequestHead, policy: &PathPolicy) -> Result<(), Refus
     const BAD: Refusal = Refusal::new(Reason::BadTarget);
     let target = out.target;
     let text = out.head.slice(target);
-    let (scheme_len, default_port) = match text {
-        [scheme @ .., _] if begins_with(scheme, b"http://") => (7, 80),
-        [scheme @ .., _] if begins_with(scheme, b"https://") => (8, 443),
+    let (scheme_len, scheme) = match text {
+        [scheme @ .., _] if begins_with(scheme, b"http://") => (7, Scheme::Http),
+        [scheme @ .., _] if begins_with(scheme, b"https://") => (8, Scheme::Https),
         _ => return Err(BAD),
     };
+    out.scheme = Some(scheme);
+    let default_port = scheme.default_port();
     let after = &text[scheme_len..];
     let len = after.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(after.len());
     let authority = Span::new(target.start() + scheme_len, len);

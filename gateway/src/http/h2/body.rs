@@ -15,7 +15,7 @@ use portcullis_abi::Reason;
 
 use super::fields;
 use super::held::{Held, SMALL};
-use crate::http::Head;
+use crate::http::{Head, TrailerLimits};
 use crate::limit::{LeastRate, Pace};
 use crate::net::deadline::SendLimit;
 use crate::net::{self, clock};
@@ -138,6 +138,7 @@ pub struct RecvBody {
     stream: h2::RecvStream,
     held: Held,
     trailers: Head,
+    trailer_limits: TrailerLimits,
     growth: Rc<Growth>,
     /// Octets passed on in a row as fast as they came.
     drained: u32,
@@ -145,7 +146,19 @@ pub struct RecvBody {
 
 impl RecvBody {
     pub(super) fn new(stream: h2::RecvStream, growth: Rc<Growth>) -> RecvBody {
-        RecvBody { stream, held: Held::default(), trailers: Head::new(), growth, drained: 0 }
+        RecvBody {
+            stream,
+            held: Held::default(),
+            trailers: Head::new(),
+            trailer_limits: TrailerLimits::default(),
+            growth,
+            drained: 0,
+        }
+    }
+
+    /// The body with other limits on its trailers than those of any message.
+    pub(super) fn with_trailers(self, trailer_limits: TrailerLimits) -> RecvBody {
+        RecvBody { trailer_limits, ..self }
     }
 
     /// The next octets, never none; `None` at the end. They count against the window until [`RecvBody::release`].
@@ -254,7 +267,8 @@ impl RecvBody {
         match received {
             None => Ok(false),
             Some(received) => {
-                fields::read_trailers(&received, &mut self.trailers).map_err(BodyError::Malformed)?;
+                fields::read_trailers(&received, &self.trailer_limits, &mut self.trailers)
+                    .map_err(BodyError::Malformed)?;
                 Ok(!self.trailers.is_empty())
             }
         }

@@ -21,7 +21,7 @@ use super::response;
 use super::transport::{Codec, Keep, Transport, drive};
 use super::waiters::Waiters;
 use crate::http::h1::{BodyFraming, HeadLimits};
-use crate::http::{Method, RequestHead, ResponseHead};
+use crate::http::{Method, RequestHead, ResponseHead, TrailerLimits, grpc};
 use crate::net::deadline::SendLimit;
 use crate::net::{self, clock};
 use crate::tls;
@@ -284,7 +284,15 @@ impl Lease {
         let method = request.upstream_method();
         Ok((
             SendBody::new(stream, outgoing.end, None),
-            Response { response, method, body: None, place: self.place, sent_ns: clock::now_ns() },
+            Response {
+                response,
+                method,
+                call: grpc::is_call(request),
+                trailers: TrailerLimits::default(),
+                body: None,
+                place: self.place,
+                sent_ns: clock::now_ns(),
+            },
         ))
     }
 
@@ -319,6 +327,9 @@ pub enum Received {
 pub struct Response {
     response: h2::client::ResponseFuture,
     method: Method,
+    /// It answers a gRPC call.
+    call: bool,
+    trailers: TrailerLimits,
     body: Option<h2::RecvStream>,
     place: Place,
     sent_ns: u64,
@@ -355,6 +366,7 @@ impl Response {
         let framing =
             response::framing(out, self.method, body.is_end_stream()).ok_or(ClientError::Malformed)?;
         self.body = Some(body);
+        self.trailers = TrailerLimits::of(limits, self.call);
         Ok(Received::Final(framing))
     }
 
@@ -370,8 +382,8 @@ impl Response {
 
     /// The body, after the final head. The place on the connection is kept for as long as it is received.
     pub fn into_body(self) -> Option<(RecvBody, Place)> {
-        let Response { body, place, .. } = self;
+        let Response { body, trailers, place, .. } = self;
         let growth = place.0.growth.clone();
-        body.map(|body| (RecvBody::new(body, growth), place))
+        body.map(|body| (RecvBody::new(body, growth).with_trailers(trailers), place))
     }
 }

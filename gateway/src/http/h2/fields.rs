@@ -11,11 +11,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_abi::Reason;
 
 use crate::http::h1::connection::CONNECTION_SPECIFIC;
-use crate::http::{Head, Known, KnownSet};
-
-/// Trailer fields of one message, and their octets; as in HTTP/1.
-const TRAILER_FIELDS: usize = 32;
-const TRAILER_OCTETS: usize = 8 * 1024;
+use crate::http::{Head, Known, KnownSet, Method, TrailerLimits, Underscores, grpc};
 
 /// What reading a field section came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,14 +24,25 @@ pub(super) struct Read {
     pub underscored: u32,
 }
 
-/// Adds the fields of `map` to `head`. `None` where one is malformed.
-pub(super) fn read(map: &HeaderMap, allow_underscores: bool, head: &mut Head) -> Option<Read> {
+/// Whether a message with these fields makes a gRPC call, if its method is `method`.
+pub(super) fn is_call(method: Method, map: &HeaderMap) -> bool {
+    let media_type = map.get(http::header::CONTENT_TYPE);
+    method == Method::Post && media_type.is_some_and(|text| grpc::wire_of(text.as_bytes()).is_some())
+}
+
+/// Adds the fields of `map` to `head`; `call`: they are those of a gRPC call. `None` where one is malformed.
+pub(super) fn read(
+    map: &HeaderMap,
+    underscores: Underscores,
+    call: impl Fn() -> bool,
+    head: &mut Head,
+) -> Option<Read> {
     let mut read = Read::default();
     let mut cookie: Option<Cow<'_, [u8]>> = None;
     for (name, value) in map {
         let (text, value) = (name.as_str().as_bytes(), value.as_bytes());
         let known = Known::of(text);
-        if known == Known::Other && !allow_underscores && text.contains(&b'_') {
+        if known == Known::Other && text.contains(&b'_') && !underscores.keep(text, &call) {
             read.underscored += 1;
             continue;
         }
@@ -75,14 +82,14 @@ fn is_trimmed(value: &[u8]) -> bool {
     !blank(value.first()) && !blank(value.last())
 }
 
-/// Reads a trailer section: what may be forwarded of it, as in HTTP/1 only names that decide nothing.
-pub(super) fn read_trailers(map: &HeaderMap, head: &mut Head) -> Result<(), Reason> {
+/// Reads a trailer section: what may be forwarded of it.
+pub(super) fn read_trailers(map: &HeaderMap, limits: &TrailerLimits, head: &mut Head) -> Result<(), Reason> {
     head.clear();
-    let read = read(map, false, head).ok_or(Reason::H2ProtocolError)?;
-    if read.count > TRAILER_FIELDS || read.octets > TRAILER_OCTETS {
+    let read = read(map, Underscores::Keep, || false, head).ok_or(Reason::H2ProtocolError)?;
+    if read.count > limits.fields || read.octets > limits.octets {
         return Err(Reason::HeaderTooLarge);
     }
-    head.remove_set(KnownSet::of(&[Known::Etag]).complement());
+    limits.strip(head);
     Ok(())
 }
 
@@ -115,6 +122,7 @@ pub(super) fn write_trailers(head: &Head) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::h1::HeadLimits;
 
     fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -122,6 +130,10 @@ mod tests {
             map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         map
+    }
+
+    fn read(map: &HeaderMap, head: &mut Head) -> Option<Read> {
+        super::read(map, Underscores::Drop, || false, head)
     }
 
     fn text(head: &Head) -> Vec<(String, String)> {
@@ -132,7 +144,7 @@ mod tests {
     #[test]
     fn cookie_crumbs_are_joined_rfc9113_8_2_3() {
         let mut head = Head::new();
-        let read = read(&map(&[("cookie", "a=b"), ("x", "1"), ("cookie", "c=d")]), false, &mut head).unwrap();
+        let read = read(&map(&[("cookie", "a=b"), ("x", "1"), ("cookie", "c=d")]), &mut head).unwrap();
         assert_eq!(read.count, 2);
         assert_eq!(head.get_known(Known::Cookie), Some(&b"a=b; c=d"[..]));
         assert_eq!(head.count_known(Known::Cookie), 1);
@@ -141,32 +153,46 @@ mod tests {
     #[test]
     fn a_value_with_a_space_at_its_end_is_malformed_rfc9113_8_2_1() {
         for bad in [" a", "a ", "\ta", "a\t", " "] {
-            assert_eq!(read(&map(&[("x", bad)]), false, &mut Head::new()), None, "{bad:?}");
-            assert_eq!(read(&map(&[("cookie", "a=b"), ("cookie", bad)]), false, &mut Head::new()), None);
+            assert_eq!(read(&map(&[("x", bad)]), &mut Head::new()), None, "{bad:?}");
+            assert_eq!(read(&map(&[("cookie", "a=b"), ("cookie", bad)]), &mut Head::new()), None);
         }
-        assert!(read(&map(&[("x", ""), ("y", "a b")]), false, &mut Head::new()).is_some());
+        assert!(read(&map(&[("x", ""), ("y", "a b")]), &mut Head::new()).is_some());
     }
 
     #[test]
     fn underscores_are_dropped_and_counted_unless_allowed() {
-        let fields = map(&[("x_real_ip", "1"), ("x_real_ip", "2"), ("a", "b")]);
-        let mut head = Head::new();
-        assert_eq!(read(&fields, false, &mut head).unwrap().underscored, 2);
-        assert_eq!(text(&head), [("a".into(), "b".into())]);
-        head.clear();
-        assert_eq!(read(&fields, true, &mut head).unwrap().count, 3);
+        let fields = map(&[("x_real_ip", "1"), ("content_length", "2"), ("a", "b")]);
+        let check = |underscores, call, left: &str, dropped| {
+            let mut head = Head::new();
+            let read = super::read(&fields, underscores, || call, &mut head).unwrap();
+            let names: Vec<_> = text(&head).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(
+                (names.join(" ").as_str(), read.underscored),
+                (left, dropped),
+                "{underscores:?} {call}"
+            );
+        };
+        check(Underscores::Drop, false, "a", 2);
+        check(Underscores::Drop, true, "x_real_ip a", 1);
+        check(Underscores::Keep, false, "x_real_ip a", 1);
+        check(Underscores::Reject, true, "a", 2);
     }
 
     #[test]
     fn trailers_keep_only_what_decides_nothing() {
         let mut head = Head::new();
-        let fields = map(&[("grpc-status", "0"), ("etag", "x"), ("authorization", "y"), ("a_b", "z")]);
-        read_trailers(&fields, &mut head).unwrap();
+        let limits = TrailerLimits::default();
+        let fields = [("grpc-status", "0"), ("etag", "x"), ("authorization", "y"), ("a_b", "z")];
+        read_trailers(&map(&fields), &limits, &mut head).unwrap();
         assert_eq!(text(&head), [("grpc-status".into(), "0".into()), ("etag".into(), "x".into())]);
-        let many: Vec<_> = (0..=TRAILER_FIELDS).map(|_| ("a", "b")).collect();
-        assert_eq!(read_trailers(&map(&many), &mut head), Err(Reason::HeaderTooLarge));
-        let long = "v".repeat(TRAILER_OCTETS);
-        assert_eq!(read_trailers(&map(&[("a", &long)]), &mut head), Err(Reason::HeaderTooLarge));
+        let many: Vec<_> = (0..=limits.fields).map(|_| ("a", "b")).collect();
+        assert_eq!(read_trailers(&map(&many), &limits, &mut head), Err(Reason::HeaderTooLarge));
+        let long = "v".repeat(limits.octets);
+        assert_eq!(read_trailers(&map(&[("a", &long)]), &limits, &mut head), Err(Reason::HeaderTooLarge));
+        // What a status has to say of an error may be long.
+        let call = TrailerLimits::of(&HeadLimits::default(), true);
+        read_trailers(&map(&[("grpc-status-details-bin", &long), ("a_b", "z")]), &call, &mut head).unwrap();
+        assert_eq!(head.len(), 2);
     }
 
     #[test]

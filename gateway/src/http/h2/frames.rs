@@ -64,6 +64,17 @@ pub struct Scanner {
     have: u8,
     /// Octets to pass over before the next header.
     skip: u32,
+    /// How many of them, from the first, are of a header block.
+    block: u32,
+}
+
+/// What is seen of header blocks on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen<'b> {
+    /// One begins.
+    Begins,
+    /// Octets of the one that began last.
+    Octets(&'b [u8]),
 }
 
 impl Scanner {
@@ -75,8 +86,19 @@ impl Scanner {
     /// Takes bytes off the front of `input` until a frame is found or none are left.
     #[inline]
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Frame> {
+        self.next_with(input, |_| {})
+    }
+
+    /// [`Scanner::next`], showing `sight` the header blocks. Of a frame that is found it has seen the first octets.
+    #[inline]
+    pub fn next_with(&mut self, input: &mut &[u8], mut sight: impl FnMut(Seen<'_>)) -> Option<Frame> {
         loop {
             let pass = (self.skip as usize).min(input.len());
+            if self.block > 0 {
+                let shown = (self.block as usize).min(pass);
+                sight(Seen::Octets(&input[..shown]));
+                self.block -= shown as u32;
+            }
             self.skip -= pass as u32;
             *input = &input[pass..];
             let (&first, rest) = input.split_first()?;
@@ -86,7 +108,7 @@ impl Scanner {
                 *input = rest;
             }
             if usize::from(self.have) == self.wanted() {
-                return Some(self.found());
+                return Some(self.found(&mut sight));
             }
         }
     }
@@ -110,7 +132,7 @@ impl Scanner {
         HEADER_LEN + payload.min(self.length() as usize)
     }
 
-    fn found(&mut self) -> Frame {
+    fn found(&mut self, sight: &mut impl FnMut(Seen<'_>)) -> Frame {
         let length = self.length();
         let payload = &self.held[HEADER_LEN..usize::from(self.have)];
         let word = payload.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
@@ -126,15 +148,36 @@ impl Scanner {
             pseudo: self.held[3] == kind::HEADERS && begins_with_pseudo(self.held[4], payload),
         };
         self.skip = length - payload.len() as u32;
+        self.block = 0;
+        if matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
+            let (before, behind) = match frame.kind {
+                kind::HEADERS => around_block(frame.flags, payload),
+                _ => (0, 0),
+            };
+            let end = (length as usize).saturating_sub(behind);
+            if frame.kind == kind::HEADERS {
+                sight(Seen::Begins);
+            }
+            let held = payload.len().min(end);
+            sight(Seen::Octets(payload.get(before..held).unwrap_or_default()));
+            self.block = (end - held) as u32;
+        }
         self.have = 0;
         frame
     }
 }
 
+/// Octets of a HEADERS frame before its part of a header block, and behind it.
+fn around_block(flags: u8, payload: &[u8]) -> (usize, usize) {
+    let padded = flags & flag::PADDED != 0;
+    let before = usize::from(padded) + if flags & flag::PRIORITY != 0 { 5 } else { 0 };
+    (before, payload.first().filter(|_| padded).map_or(0, |padding| usize::from(*padding)))
+}
+
 /// Whether the first field of a header block has a name that begins with a colon: by the static table (RFC 7541 appendix
-/// A), or as a literal, plain or in Huffman code. A name in the dynamic table is not known here, and passes.
+/// A), or as a literal, plain or in Huffman code. A name in the dynamic table is not known here, and passes: see `table`.
 fn begins_with_pseudo(flags: u8, payload: &[u8]) -> bool {
-    let before = usize::from(flags & flag::PADDED != 0) + if flags & flag::PRIORITY != 0 { 5 } else { 0 };
+    let (before, _) = around_block(flags, payload);
     let mut block = payload.get(before..).unwrap_or_default();
     // Updates of the size of the table come first.
     while let [first @ 0x20..=0x3f, rest @ ..] = block {
@@ -198,6 +241,39 @@ mod tests {
             assert!(input.is_empty());
         }
         found
+    }
+
+    #[test]
+    fn header_blocks_are_seen_without_what_is_around_them() {
+        let long = [b'x'; 40];
+        let stream = [
+            frame(kind::HEADERS, 0, 1, &long),
+            frame(kind::CONTINUATION, 0, 1, b"more"),
+            frame(kind::DATA, 0, 1, b"not this"),
+            frame(
+                kind::HEADERS,
+                flag::PADDED | flag::PRIORITY,
+                3,
+                &[&[4, 0, 0, 0, 0, 1][..], b"second", &[0; 4]].concat(),
+            ),
+            frame(kind::HEADERS, flag::PADDED, 5, &[&[3][..], &long, &[0; 3]].concat()),
+            frame(kind::HEADERS, flag::PADDED, 5, &[200, 1]),
+            frame(kind::CONTINUATION, 0, 5, b""),
+        ]
+        .concat();
+        for size in [1, 2, 7, 1 << 20] {
+            let mut blocks: Vec<Vec<u8>> = Vec::new();
+            let mut scanner = Scanner::default();
+            for mut piece in stream.chunks(size) {
+                let sight = |blocks: &mut Vec<Vec<u8>>, seen: Seen<'_>| match seen {
+                    Seen::Begins => blocks.push(Vec::new()),
+                    Seen::Octets(octets) => blocks.last_mut().unwrap().extend(octets),
+                };
+                while scanner.next_with(&mut piece, |seen| sight(&mut blocks, seen)).is_some() {}
+            }
+            let expected = [[&long[..], b"more"].concat(), b"second".to_vec(), long.to_vec(), Vec::new()];
+            assert_eq!(blocks, expected, "in pieces of {size}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What one side of an HTTP/2 connection may do before it counts as an attack.
 //!
-//! Owns the counts of frames by type in a window of one second, and the thresholds. Looks at frame headers only, on
-//! their way to and from the codec; never decodes, answers or closes. No I/O, and the time is an argument.
+//! Owns the counts of frames by type in a window of one second, and the thresholds. Looks at frame headers,
+//! and at what header blocks put into the table of the decoder, on their way to and from the codec; never decodes, answers
+//! or closes. No I/O, and the time is an argument.
 //!
 //! The codec keeps the protocol; this keeps the cost. Each rule names frames that cost the receiver much and the sender
 //! nothing, and leaves out those that an honest client has a reason for:
@@ -10,7 +11,7 @@
 //! |---|---|---|---|
 //! | RST_STREAM | all | | `h2_rapid_reset` (CVE-2023-44487) |
 //! | PING | all | one for each DATA and HEADERS frame that we sent: round trips are measured by them | `h2_ping_flood` |
-//! | SETTINGS | all but acknowledgements | | `h2_settings_flood` |
+//! | SETTINGS | all but acknowledgements | the first, which every connection begins with | `h2_settings_flood` |
 //! | DATA | without content and END_STREAM | | `h2_empty_data_flood` |
 //! | DATA | of few octets on a stream that we have reset, from the 4097th on | what may have been on its way | `h2_empty_data_flood` |
 //! | WINDOW_UPDATE | all | two for each stream opened, and for each 4 KiB begun in a DATA frame that we sent: readers with buffers of that size give leave so often | `h2_window_update_flood` |
@@ -28,7 +29,8 @@ use std::collections::VecDeque;
 
 use portcullis_abi::Reason;
 
-use super::frames::{Frame, Scanner, flag, kind};
+use super::frames::{Frame, Scanner, Seen, flag, kind};
+use super::table::Table;
 
 /// Frames of one second that are borne; one more ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,9 @@ pub struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// Sozu's numbers, for windows of one second.
+    /// Those of Sozu, for windows of one second, where it has them: 100 resets, 100 pings, 50 settings, 100 empty DATA, 100
+    /// window updates, 20 continuations, and 100 of all together. Priorities are ours, and a header block is twice the
+    /// default limit on heads, as what is over the one and not over the other gets an answer that says why.
     fn default() -> Thresholds {
         Thresholds {
             resets: 100,
@@ -58,7 +62,7 @@ impl Default for Thresholds {
             window_updates: 100,
             continuations: 20,
             priorities: 100,
-            glitches: 200,
+            glitches: 100,
             header_block: 64 * 1024,
         }
     }
@@ -165,6 +169,8 @@ pub const PREFACE_LEN: u32 = 24;
 pub struct Guard {
     thresholds: Thresholds,
     inbound: Scanner,
+    /// Of the codec's decoder.
+    table: Table,
     outbound: Scanner,
     window_from_ns: u64,
     counts: [u32; COUNTS],
@@ -212,6 +218,7 @@ impl Guard {
         Guard {
             thresholds,
             inbound: Scanner::after(PREFACE_LEN),
+            table: Table::default(),
             outbound: Scanner::default(),
             window_from_ns: 0,
             counts: [0; COUNTS],
@@ -242,14 +249,21 @@ impl Guard {
         self.turn(now_ns);
         (self.decodes, self.breaks) = (false, false);
         let mut rest = bytes;
-        while let Some(frame) = self.inbound.next(&mut rest) {
+        while let Some(frame) = self.inbound.next_with(&mut rest, |seen| match seen {
+            Seen::Begins => self.table.begin(),
+            Seen::Octets(octets) => self.table.take(octets),
+        }) {
             self.breaks |= self.may_break(&frame);
             // RFC 9113 section 3.4: the preface ends with SETTINGS.
-            if !std::mem::replace(&mut self.begun, true) && frame.kind != kind::SETTINGS {
+            let first = !std::mem::replace(&mut self.begun, true);
+            if first && frame.kind != kind::SETTINGS {
                 return Err(Violation::Forbidden(PROTOCOL_ERROR));
             }
             if !has_its_length(&frame) {
                 return Err(Violation::Forbidden(FRAME_SIZE_ERROR));
+            }
+            if first {
+                continue;
             }
             if self.block.is_none() {
                 self.follow(&frame)?;
@@ -377,7 +391,9 @@ impl Guard {
             }
             kind::HEADERS if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
             // Trailers (RFC 9113 section 8.1): the codec would pass over it.
-            kind::HEADERS if frame.pseudo => return Err(Violation::Forbidden(PROTOCOL_ERROR)),
+            kind::HEADERS if frame.pseudo || self.table.begins_with_pseudo() => {
+                return Err(Violation::Forbidden(PROTOCOL_ERROR));
+            }
             kind::DATA if self.is_ended(frame.stream) => return Err(Violation::Forbidden(STREAM_CLOSED)),
             kind::RST_STREAM => self.unfinished.retain(|stream| *stream != frame.stream),
             kind::HEADERS | kind::DATA if frame.has(flag::END_STREAM) => {

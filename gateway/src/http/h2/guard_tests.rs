@@ -51,8 +51,8 @@ fn each_kind_of_frame_has_its_threshold_and_its_reason() {
         ("padding alone", frame(kind::DATA, flag::PADDED, 1, &[2, 0, 0]), 100, Reason::H2EmptyDataFlood),
         ("PRIORITY", frame(kind::PRIORITY, 0, 1, &[0; 5]), 100, Reason::H2PriorityFlood),
         ("PRIORITY_UPDATE", frame(kind::PRIORITY_UPDATE, 0, 0, &[0; 4]), 100, Reason::H2PriorityFlood),
-        ("unknown", frame(0x2a, 0, 0, &[1]), 200, Reason::H2ProtocolError),
-        ("GOAWAY", frame(kind::GOAWAY, 0, 0, &[0; 8]), 200, Reason::H2ProtocolError),
+        ("unknown", frame(0x2a, 0, 0, &[1]), 100, Reason::H2ProtocolError),
+        ("GOAWAY", frame(kind::GOAWAY, 0, 0, &[0; 8]), 100, Reason::H2ProtocolError),
     ];
     for (name, bytes, limit, reason) in table {
         let mut guard = opened();
@@ -185,7 +185,7 @@ fn mixed_floods_have_a_threshold_together() {
             Err(violation) => break violation,
         }
     };
-    assert_eq!((seen, reason), (200, Violation::TooMuch(Reason::H2PriorityFlood)));
+    assert_eq!((seen, reason), (100, Violation::TooMuch(Reason::H2PingFlood)));
 }
 
 #[test]
@@ -276,6 +276,13 @@ fn data_after_the_end_of_a_stream_rfc9113_5_1() {
     check(&[head(0, 1), trailers(&[0x82])], Err(Violation::Forbidden(PROTOCOL_ERROR)));
     check(&[head(0, 1), frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), data(0, 1)], closed);
     check(&[head(0, 3), head(0, 5), data(0, 3), data(0, 5)], Ok(()));
+    // The same by the dynamic table, if the client has put it there, and not of other entries.
+    let opening = |block: &[u8]| frame(kind::HEADERS, flag::END_HEADERS, 1, block);
+    let malformed = Err(Violation::Forbidden(PROTOCOL_ERROR));
+    check(&[opening(&[0x44, 1, b'/']), trailers(&[0xbe])], malformed);
+    let (open, more) = (frame(kind::HEADERS, 0, 1, &[0x44, 1]), frame(kind::CONTINUATION, 4, 1, b"/"));
+    check(&[open, more, trailers(&[0xbe])], malformed);
+    check(&[opening(&[0x44, 1, b'/', 0x40, 1, b'x', 1, b'1']), trailers(&[0xbe])], Ok(()));
     // A head after the end is no trailers.
     check(&[head(flag::END_STREAM, 1), head(flag::END_STREAM, 1)], closed);
     check(&[head(0, 1), trailers(&[0, 1, b'x', 0]), trailers(&[0, 1, b'x', 0])], closed);
@@ -363,5 +370,24 @@ fn what_cannot_be_decoded_is_told_from_what_may_not_be_sent_rfc9113_4_3() {
         frame(kind::CONTINUATION, 0, 1, &[]),
     ] {
         check(&[other, head(whole, 7)], PROTOCOL_ERROR, None);
+    }
+}
+
+#[test]
+fn defaults_and_where_they_come_from() {
+    const SOZU: &str = "Sozu, a window of one second";
+    let limits = Thresholds::default();
+    for (what, number, expected, source) in [
+        ("RST_STREAM", limits.resets, 100, SOZU),
+        ("PING", limits.pings, 100, SOZU),
+        ("SETTINGS", limits.settings, 50, SOZU),
+        ("empty DATA", limits.empty_data, 100, SOZU),
+        ("WINDOW_UPDATE", limits.window_updates, 100, SOZU),
+        ("CONTINUATION", limits.continuations, 20, SOZU),
+        ("all together", limits.glitches, 100, SOZU),
+        ("PRIORITY", limits.priorities, 100, "ours: as many as of any other kind"),
+        ("octets of a header block", limits.header_block, 64 * 1024, "ours: twice `limits.head`"),
+    ] {
+        assert_eq!(number, expected, "{what} ({source})");
     }
 }

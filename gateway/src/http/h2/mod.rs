@@ -22,6 +22,7 @@ mod held;
 mod request;
 mod response;
 mod server;
+mod table;
 mod transport;
 pub mod waiters;
 

@@ -12,6 +12,11 @@
 //! | none | as in HTTP/1 | as in HTTP/1: none is 400 `missing_host` |
 //! | invalid, or with userinfo | any | 400 `bad_header` |
 //!
+//! | `:scheme` | decision |
+//! |---|---|
+//! | `http`, `https` | told of; which one fits the connection is not decided here |
+//! | any other | 400 `bad_target` |
+//!
 //! | `:method` | `:protocol` | decision |
 //! |---|---|---|
 //! | CONNECT | `websocket` | a WebSocket (RFC 8441); told of as a GET |
@@ -20,14 +25,14 @@
 //! | TRACE | | 405 `trace_refused` |
 
 use http::header::HeaderValue;
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::uri::{self, Authority, PathAndQuery, Uri};
 use http::{Request, request};
 use portcullis_abi::Reason;
 
 use super::fields;
 use crate::http::h1::{BodyFraming, HeadLimits};
 use crate::http::websocket::KEY;
-use crate::http::{Known, KnownSet, Method, Refusal, RequestHead, Version};
+use crate::http::{Known, KnownSet, Method, Refusal, RequestHead, Scheme, Underscores, Version};
 
 /// What an extended CONNECT asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +89,13 @@ pub(super) fn read(
     if let (Some(authority), false) = (authority, parts.headers.contains_key(http::header::HOST)) {
         out.head.append_known(Known::Host, authority);
     }
+    let call = || fields::is_call(out.method, &parts.headers);
     let read =
-        fields::read(&parts.headers, limits.allow_underscores, &mut out.head).ok_or(Fault::Malformed)?;
+        fields::read(&parts.headers, limits.underscores, call, &mut out.head).ok_or(Fault::Malformed)?;
     out.underscored = read.underscored;
+    if read.underscored > 0 && limits.underscores == Underscores::Reject {
+        return Err(Reason::BadHeader.into());
+    }
     if line > limits.request_line {
         return Err(Reason::UriTooLong.into());
     }
@@ -101,7 +110,8 @@ pub(super) fn read(
         Method::Trace => return Err(Reason::TraceRefused.into()),
         _ => {}
     }
-    take_host(authority, default_port(&parts.uri), out)?;
+    out.scheme = scheme(&parts.uri)?;
+    take_host(authority, out.scheme.unwrap_or(Scheme::Http).default_port(), out)?;
     match target {
         b"*" if out.method == Method::Options => out.path = out.target,
         [b'/', ..] => out.take_target(out.target, &limits.path)?,
@@ -115,8 +125,15 @@ pub(super) fn read(
     Ok(Facts { framing: framing(out, ended)?, protocol })
 }
 
-fn default_port(uri: &Uri) -> u16 {
-    if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 }
+/// What `:scheme` says. The codec has it in every request but CONNECT.
+fn scheme(uri: &Uri) -> Result<Option<Scheme>, Reason> {
+    match uri.scheme_str() {
+        None => Ok(None),
+        Some(text) if text.eq_ignore_ascii_case("https") => Ok(Some(Scheme::Https)),
+        Some(text) if text.eq_ignore_ascii_case("http") => Ok(Some(Scheme::Http)),
+        // What we are asked for is not ours to give, and would go on as something else (RFC 9110 section 7.4).
+        Some(_) => Err(Reason::BadTarget),
+    }
 }
 
 /// Decides which host the request is for, by the table above.
@@ -182,8 +199,8 @@ pub(super) fn write(request: &RequestHead, outgoing: Outgoing) -> Option<Request
         target.push(b'?');
         target.extend_from_slice(query);
     }
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(if outgoing.https { Scheme::HTTPS } else { Scheme::HTTP });
+    let mut uri = uri::Parts::default();
+    uri.scheme = Some(if outgoing.https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
     uri.authority = Some(Authority::try_from(authority).ok()?);
     uri.path_and_query = Some(PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)).ok()?);
     *message.uri_mut() = Uri::from_parts(uri).ok()?;

@@ -35,6 +35,7 @@ fn a_request_comes_in_as_in_http1() {
     assert_eq!((head.path(), head.query()), (&b"/a/~b"[..], Some(&b"x=1"[..])));
     assert_eq!(head.raw_target(), b"/a/./%7Eb?x=1");
     assert_eq!((head.host(), head.port()), (&b"example.com"[..], Some(8443)));
+    assert_eq!(head.scheme(), Some(Scheme::Https));
     assert_eq!(head.head.get_known(Known::Host), Some(&b"Example.com:8443"[..]));
     assert_eq!(head.head.all_known(Known::Accept).collect::<Vec<_>>(), [b"a", b"b"]);
 }
@@ -62,6 +63,8 @@ fn pseudo_fields_rfc9113_8_3_1() {
     check("GET", "/", &[("host", "a b")], Err(Reason::BadHeader));
     check("GET", "http://u@a/", &[], Err(Reason::BadHeader));
     check("GET", "http://a+b/", &[], Err(Reason::BadHeader));
+    check("GET", "ftp://a/", &[], Err(Reason::BadTarget));
+    check("GET", "wss://a/", &[], Err(Reason::BadTarget));
     check("OPTIONS", "*", &[("host", "a")], Ok(()));
     check("GET", "*", &[("host", "a")], Err(Reason::BadTarget));
     check("GET", "http://a/%2f", &[], Err(Reason::BadPathEncoding));
@@ -85,6 +88,22 @@ fn limits_are_those_of_http1() {
     check(1, 101, 1, Err(Reason::TooManyHeaders));
     check(1, 1, 30_000, Ok(()));
     check(1, 2, 20_000, Err(Reason::HeaderTooLarge));
+}
+
+#[test]
+fn underscores_by_setting_and_kind() {
+    let check = |underscores, media_type: &str, expected: Result<bool, Fault>| {
+        let fields = [("retry_info", "1"), ("content-type", media_type)];
+        let limits = HeadLimits { underscores, ..HeadLimits::default() };
+        let mut head = RequestHead::new();
+        let read = read(&parts("POST", "http://a/", &fields), false, &limits, &mut head);
+        assert_eq!(read.map(|_| head.head.contains("retry_info")), expected, "{underscores:?} {media_type}");
+    };
+    let refused = Err(Fault::Refused(Refusal::new(Reason::BadHeader)));
+    check(Underscores::Drop, "text/plain", Ok(false));
+    check(Underscores::Drop, "application/grpc", Ok(true));
+    check(Underscores::Keep, "text/plain", Ok(true));
+    check(Underscores::Reject, "application/grpc", refused);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use http::{Response, StatusCode, response};
 
 use super::fields;
 use crate::http::h1::{BodyFraming, HeadLimits};
-use crate::http::{Known, KnownSet, Method, ResponseHead, Version};
+use crate::http::{Known, KnownSet, Method, ResponseHead, Underscores, Version};
 
 /// A response as the codec takes it.
 pub(super) fn write(response: &ResponseHead) -> Response<()> {
@@ -24,18 +24,23 @@ pub(super) fn read(parts: &response::Parts, limits: &HeadLimits, out: &mut Respo
     if out.status > 599 || out.status == 101 {
         return None;
     }
-    let read = fields::read(&parts.headers, true, &mut out.head)?;
+    let read = fields::read(&parts.headers, Underscores::Keep, || false, &mut out.head)?;
     (read.count <= limits.fields && read.octets <= limits.head).then_some(())
 }
 
-/// How long the body of a response is to the method `request`; `None` where its head contradicts itself.
+/// How long the body of a response is to the method `request`, by the table of HTTP/1: a length is judged whatever the
+/// request and the status, as it goes on to clients of HTTP/1. `None` where the head contradicts itself.
 pub(super) fn framing(response: &ResponseHead, request: Method, ended: bool) -> Option<BodyFraming> {
-    if ended || request == Method::Head || matches!(response.status(), 204 | 304) {
-        return Some(BodyFraming::None);
-    }
-    match response.head.get_known(Known::ContentLength) {
-        None => Some(BodyFraming::Chunked),
-        Some(_) => crate::http::h1::framing::content_length(&response.head).ok().map(BodyFraming::Length),
+    let length = match response.head.get_known(Known::ContentLength) {
+        None => None,
+        Some(_) => Some(crate::http::h1::framing::content_length(&response.head).ok()?),
+    };
+    match (response.status(), length) {
+        (204, Some(1..)) => None,
+        (204 | 304, _) => Some(BodyFraming::None),
+        _ if ended || request == Method::Head => Some(BodyFraming::None),
+        (_, None) => Some(BodyFraming::Chunked),
+        (_, Some(length)) => Some(BodyFraming::Length(length)),
     }
 }
 
@@ -87,13 +92,14 @@ mod tests {
 
     #[test]
     fn framing_of_a_response() {
-        let check = |status: u16, length: Option<&str>, method, ended, expected| {
+        let framed = |status: u16, lengths: &[&str], method, ended| {
             let mut head = ResponseHead::new();
             head.set_status(status);
-            if let Some(length) = length {
-                head.head.append_known(Known::ContentLength, length);
-            }
-            assert_eq!(framing(&head, method, ended), expected, "{status} {length:?}");
+            lengths.iter().for_each(|length| head.head.append_known(Known::ContentLength, length));
+            framing(&head, method, ended)
+        };
+        let check = |status: u16, length: Option<&str>, method, ended, expected| {
+            assert_eq!(framed(status, length.as_slice(), method, ended), expected, "{status} {length:?}");
         };
         check(200, None, Method::Get, false, Some(BodyFraming::Chunked));
         check(200, Some("3"), Method::Get, false, Some(BodyFraming::Length(3)));
@@ -101,5 +107,13 @@ mod tests {
         check(204, None, Method::Get, true, Some(BodyFraming::None));
         check(304, Some("3"), Method::Get, true, Some(BodyFraming::None));
         check(200, Some("x"), Method::Get, false, None);
+        check(204, Some("0"), Method::Get, true, Some(BodyFraming::None));
+        check(204, Some("3"), Method::Get, true, None);
+        // As strict where there is no body: the client may believe it.
+        for (status, method) in [(200, Method::Head), (304, Method::Get), (204, Method::Get)] {
+            for lengths in [&["3", "3"][..], &["3, 3"], &["+3"], &[""], &["9223372036854775808"]] {
+                assert_eq!(framed(status, lengths, method, true), None, "{status} {lengths:?}");
+            }
+        }
     }
 }

@@ -24,7 +24,7 @@ use super::request::{self, Protocol};
 use super::transport::{Codec, Keep, Transport, drive};
 use super::{Settings, Times, fields, response};
 use crate::http::h1::{BodyFraming, HeadLimits};
-use crate::http::{Head, KnownSet, Refusal, RequestHead, ResponseHead};
+use crate::http::{Head, KnownSet, Refusal, RequestHead, ResponseHead, TrailerLimits};
 use crate::net::clock;
 use crate::net::deadline::{Cutter, SendLimit};
 use crate::tls;
@@ -400,6 +400,7 @@ impl<A: Application> Connection<'_, A> {
         let limits = self.application.head_limits();
         let read = request::read(&parts, body.is_end_stream(), &limits, &mut head);
         let responder = Responder { respond: Some(respond), socket_full: self.socket_full.clone() };
+        let trailers = TrailerLimits::of(&limits, fields::is_call(head.method(), &parts.headers));
         let (facts, refusal) = match read {
             Ok(facts) => (facts, None),
             Err(request::Fault::Refused(refusal)) => {
@@ -413,7 +414,7 @@ impl<A: Application> Connection<'_, A> {
             refusal,
             framing: facts.framing,
             protocol: facts.protocol,
-            body: RecvBody::new(body, self.growth.clone()),
+            body: RecvBody::new(body, self.growth.clone()).with_trailers(trailers),
             responder,
         });
     }

@@ -385,7 +385,7 @@ async fn read(intake: &mut Intake, method: Method, keep: Keep) -> Result<(Reply,
             _ => return Err(CallError::Broken),
         }
     }
-    let hop = crate::http::h1::strip_hop_by_hop(&mut head.head);
+    let hop = crate::http::h1::strip_hop_by_hop(&mut head.head).map_err(|_| CallError::BadResponse)?;
     let again = !by_close && intake.is_empty() && keep_alive(head.version(), hop.options);
     Ok((Reply { head, body }, again))
 }

@@ -5,6 +5,7 @@ mod reference;
 mod smuggling;
 
 use super::*;
+use crate::http::Scheme;
 
 fn parse(text: &str) -> Result<RequestHead, Reason> {
     parse_with(text.as_bytes(), &HeadLimits::default())
@@ -188,6 +189,8 @@ fn targets_in_absolute_form_rfc9112_3_2_2() {
         assert_eq!(got.map_err(|reason| *reason), want, "{target} {host}");
         if let Ok(head) = head {
             assert_eq!(head.head.count_known(Known::Host), 1, "a Host field is made where none came");
+            let https = target.starts_with("https");
+            assert_eq!(head.scheme(), Some(if https { Scheme::Https } else { Scheme::Http }), "{target}");
         }
     }
 }
@@ -335,9 +338,25 @@ fn underscores_are_dropped_and_counted() {
     let head = parse(text).unwrap();
     assert_eq!((head.underscored(), head.head.len()), (2, 2));
     assert!(!head.head.contains("X_Real_IP"));
-    let limits = HeadLimits { allow_underscores: true, ..HeadLimits::default() };
+    let limits = HeadLimits { underscores: Underscores::Keep, ..HeadLimits::default() };
     let head = parse_with(text.as_bytes(), &limits).unwrap();
     assert_eq!((head.underscored(), head.head.get("x_real_ip")), (0, Some(&b"1"[..])));
+    let posing = b"GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n";
+    assert_eq!(parse_with(posing, &limits).unwrap().underscored(), 1, "another length");
+    let limits = HeadLimits { underscores: Underscores::Reject, ..HeadLimits::default() };
+    assert_eq!(parse_with(text.as_bytes(), &limits).err(), Some(Reason::BadHeader));
+}
+
+#[test]
+fn metadata_of_calls_may_have_underscores() {
+    let call = |method: &str, media_type: &str| {
+        let text =
+            format!("{method} / HTTP/1.1\r\nHost: a\r\nretry_info: 1\r\nContent-Type: {media_type}\r\n\r\n");
+        parse(&text).unwrap().head.contains("retry_info")
+    };
+    assert!(call("POST", "application/grpc-web+proto"));
+    assert!(!call("POST", "application/json"));
+    assert!(!call("GET", "application/grpc-web"));
 }
 
 #[test]
@@ -429,7 +448,7 @@ fn responses_in_pieces() {
 #[test]
 fn a_response_keeps_underscores_unless_they_pose_as_framing() {
     let text = b"HTTP/1.1 200 OK\r\nX_A: 1\r\ncontent_LENGTH: 3\r\nTransfer_Encoding: chunked\r\nContent-Length: 0\r\n\r\n";
-    let limits = HeadLimits { allow_underscores: true, ..HeadLimits::default() };
+    let limits = HeadLimits { underscores: Underscores::Keep, ..HeadLimits::default() };
     let mut head = ResponseHead::new();
     parse_response(text, &limits, &mut head).unwrap();
     let names: Vec<_> = head.head.iter().map(|(_, name, _)| utf8(name)).collect();

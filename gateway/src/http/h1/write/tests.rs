@@ -42,7 +42,7 @@ fn an_edited_request() {
         "POST /api/v1/a?k=1 HTTP/1.1\r\nHost: a\r\nConnection: x-hop, close\r\nx-hop: 1\r\nAccept: */*\r\n\
          Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n",
     );
-    strip_hop_by_hop(&mut head.head);
+    strip_hop_by_hop(&mut head.head).unwrap();
     set_framing(&mut head.head, BodyFraming::Chunked);
     head.strip_path_prefix("/api".len());
     head.append_parameter("l", "2");

@@ -59,7 +59,7 @@ fn reference(mut text: &[u8]) -> Option<Reference> {
 }
 
 fn ours(text: &[u8]) -> Result<Option<Reference>, Reason> {
-    let limits = HeadLimits { allow_underscores: true, ..HeadLimits::default() };
+    let limits = HeadLimits { underscores: Underscores::Keep, ..HeadLimits::default() };
     let mut head = RequestHead::new();
     match parse_request(text, &limits, &mut head).map_err(|refusal| refusal.reason)? {
         Parsed::Partial => Ok(None),
