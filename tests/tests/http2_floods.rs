@@ -125,14 +125,14 @@ fn many_that_stay_below_every_threshold() {
     let mut all: Vec<H2> = (0..MANY).map(|_| H2::open(gateway.addr())).collect();
     // Of each kind as much as one second may have, all kinds together below what they may be together.
     let mut pieces = Vec::new();
-    for n in 0..40 {
+    for n in 0..20 {
         pieces.extend([get(stream(n), "/"), reset(stream(n), code::CANCEL)].concat());
         pieces.extend(frame(kind::PING, 0, 0, &[0; 8]));
         pieces.extend(window_update(0, 1));
         pieces.extend(frame(kind::PRIORITY, 0, stream(n), &[0, 0, 0, 0, 15]));
     }
-    pieces.extend(post(stream(40), "/"));
-    (0..30).for_each(|_| pieces.extend(frame(kind::DATA, 0, stream(40), &[])));
+    pieces.extend(post(stream(20), "/"));
+    (0..15).for_each(|_| pieces.extend(frame(kind::DATA, 0, stream(20), &[])));
     for h2 in &mut all {
         h2.send(&pieces);
     }
