@@ -33,12 +33,14 @@ pub fn decide(ctx: &XdpContext) -> u32 {
     if index < Reason::FIRST_DROP as u32 && course.shadow != 0 {
         index = course.shadow;
     }
-    count(index);
+    let tally = count(index);
     aya_log_ebpf::debug!(ctx, "reason {}", index);
     if index < Reason::FIRST_DROP as u32 {
         return xdp_action::XDP_PASS;
     }
-    if sample::is_due(config, index, course.now) {
+    if let Some(tally) = tally
+        && sample::is_due(config, tally, course.now)
+    {
         sample::take(ctx.ctx, index, course.now);
     }
     if index >= Reason::FIRST_SHADOW as u32 {
@@ -136,11 +138,12 @@ fn judge<F: Family>(packet: &Packet<F::Address>, course: &mut Course<'_>, flags:
     match rule.kind() {
         TRUSTED => return Reason::PassTrusted,
         ALLOW => return Reason::PassAllowed,
-        DENY | BANNED => {
-            let reason = if rule.kind() == DENY { Reason::DropDenied } else { Reason::DropBanned };
+        kind @ (DENY | BANNED) if kind == DENY || !rule.has_ended(course.now) => {
+            let denies = kind == DENY;
+            let (reason, list) = if denies { (Reason::DropDenied, rule.list()) } else { (Reason::DropBanned, 0) };
             // Who cannot connect is told by a new connection; other packets need not be looked up.
             let block = if packet.kind == Kind::Opens { block_of(key, config) } else { 0 };
-            if course.refuses_source(reason, rule.bits(), rule.list(), key, block) {
+            if course.refuses_source(reason, rule.bits(), list, key, block) {
                 return reason;
             }
         }
@@ -210,12 +213,16 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
         replace(&mut packets, &mut connections, rule, config);
     }
 
-    // Whoever is over a limit of its own uses up nothing of what the unknown have in common; and whoever has no way yet
-    // takes one only after that, so that made-up sources do not crowd the table.
-    if opens
-        && !establishes(unknown(block, config), unknown(now, config))
-        && !way.is_some_and(|way| connections.is_over(way, unknown(now, config)))
-    {
+    // Whoever is over its limit of new connections uses up nothing else with further ones: neither what the unknown have
+    // in common nor its own packets, or a flood of forged SYNs would cost a source the connections that it has. And
+    // whoever has no way yet takes one only after all this, so that made-up sources do not crowd the table.
+    let over = opens && way.is_some_and(|way| connections.is_over(way, unknown(now, config)));
+    if over {
+        if course.refuses_source(Reason::DropConnectionRate, 0, 0, key, block) {
+            return Reason::DropConnectionRate;
+        }
+        connections = Cost::FREE;
+    } else if opens && !establishes(unknown(block, config), unknown(now, config)) {
         if let Some(reason) = charge_unknown(key, flow, &mut passes, course) {
             return reason;
         }

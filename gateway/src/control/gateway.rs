@@ -174,7 +174,7 @@ impl Gateway {
 
     /// Hands the banned prefixes to the kernel's lists.
     fn sync_bans(&mut self) {
-        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        self.kernel.set_banned(self.ledger.book.wide().collect());
         self.sync_kernel();
     }
 
@@ -390,7 +390,7 @@ impl Plane for Gateway {
         self.inherited = handover.listeners.into_iter().collect();
         self.ticketer.take_over(&handover.tickets);
         self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
-        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        self.kernel.set_banned(self.ledger.book.wide().collect());
     }
 
     fn leave(&mut self) {
@@ -494,7 +494,7 @@ fn ledger_of(config: &Config, kernel: &mut KernelPart) -> Ledger {
     let (table, now_ns) = (Arc::clone(kernel.table()), clock::now_ns());
     ledger.book.adopt(ledger.memory.recall(), &table, now_ns);
     ledger.book.expire(now_ns);
-    kernel.set_banned(ledger.book.prefixes().collect());
+    kernel.set_banned(ledger.book.wide().collect());
     ledger
 }
 

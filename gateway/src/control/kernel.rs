@@ -34,8 +34,8 @@ pub struct KernelPart {
     required: bool,
     why: Option<String>,
     blast: BlastRadius,
-    /// Prefixes that an operator has banned.
-    banned: Vec<IpNet>,
+    /// Prefixes that an operator has banned, and until when.
+    banned: Vec<(IpNet, u64)>,
     rules: Vec<RuleStatus>,
     /// The one in force.
     generation: Option<Generation>,
@@ -99,8 +99,8 @@ impl KernelPart {
         }
     }
 
-    /// Sets the prefixes that an operator has banned; the next [`KernelPart::sync`] puts them into the lists.
-    pub fn set_banned(&mut self, banned: Vec<IpNet>) {
+    /// Sets the prefixes that an operator has banned, each until a moment of CLOCK_MONOTONIC; the next [`KernelPart::sync`] puts them into the lists.
+    pub fn set_banned(&mut self, banned: Vec<(IpNet, u64)>) {
         self.banned = banned;
     }
 

@@ -36,7 +36,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
-use portcullis_abi::{Config, Reason, Secret, Set, map};
+use portcullis_abi::{Config, Reason, Secret, Set, Tally, map};
 
 pub use attach::{Attachment, Pinned, detach, forget, pinned};
 pub use drops::{Drop, Hit};
@@ -104,7 +104,7 @@ pub struct Kernel {
     settings: Settings,
     config: &'static Config,
     table: &'static [Set],
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Tally>,
     lists: lists::Tries,
     rules: rules::Rules,
     /// Names of the lists, by number.
@@ -240,10 +240,14 @@ impl Kernel {
     pub fn counters(&self) -> Result<[u64; Reason::COUNT], KernelError> {
         let mut counters = [0; Reason::COUNT];
         for (index, counter) in counters.iter_mut().enumerate().take(Reason::KERNEL_COUNT) {
-            let per_cpu = self.counters.get(&(index as u32), 0).map_err(KernelError::map(map::COUNTERS))?;
-            *counter = per_cpu.iter().sum();
+            *counter = self.counted(index as u32)?;
         }
         Ok(counters)
+    }
+
+    fn counted(&self, index: u32) -> Result<u64, KernelError> {
+        let per_cpu = self.counters.get(&index, 0).map_err(KernelError::map(map::COUNTERS))?;
+        Ok(per_cpu.iter().map(|tally| tally.packets).sum())
     }
 
     /// Hands the program's log records to `tracing`; does nothing unless `log_level` is set.

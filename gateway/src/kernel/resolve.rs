@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portcullis_abi::{PREFIX_CLASSES, RULES, Rate, Reason, Rule, RuleWord, rule_bit};
+use portcullis_abi::{PREFIX_CLASSES, RULES, Rate, Reason, Rule, RuleWord, ban_end, rule_bit};
 
 use super::{KernelError, Part};
 
@@ -27,8 +27,8 @@ pub struct Lists {
     pub deny: Vec<IpNet>,
     /// Those are only counted.
     pub deny_shadow: bool,
-    /// Dropped, and counted as banned.
-    pub banned: Vec<IpNet>,
+    /// Dropped, and counted as banned, until then (ns of CLOCK_MONOTONIC).
+    pub banned: Vec<(IpNet, u64)>,
     /// Lists with names, long ones among them; at most 65,535.
     pub named: Vec<NamedList>,
     /// Limits for some ports or prefixes, the first that fits holds; at most 63.
@@ -128,7 +128,7 @@ pub(super) fn resolve(lists: &Lists) -> Result<Resolved, KernelError> {
     };
     let inline = bits(lists.deny_shadow, false);
     lists.deny.iter().for_each(|net| say(net, Rule::Deny, inline, 0));
-    lists.banned.iter().for_each(|net| say(net, Rule::Banned, 0, 0));
+    lists.banned.iter().for_each(|(net, until)| say(net, Rule::Banned, 0, ban_end(*until)));
     for (list, number) in lists.named.iter().zip(1..) {
         let rule = if list.allows { Rule::Allow } else { Rule::Deny };
         let bits = bits(list.shadow, list.reset);

@@ -225,9 +225,14 @@ impl BanBook {
         !is_one_source(prefix) && self.given.contains_key(&prefix)
     }
 
-    /// Banned prefixes wider than one source.
-    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.given.keys().copied().filter(|prefix| !is_one_source(*prefix))
+    /// Banned prefixes wider than one source, and until when (ns of CLOCK_MONOTONIC).
+    pub fn wide(&self) -> impl Iterator<Item = (IpNet, u64)> + '_ {
+        let wide = self.given.iter().filter(|(prefix, _)| !is_one_source(**prefix));
+        wide.map(|(prefix, given)| (*prefix, given.until_ns))
+    }
+
+    fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.wide().map(|(prefix, _)| prefix)
     }
 
     /// Orders so far.

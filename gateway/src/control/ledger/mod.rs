@@ -124,7 +124,7 @@ impl Ledger {
             |word: &&(u64, Block)| matches!(word.1, Block::Banned { reason: Reason::SourceBanned, .. });
         let singles = words.iter().filter(by_operator).count();
         LedgerCounts {
-            banned_by_operator: (singles + self.book.prefixes().count()) as u64,
+            banned_by_operator: (singles + self.book.wide().count()) as u64,
             banned_by_behaviour: (words.len() - singles) as u64,
             operator_bans: self.book.ordered(),
             samples_taken: self.drops.taken(),
