@@ -140,7 +140,8 @@ fn judge<F: Family>(packet: &Packet<F::Address>, course: &mut Course<'_>, flags:
         ALLOW => return Reason::PassAllowed,
         kind @ (DENY | BANNED) if kind == DENY || !rule.has_ended(course.now) => {
             let denies = kind == DENY;
-            let (reason, list) = if denies { (Reason::DropDenied, rule.list()) } else { (Reason::DropBanned, 0) };
+            let (reason, list) =
+                if denies { (Reason::DropDenied, rule.list()) } else { (Reason::DropBanned, 0) };
             // Who cannot connect is told by a new connection; other packets need not be looked up.
             let block = if packet.kind == Kind::Opens { block_of(key, config) } else { 0 };
             if course.refuses_source(reason, rule.bits(), list, key, block) {
