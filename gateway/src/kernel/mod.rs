@@ -45,7 +45,7 @@ pub use facts::{Facts, Match};
 pub use limits::{Limits, Part, Promotion};
 pub use listeners::Listener;
 pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
-pub use routes::default_gateways;
+pub use routes::gateways;
 pub use sys::{interface_name, prefer_large_pages};
 
 /// The default place for pins.
@@ -204,11 +204,11 @@ impl Kernel {
     /// Makes the lists in the kernel equal to these, touching only what differs, and puts their limits in force. Gives
     /// the refusals that were left out because they name a trusted source.
     pub fn sync_lists(&mut self, lists: &Lists) -> Result<Vec<Overruled>, KernelError> {
-        let lists = &resolve::spared(lists, &self.tripped);
-        let resolved = resolve::resolve(lists)?;
         let config = self.config;
         // A million prefixes take longer than a gateway may be silent.
         let alive = || config.heartbeat_ns.store(sys::monotonic_ns(), Relaxed);
+        let lists = &resolve::spared(lists, &self.tripped);
+        let resolved = resolve::resolve(lists, &alive)?;
         let begun = sys::monotonic_ns();
         let prefixes = self.lists.sync(&resolved, config, &alive)?;
         if prefixes > 0 {

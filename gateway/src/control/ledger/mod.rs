@@ -25,7 +25,7 @@ pub use top::{RouteTop, ShardTop, SourceTop, Spread, TargetTop, Top};
 pub use why::Why;
 
 use super::status::KernelStatus;
-use super::trusted::Trusted;
+use super::trusted::{self, Trusted};
 use crate::kernel::Kernel;
 use crate::limit::Table;
 use crate::metrics::{LedgerCounts, Registry};
@@ -70,6 +70,12 @@ impl View<'_> {
             Some(ahead) => self.now_unix + seconds(ahead + 500_000_000),
             None => self.now_unix.saturating_sub(seconds(self.now_ns - at_ns)),
         }
+    }
+
+    /// Why `prefix`, or a part of it, is not to be banned.
+    pub fn trusted_at(&self, prefix: IpNet) -> Option<Trusted> {
+        let listed = || trusted::listed(&self.snapshot.kernel_lists.named, prefix);
+        trusted::overlapping(&self.trusted, prefix).cloned().or_else(listed)
     }
 
     /// Whether the kernel part drops anything but what an operator has banned.
