@@ -76,13 +76,15 @@ fn a_predecessor_that_drains_leaves_the_maps_alone() {
         let gate = gate.clone();
         move || Origin::start(Held { gate, midway: false })
     });
-    let with_drain = |more: &str| setup(&site, &format!("dead_after: 60s, {more}")).timeouts("drain: 60s");
-    let mut gateway = Gateway::start(&with_drain(""));
+    let with_drain = |more: &str| {
+        site.setup_with("auto", "100000/s", &format!("dead_after: 60s, {more}")).timeouts("drain: 60s")
+    };
+    let mut gateway = Gateway::start(&with_drain("enforcement: shadow"));
     ordered(&gateway, &["ban", "192.0.2.0/24", "--for", "4s"]);
     let mut under_way = site.connect(GOOD).expect("a connection");
     under_way.send(Request::get("/").bytes());
 
-    gateway.write(&with_drain(&format!("deny: [{BAD}]")));
+    gateway.write(&with_drain(&format!("enforcement: enforce, deny: [{BAD}]")));
     let mut predecessor = gateway.succeed();
     ordered(&gateway, &["ban", "198.51.100.0/24", "--for", "10m"]);
     let denied = || site.connect(BAD).map(drop).is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
@@ -91,7 +93,7 @@ fn a_predecessor_that_drains_leaves_the_maps_alone() {
     // Twice what any beat takes.
     pause(Duration::from_millis(2_500));
     assert!(predecessor.runs(), "it waits for the origin");
-    assert!(denied(), "the predecessor has put its own lists back");
+    assert!(denied(), "the predecessor has put its own settings back");
     gate.open();
     assert_eq!(under_way.response().status, 200);
     predecessor.wait_end();
