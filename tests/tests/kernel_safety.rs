@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use portcullis::kernel::{Kernel, Settings};
+use portcullis_abi::LAYOUT_VERSION;
 use portcullis_tests::client::Request;
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::{Gateway, Setup};
@@ -148,6 +149,34 @@ fn tables_that_cannot_be_written_are_an_error_where_the_program_is_required() {
     assert!(!gateway.wait_end().success());
     let said = gateway.stderr();
     assert!(said.contains("xdp.required is set") && said.contains("kinds of ports"), "{said}");
+}
+
+/// Pins of an older layout, and what is left of a set of them, are replaced: their buckets mean something else.
+#[test]
+fn pins_of_another_layout_and_half_a_set_are_replaced() {
+    privileged!();
+    let pins = PathBuf::from(format!("/sys/fs/bpf/portcullis-layout-{}", std::process::id()));
+    let settings = Settings { pin_root: pins.clone(), sets: 64, ..Settings::default() };
+    let load = || Kernel::load(&settings).expect("the program loads");
+    let ours = pins.join(format!("v{LAYOUT_VERSION}"));
+    let secret = load().secret();
+    let again = load();
+    assert!(again.adopted_pinned_maps() && again.secret() == secret, "the same build takes them over");
+    drop(again);
+
+    let older = pins.join(format!("v{}", LAYOUT_VERSION - 1));
+    std::fs::rename(&ours, &older).expect("renaming");
+    let kernel = load();
+    assert!(!kernel.adopted_pinned_maps() && kernel.secret() != secret, "others are not used");
+    assert!(!older.exists(), "nor kept");
+    let secret = kernel.secret();
+    drop(kernel);
+
+    std::fs::remove_file(ours.join("BUCKETS")).expect("removing");
+    let kernel = load();
+    assert!(!kernel.adopted_pinned_maps() && kernel.secret() != secret, "a part of them is not used");
+    drop(kernel);
+    std::fs::remove_dir_all(&pins).expect("removing");
 }
 
 /// A folder where nothing can be pinned is said so, and what to do.
