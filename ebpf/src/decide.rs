@@ -189,11 +189,7 @@ fn block_of(key: u64, config: &Config) -> u64 {
 /// Ban, coarse limits of the unknown, packet bucket, new-connection bucket, bucket of the rule.
 #[inline(always)]
 fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -> Reason {
-    let mut passes = match kind {
-        Kind::Segment => Reason::PassEstablished,
-        Kind::LaterFragment => Reason::Fragment,
-        _ => Reason::Pass,
-    };
+    let mut passes = passing(kind);
     let (config, now) = (course.config, course.now);
     let Some(set) = set_of(key, config) else { return passes };
     let mut way = way_of(set, key, config);
@@ -260,6 +256,16 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
         }
     }
     passes
+}
+
+/// What a packet that nothing refuses is counted under.
+#[inline(always)]
+fn passing(kind: Kind) -> Reason {
+    match kind {
+        Kind::Segment => Reason::PassEstablished,
+        Kind::LaterFragment => Reason::Fragment,
+        _ => Reason::Pass,
+    }
 }
 
 /// The limits that unknown sources share.
