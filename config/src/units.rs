@@ -1,9 +1,11 @@
-//! Durations, sizes and rates as people write them.
+//! Durations, sizes, rates and prefixes as people write them.
 //!
-//! Owns the three notations and nothing else; every function is pure and total. Invariant: a value that
+//! Owns these notations and nothing else; every function is pure and total. Invariant: a value that
 //! parses is exact, or rounded down to a nanosecond; nothing overflows silently.
 
 use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::diagnostic::Fault;
 use crate::model::Rate;
@@ -15,6 +17,14 @@ pub enum Bare {
     Milliseconds,
     /// Seconds, as in Kong's health checks.
     Seconds,
+}
+
+/// A prefix in the one form in which it is compared: of v4-mapped addresses (`::ffff:0:0/96`) it is one of IPv4.
+pub fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let mapped = v6.addr().to_ipv4_mapped().filter(|_| v6.prefix_len() >= 96);
+    let v4 = mapped.and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok());
+    v4.map_or(net, IpNet::V4)
 }
 
 /// Reads a duration: `3s`, `250ms`, `1m30s`, `1.5h`, or a bare number of `bare` units.

@@ -33,12 +33,14 @@ pub fn decide(ctx: &XdpContext) -> u32 {
     if index < Reason::FIRST_DROP as u32 && course.shadow != 0 {
         index = course.shadow;
     }
-    count(index);
+    let tally = count(index);
     aya_log_ebpf::debug!(ctx, "reason {}", index);
     if index < Reason::FIRST_DROP as u32 {
         return xdp_action::XDP_PASS;
     }
-    if sample::is_due(config, index, course.now) {
+    if let Some(tally) = tally
+        && sample::is_due(config, tally, course.now)
+    {
         sample::take(ctx.ctx, index, course.now);
     }
     if index >= Reason::FIRST_SHADOW as u32 {
@@ -136,11 +138,13 @@ fn judge<F: Family>(packet: &Packet<F::Address>, course: &mut Course<'_>, flags:
     match rule.kind() {
         TRUSTED => return Reason::PassTrusted,
         ALLOW => return Reason::PassAllowed,
-        DENY | BANNED => {
-            let reason = if rule.kind() == DENY { Reason::DropDenied } else { Reason::DropBanned };
+        kind @ (DENY | BANNED) if kind == DENY || !rule.has_ended(course.now) => {
+            let denies = kind == DENY;
+            let (reason, list) =
+                if denies { (Reason::DropDenied, rule.list()) } else { (Reason::DropBanned, 0) };
             // Who cannot connect is told by a new connection; other packets need not be looked up.
             let block = if packet.kind == Kind::Opens { block_of(key, config) } else { 0 };
-            if course.refuses_source(reason, rule.bits(), rule.list(), key, block) {
+            if course.refuses_source(reason, rule.bits(), list, key, block) {
                 return reason;
             }
         }
@@ -185,11 +189,7 @@ fn block_of(key: u64, config: &Config) -> u64 {
 /// Ban, coarse limits of the unknown, packet bucket, new-connection bucket, bucket of the rule.
 #[inline(always)]
 fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -> Reason {
-    let mut passes = match kind {
-        Kind::Segment => Reason::PassEstablished,
-        Kind::LaterFragment => Reason::Fragment,
-        _ => Reason::Pass,
-    };
+    let mut passes = passing(kind);
     let (config, now) = (course.config, course.now);
     let Some(set) = set_of(key, config) else { return passes };
     let mut way = way_of(set, key, config);
@@ -210,12 +210,16 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
         replace(&mut packets, &mut connections, rule, config);
     }
 
-    // Whoever is over a limit of its own uses up nothing of what the unknown have in common; and whoever has no way yet
-    // takes one only after that, so that made-up sources do not crowd the table.
-    if opens
-        && !establishes(unknown(block, config), unknown(now, config))
-        && !way.is_some_and(|way| connections.is_over(way, unknown(now, config)))
-    {
+    // Whoever is over its limit of new connections uses up nothing else with further ones: neither what the unknown have
+    // in common nor its own packets, or a flood of forged SYNs would cost a source the connections that it has. And
+    // whoever has no way yet takes one only after all this, so that made-up sources do not crowd the table.
+    let over = opens && way.is_some_and(|way| connections.is_over(way, unknown(now, config)));
+    if over {
+        if course.refuses_source(Reason::DropConnectionRate, 0, 0, key, block) {
+            return Reason::DropConnectionRate;
+        }
+        connections = Cost::FREE;
+    } else if opens && !establishes(unknown(block, config), unknown(now, config)) {
         if let Some(reason) = charge_unknown(key, flow, &mut passes, course) {
             return reason;
         }
@@ -252,6 +256,16 @@ fn charge(key: u64, kind: Kind, flow: u32, rule: u32, course: &mut Course<'_>) -
         }
     }
     passes
+}
+
+/// What a packet that nothing refuses is counted under.
+#[inline(always)]
+fn passing(kind: Kind) -> Reason {
+    match kind {
+        Kind::Segment => Reason::PassEstablished,
+        Kind::LaterFragment => Reason::Fragment,
+        _ => Reason::Pass,
+    }
 }
 
 /// The limits that unknown sources share.

@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU64;
 
 use portcullis_abi::{
     Charge, Config, GOOD_HITS, GoodHit, GoodKey, KERNEL_TRIES, ListenerKey, PortTable, Protocol, Rate,
-    Reason, RuleWord, Set, TOP_WORDS, WAYS, Way, Word, charge_within, find_or_take_within, set_index,
+    Reason, RuleWord, Set, TOP_WORDS, Tally, WAYS, Way, Word, charge_within, find_or_take_within, set_index,
     top_place,
 };
 
@@ -21,13 +21,10 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static BUCKETS: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32 + 1, 0);
+pub static COUNTERS: PerCpuArray<Tally> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32 + 1, 0);
 
 #[map]
 pub static DROPS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
-
-#[map]
-pub static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::KERNEL_COUNT as u32, 0);
 
 #[map]
 pub static LEASED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

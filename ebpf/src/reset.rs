@@ -50,7 +50,7 @@ pub fn answer(ctx: *mut xdp_md, config: &Config, now: u64) -> u32 {
             return xdp_action::XDP_DROP;
         }
     }
-    count(Reason::KERNEL_COUNT as u32);
+    let _ = count(Reason::KERNEL_COUNT as u32);
     xdp_action::XDP_TX
 }
 

@@ -1,27 +1,26 @@
 //! What user space is told beyond the counters: samples of dropped packets, and known-good sources among them.
 
 use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, xdp_md};
-use portcullis_abi::{Config, DropEvent, GoodHit, GoodKey, SAMPLE_BYTES, Word};
+use portcullis_abi::{Config, DropEvent, GoodHit, GoodKey, SAMPLE_BYTES, Tally, Word};
 
-use crate::maps::{DROPS, KNOWN_GOOD, SAMPLED};
+use crate::maps::{DROPS, KNOWN_GOOD};
 
 /// Whether a reason has a sample left on this CPU, which is then taken. Apart from [`take`], so that a flood of drops makes
 /// no call for what it is seldom given.
 #[inline(always)]
-pub fn is_due(config: &Config, index: u32, now: u64) -> bool {
+pub fn is_due(config: &Config, tally: *mut Tally, now: u64) -> bool {
     let interval = config.sample_interval_ns.read();
     if interval == 0 {
         return false;
     }
-    let Some(slot) = SAMPLED.get_ptr_mut(index) else { return false };
-    // SAFETY: this CPU's own slot.
-    let tat = unsafe { *slot };
+    // SAFETY: this CPU's own slot of COUNTERS.
+    let tat = unsafe { (*tally).sampled_tat };
     let next = (if tat > now { tat } else { now }).wrapping_add(interval);
     if next.wrapping_sub(now) > config.sample_burst_ns.read() {
         return false;
     }
     // SAFETY: as above.
-    unsafe { *slot = next };
+    unsafe { (*tally).sampled_tat = next };
     true
 }
 

@@ -473,21 +473,26 @@ impl Gateway {
     /// When either does not happen in time, or the predecessor does not end with exit code 0.
     #[track_caller]
     pub fn upgrade(&mut self) {
+        self.succeed().wait_end();
+    }
+
+    /// As [`Gateway::upgrade`], without waiting for the predecessor, which may have something to finish.
+    ///
+    /// # Panics
+    /// When the successor does not serve in time.
+    #[track_caller]
+    pub fn succeed(&mut self) -> Predecessor {
         let mut command = self.places.command();
         command.arg("--upgrade");
         let successor = Process::start(&command, self.places.dir.path());
-        let mut predecessor = std::mem::replace(&mut self.process, successor);
+        let predecessor = std::mem::replace(&mut self.process, successor);
         eventually("the successor on the admin socket", || {
             let status = self.try_admin("GET", "/status").map_err(|error| error.to_string())?;
             let pid = status.json()["pid"].clone();
             let wanted = self.pid();
             if pid == wanted { Ok(()) } else { Err(format!("{pid} instead of {wanted}:\n{}", self.stderr())) }
         });
-        let status = within(PATIENCE * 3, "the end of the predecessor", || {
-            predecessor.ended().ok_or_else(|| format!("still running; standard error:\n{}", self.stderr()))
-        });
-        assert!(status.success(), "the predecessor ended with {status}:\n{}", self.stderr());
-        predecessor.kill();
+        Predecessor(predecessor)
     }
 
     /// Kills without warning and starts again on the same ports, files and configuration.
@@ -496,6 +501,30 @@ impl Gateway {
         self.kill();
         self.process = Process::start(&self.places.command(), self.places.dir.path());
         self.wait_ready();
+    }
+}
+
+/// A gateway that has handed over and finishes what is under way.
+#[derive(Debug)]
+pub struct Predecessor(Process);
+
+impl Predecessor {
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.0.ended().is_none()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time, or not with exit code 0.
+    #[track_caller]
+    pub fn wait_end(mut self) {
+        let status = within(PATIENCE * 3, "the end of the predecessor", || {
+            self.0.ended().ok_or_else(|| format!("still running; standard error:\n{}", self.0.stderr()))
+        });
+        assert!(status.success(), "the predecessor ended with {status}:\n{}", self.0.stderr());
+        self.0.kill();
     }
 }
 

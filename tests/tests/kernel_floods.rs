@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use portcullis::kernel::{Kernel, Limits, Listener, Lists, Mode, Settings, detach};
+use portcullis::kernel::{Kernel, Limits, Listener, Lists, Mode, NamedList, Settings, detach};
 use portcullis_abi::{Protocol, Rate, Reason};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::netns::{Lab, VETH};
@@ -137,10 +137,11 @@ fn floods_of_every_shape_are_counted_to_the_packet() {
         v4_net: burst(1_000_000),
         v6_net: burst(300),
         unknown: burst(5_000),
+        resets: burst(700),
         ..Limits::default()
     };
     let lists = Lists { deny: vec!["198.19.0.0/16".parse().expect("a prefix")], ..Lists::default() };
-    let site = Site::new(&limits, &lists);
+    let mut site = Site::new(&limits, &lists);
     let server = |source: &str| {
         let target = if source.contains(':') { SERVER_V6 } else { SERVER_V4 };
         Packet::between(ip(source), ip(target))
@@ -152,9 +153,9 @@ fn floods_of_every_shape_are_counted_to_the_packet() {
     let tagged = server("198.18.0.1").vlan(0x88a8, 5).vlan(0x8100, 7).tcp(GATE, SYN).build();
     let counted = site.flood(&framed(tagged), 0, 0);
     assert_eq!(of(&counted, Reason::Pass), 100, "{counted:?}");
-    // Its packets are limited as well, and what that drops is charged no connection.
-    let dropped = of(&counted, Reason::DropConnectionRate) + of(&counted, Reason::DropPacketRate);
-    assert!(counted.len() == 3 && dropped >= FLOOD * 9 / 10, "{counted:?}");
+    // What that drops is charged no packet, so the limit of those is not met.
+    let dropped = of(&counted, Reason::DropConnectionRate);
+    assert!(counted.len() == 2 && dropped >= FLOOD * 9 / 10, "{counted:?}");
 
     // Later fragments have no port: the packet limit holds them.
     let fragment = server("198.18.0.2").fragment(100, true).payload(&[0; 64]).build();
@@ -185,6 +186,20 @@ fn floods_of_every_shape_are_counted_to_the_packet() {
     let counted = site.flood(&syn, V4_SOURCE + 2, 2);
     assert_eq!(counted.first().map(|(reason, _)| *reason), Some(Reason::DropDenied), "{counted:?}");
     assert_eq!(counted.len(), 1, "{counted:?}");
+
+    // The same, answered: every packet is under its reason, whether or not a reset was left for it.
+    let deny = NamedList {
+        name: "told".into(),
+        prefixes: ["198.19.0.0/16".parse().expect("a prefix")].into(),
+        allows: false,
+        shadow: false,
+        reset: true,
+    };
+    site.kernel.sync_lists(&Lists { named: vec![deny], ..Lists::default() }).expect("lists");
+    let counted = site.flood(&syn, V4_SOURCE + 2, 2);
+    assert_eq!(counted.first().map(|(reason, _)| *reason), Some(Reason::DropDenied), "{counted:?}");
+    assert_eq!(counted.len(), 1, "{counted:?}");
+    assert_eq!(site.kernel.facts(Kernel::now()).resets_sent, 700);
 
     // More extension headers than anybody needs.
     let mut chain = server("2001:db8:6::1");

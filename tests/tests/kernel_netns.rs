@@ -314,9 +314,10 @@ fn shadow_mode_drops_nothing_under_traffic() {
         let drops = |reason| count(&kernel, reason);
         let (mut sent, mut received) = (0, 0);
         let deadline = Instant::now() + Duration::from_secs(30);
-        // In lots that the receive buffer holds: what is missing then was dropped by the program.
+        // In lots that the receive buffer holds: what is missing then was dropped by the program. Under native XDP, the veth
+        // of Linux 6.1 takes a page for each packet, of which the buffer holds 49.
         while sent < PACKETS && Instant::now() < deadline {
-            sent += lab.in_client(|| datagrams(|sent| sent < 50));
+            sent += lab.in_client(|| datagrams(|sent| sent < 20));
             while received + drops(Reason::DropPacketRate) < sent && Instant::now() < deadline {
                 while receiver.recv(&mut [0; 64]).is_ok() {
                     received += 1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis::kernel::test_run::{Entry, TestRun};
 use portcullis::kernel::{Kernel, LimitSpec, Limits, Listener, Lists, NamedList, Part, Promotion, Settings};
 use portcullis::limit::{KNOWN_GOOD_NS, Table, source_key};
-use portcullis_abi::{Protocol, Rate, Reason};
+use portcullis_abi::{BAN_UNIT_NS, Protocol, Rate, Reason};
 use portcullis_tests::packet::{ACK, Packet, SYN, checksum};
 use portcullis_tests::privileged;
 
@@ -16,6 +16,7 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const SECOND: u64 = 1_000_000_000;
+const HOUR: u64 = 3_600 * SECOND;
 
 /// Nothing comes back within a test: the burst passes, the rest does not.
 const fn burst(tokens: u64) -> Rate {
@@ -91,6 +92,10 @@ impl Bench {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
+}
+
+fn net<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a prefix")
 }
 
 fn nets<T: std::str::FromStr<Err: std::fmt::Debug>>(texts: &[&str]) -> Vec<T> {
@@ -271,6 +276,60 @@ fn limits_by_port_and_prefix_take_the_place_of_the_general_one() {
     assert_eq!(bench.verdict(&syn("192.0.2.8").build()), (Reason::ShadowRuleRate, XDP_PASS));
 }
 
+/// A ban of a prefix ends by kernel time too, though only to some minutes: nobody has to take it off.
+#[test]
+fn a_prefix_is_banned_until_its_end() {
+    privileged!();
+    let mut bench = Bench::new(Limits::default());
+    let now = Kernel::now();
+    let banned = |source: &str, until| (net(source), until);
+    bench.lists(&Lists {
+        banned: vec![
+            banned("198.18.1.0/24", now + 24 * HOUR),
+            banned("198.18.2.0/24", now + HOUR / 60),
+            banned("198.18.3.0/24", now.saturating_sub(BAN_UNIT_NS)),
+            banned("2001:db8:1::/48", now + HOUR),
+            banned("2001:db8:2::/48", now.saturating_sub(BAN_UNIT_NS)),
+        ],
+        deny: vec![net("198.18.0.0/15")],
+        ..Lists::default()
+    });
+    for (source, expected) in [
+        ("198.18.1.1", Reason::DropBanned),
+        ("198.18.2.1", Reason::DropBanned),
+        ("198.18.3.1", Reason::Pass),
+        ("198.18.4.1", Reason::DropDenied),
+        ("2001:db8:1::1", Reason::DropBanned),
+        ("2001:db8:2::1", Reason::Pass),
+    ] {
+        assert_eq!(bench.reason(&syn(source)), expected, "{source}");
+    }
+}
+
+/// New connections that are refused cost nothing else: whoever forges a source's SYNs takes from it no packet of the
+/// connections that it has.
+#[test]
+fn refused_connections_use_up_no_packets() {
+    privileged!();
+    let limits = Limits { connections: burst(2), packets: burst(10), ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    assert_eq!(bench.admitted("192.0.2.1", 50), 2);
+    let segment = Packet::v4().from(ip("192.0.2.1")).tcp(443, ACK);
+    for _ in 0..8 {
+        assert_eq!(bench.reason(&segment), Reason::PassEstablished);
+    }
+    assert_eq!(bench.reason(&segment), Reason::DropPacketRate);
+    assert_eq!(bench.reason(&syn("192.0.2.1")), Reason::DropConnectionRate, "the first that it is over");
+    // On trial the limit is noted once, and what else there is goes for the packet.
+    let shadow_reasons = Reason::DropConnectionRate.drop_bit();
+    bench.limits(Limits { shadow_reasons, ..limits });
+    assert_eq!(bench.reason(&syn("192.0.2.1")), Reason::DropPacketRate);
+    let tries = |bench: &Bench| (0..9).map(|_| bench.reason(&syn("192.0.2.2"))).collect::<Vec<_>>();
+    let seen = tries(&bench);
+    assert_eq!(seen[..2], [Reason::Pass; 2]);
+    assert_eq!(seen[2..], [Reason::ShadowConnectionRate; 7]);
+}
+
 #[test]
 fn a_list_on_trial_lifts_no_limit_that_is_in_force() {
     privileged!();
@@ -283,7 +342,7 @@ fn a_list_on_trial_lifts_no_limit_that_is_in_force() {
         reset: false,
     };
     bench.lists(&Lists {
-        banned: nets(&["198.18.5.0/24"]),
+        banned: vec![(net("198.18.5.0/24"), Kernel::now() + HOUR)],
         named: vec![
             list("trial", &["192.0.2.0/24"], true, false),
             list("scanners", &["198.18.0.0/16"], false, false),

@@ -64,6 +64,13 @@ pub struct Xdp {
     pub origin: Origin,
 }
 
+impl Xdp {
+    /// Whether bans for behaviour are only counted, by kernel and proxy alike.
+    pub fn watches_bans(&self) -> bool {
+        self.enforcement == Enforcement::Shadow || self.refusals.banned == Refusal::Shadow
+    }
+}
+
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum XdpMode {

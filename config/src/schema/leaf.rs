@@ -12,7 +12,7 @@ use super::Kind;
 use super::suggest::did_you_mean;
 use crate::diagnostic::Fault;
 use crate::node::Scalar;
-use crate::units::{Bare, parse_duration, parse_rate, parse_size};
+use crate::units::{Bare, canonical, parse_duration, parse_rate, parse_size};
 
 /// How a scalar is shown in an error.
 fn shown(scalar: &Scalar) -> String {
@@ -169,7 +169,7 @@ pub(crate) fn word(scalar: &Scalar, words: &'static [&'static str]) -> Result<&'
 pub(crate) fn cidr(scalar: &Scalar) -> Result<IpNet, Fault> {
     let text = scalar.text.as_str();
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address));
+        return Ok(IpNet::from(address.to_canonical()));
     }
     let fault = || Fault::new(format!("{} is not an address or prefix", shown(scalar)));
     let net: IpNet =
@@ -178,7 +178,7 @@ pub(crate) fn cidr(scalar: &Scalar) -> Result<IpNet, Fault> {
     if net.addr() != net.network() {
         return Err(fault().hint(format!("bits are set beyond the prefix; did you mean `{}`?", net.trunc())));
     }
-    Ok(net)
+    Ok(canonical(net))
 }
 
 pub(crate) fn socket_address(scalar: &Scalar) -> Result<SocketAddr, Fault> {
@@ -304,6 +304,9 @@ mod tests {
     fn prefixes_have_no_stray_bits() {
         assert_eq!(cidr(&plain("192.0.2.1")).unwrap().to_string(), "192.0.2.1/32");
         assert_eq!(cidr(&plain("2001:db8::/32")).unwrap().to_string(), "2001:db8::/32");
+        assert_eq!(cidr(&plain("::ffff:192.0.2.1")).unwrap().to_string(), "192.0.2.1/32");
+        assert_eq!(cidr(&plain("::ffff:10.0.0.0/104")).unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(cidr(&plain("::/0")).unwrap().to_string(), "::/0");
         let hint = cidr(&plain("10.1.2.3/8")).unwrap_err().hint.unwrap();
         assert!(hint.contains("`10.0.0.0/8`"), "{hint}");
         assert!(cidr(&plain("10.0.0.0/33")).is_err());

@@ -38,7 +38,8 @@ const XDP_KEYS: &[Key] = &[
     Key::new(
         "trusted",
         Kind::CIDRS,
-        "Sources that are never dropped, besides loopback, `trusted_proxies` and upstream targets: health checkers, say.",
+        "Sources that are never dropped, besides loopback, `trusted_proxies`, upstream targets and the routers of this host: \
+         health checkers, say.",
     )
     .default("[]"),
     Key::new(

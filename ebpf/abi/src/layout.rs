@@ -9,7 +9,7 @@ use crate::{Reason, Secret};
 
 /// Version of everything that outlives a process in pinned maps: layouts, meaning of words, the hash.
 /// It names the pin directory and is stored in [`Config::layout`].
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The XDP program that the gateway attaches.
 pub const PROGRAM: &str = "portcullis";
@@ -32,7 +32,7 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// [`crate::Set`] by set index; mmapable; sized at load.
     pub const BUCKETS: &str = "BUCKETS";
-    /// Packets by kernel [`crate::Reason`], per CPU.
+    /// [`super::Tally`] by kernel [`crate::Reason`], per CPU; after the last, of the resets sent.
     pub const COUNTERS: &str = "COUNTERS";
     /// [`super::PortTable`] by [`super::Protocol`]: the first, cheap question.
     pub const PORTS: &str = "PORTS";
@@ -46,8 +46,6 @@ pub mod map {
     pub const TOP_V4: &str = "TOP_V4";
     /// [`super::DropEvent`]s; a ring; not pinned.
     pub const DROPS: &str = "DROPS";
-    /// When each kernel reason may be sampled again, per CPU; not pinned.
-    pub const SAMPLED: &str = "SAMPLED";
     /// SYNs of unknown sources that wait for their retransmission; not pinned; sized at load.
     pub const RETRIES: &str = "RETRIES";
     /// [`super::GoodHit`] by [`super::GoodKey`]: known-good sources that were, or would have been, dropped; LRU hash.
@@ -360,7 +358,8 @@ pub mod rule_bit {
     pub const RESET: u32 = 1 << 4;
 }
 
-/// The value of RULES_V4 and RULES_V6.
+/// The value of RULES_V4 and RULES_V6: a [`Rule`] in bits 0 to 2, [`rule_bit`]s, the class of the prefix in the limits in
+/// bits 8 to 15, and from bit 16 the number of the list, of a ban its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleWord(pub u32);
 
@@ -402,11 +401,40 @@ impl RuleWord {
         self.0 >> 8 & (PREFIX_CLASSES as u32 - 1)
     }
 
-    /// The number of the list; 0 is the one written inline.
+    /// The number of the list; 0 is the one written inline. Of a ban it is the end.
     #[inline(always)]
     pub const fn list(self) -> u32 {
         self.0 >> 16
     }
+
+    /// Whether a ban has ended at `now`. The gateway takes ended ones off within a second; this is for when it cannot.
+    #[inline(always)]
+    pub const fn has_ended(self, now: u64) -> bool {
+        // Serial numbers: a half of them lies ahead.
+        let ahead = self.list().wrapping_sub((now >> BAN_UNIT_SHIFT) as u32) as u16;
+        ahead == 0 || ahead > u16::MAX / 2
+    }
+}
+
+const BAN_UNIT_SHIFT: u32 = 37;
+
+/// What the word of a banned prefix has in place of the list's number: the end of the ban, ns of CLOCK_MONOTONIC, rounded up
+/// to [`BAN_UNIT_NS`]. At most 52 days ahead.
+pub const fn ban_end(until: u64) -> u16 {
+    (until.div_ceil(BAN_UNIT_NS) & 0xffff) as u16
+}
+
+/// To what the end of a prefix's ban is kept: 137 s, of which 16 bits count 104 days.
+pub const BAN_UNIT_NS: u64 = 1 << BAN_UNIT_SHIFT;
+
+/// The value of COUNTERS: what a CPU has seen of one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tally {
+    /// Packets.
+    pub packets: u64,
+    /// The TAT of its samples: beside the count, as each drop needs both.
+    pub sampled_tat: u64,
 }
 
 /// Bytes of a dropped packet that are kept, from Ethernet on.
@@ -457,14 +485,36 @@ pub struct GoodHit {
 /// Known-good sources that are remembered.
 pub const GOOD_HITS: u32 = 4096;
 
-const _: () = assert!(size_of::<GoodKey>() == 16 && size_of::<GoodHit>() == 16);
+const _: () = assert!(size_of::<GoodKey>() == 16 && size_of::<GoodHit>() == 16 && size_of::<Tally>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_banned_until_its_end_and_a_unit_longer_at_most() {
+        const DAY: u64 = 86_400_000_000_000;
+        for now in [1, BAN_UNIT_NS, 100 * DAY, 104 * DAY, 1000 * DAY] {
+            for lasts in [1, 1_000_000_000, DAY, 30 * DAY] {
+                let word = RuleWord::new(Rule::Banned, 0, 63, ban_end(now + lasts));
+                assert_eq!((word.rule(), word.class()), (Some(Rule::Banned), 63));
+                for at in [now, now + lasts / 2, now + lasts - 1] {
+                    assert!(!word.has_ended(at), "{now} + {lasts} at {at}");
+                }
+                for at in [now + lasts + BAN_UNIT_NS, now + lasts + 20 * DAY] {
+                    assert!(word.has_ended(at), "{now} + {lasts} at {at}");
+                }
+            }
+        }
+    }
+}
 
 #[cfg(feature = "user")]
 mod pod {
     //! aya copies map values as bytes; these types promise to bear it.
     #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
-    use super::{GoodHit, GoodKey, ListenerKey, PortTable};
+    use super::{GoodHit, GoodKey, ListenerKey, PortTable, Tally};
 
     // SAFETY: repr(C), integers only, no padding (20 = 16 + 2 + 1 + 1), any bytes are a valid value.
     unsafe impl aya::Pod for ListenerKey {}
@@ -474,4 +524,6 @@ mod pod {
     unsafe impl aya::Pod for GoodKey {}
     // SAFETY: repr(C), two words, any bytes are a valid value.
     unsafe impl aya::Pod for GoodHit {}
+    // SAFETY: repr(C), two words, any bytes are a valid value.
+    unsafe impl aya::Pod for Tally {}
 }

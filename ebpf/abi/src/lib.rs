@@ -30,10 +30,10 @@ pub use block::{
 pub use gcra::{Charge, KERNEL_TRIES, Rate, charge, charge_ns, charge_within, penalize, refund};
 pub use key::{aggregate_key, is_v4, key_v4, key_v6, key_v6_halves, offence_key, rule_key};
 pub use layout::{
-    Config, DropEvent, Family, GOOD_HITS, GoodHit, GoodKey, LimitRule, ListenerKey, LpmKeyV4, LpmKeyV6,
-    PORT_CLASSES, PORTS_PER_PROTOCOL, PREFIX_CLASSES, PortTable, Protocol, RULES, Rule, RuleWord,
-    SAMPLE_BYTES, STEER_CORES, STEER_GROUPS, SharedBuckets, TOP_WORDS, flag, map, port_bit, rule_bit,
-    top_place,
+    BAN_UNIT_NS, Config, DropEvent, Family, GOOD_HITS, GoodHit, GoodKey, LimitRule, ListenerKey, LpmKeyV4,
+    LpmKeyV6, PORT_CLASSES, PORTS_PER_PROTOCOL, PREFIX_CLASSES, PortTable, Protocol, RULES, Rule, RuleWord,
+    SAMPLE_BYTES, STEER_CORES, STEER_GROUPS, SharedBuckets, TOP_WORDS, Tally, ban_end, flag, map, port_bit,
+    rule_bit, top_place,
 };
 pub use layout::{
     LAYOUT_VERSION, PROGRAM, PROGRAM_FRAGS, PROGRAM_RANDOM_SOURCES, PROGRAM_SCRAMBLE_ONLY, PROGRAM_STEER,

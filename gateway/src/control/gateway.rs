@@ -10,6 +10,7 @@
 //! Never: the compilation, or anything about a request. Invariant: a socket that is bound but not published is
 //! closed again when a later step fails, so a failed reload leaves no address open.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -22,11 +23,13 @@ use portcullis_config::{self as config, Config, Diagnostic, Severity};
 
 use super::advice;
 use super::aside::Retired;
+use super::cores;
 use super::interfaces::Network;
 use super::kernel::KernelPart;
 use super::ledger::{self, Ledger, Memory, View};
 use super::names::{Book, Refresher};
 use super::plane::{Compile, Plane};
+use super::routers::Routers;
 use super::start::shard_count;
 use super::status::{ListenerStatus, PlaneStatus, ShardStatus};
 use super::steering::{Steered, Steerings, steer};
@@ -74,6 +77,15 @@ pub struct Gateway {
     /// Sockets of a predecessor, until the first generation is installed.
     inherited: BTreeMap<SocketAddr, Vec<TcpListener>>,
     steerings: Steerings,
+    /// Whether the next generation arms what was switched to shadow.
+    rearm: bool,
+    /// Whether the kernel's lists are to be written anew.
+    lists_due: bool,
+    /// When a successor was last offered everything.
+    offered_ns: Cell<u64>,
+    /// Whether a successor owns maps, bans and samples by now.
+    handed_over: bool,
+    routers: Routers,
 }
 
 /// Limit keys (consumers, credentials, headers, ...) that are counted at a time; 32 bytes each. Past it the ones with the
@@ -82,6 +94,9 @@ const LIMIT_KEYS: usize = 1 << 18;
 
 /// Samples taken in one go; what is more waits in the ring, or is lost there.
 const DROPS_AT_ONCE: usize = 4096;
+
+/// A successor serves by then, or never.
+const SUCCESSOR_STARTS_NS: u64 = 120_000_000_000;
 
 /// Sockets of an address, one a shard.
 type Bound = (SocketAddr, Vec<TcpListener>);
@@ -119,7 +134,7 @@ impl Gateway {
             outboxes,
             driver,
             refused: refused.map(|cause| cause.to_string()),
-            cores: cores(config, count),
+            cores: cores::of_shards(config, count),
             kernel,
             wall_clock: Arc::new(WallClock::new(clock::now_ns(), wall_ns())),
             draining: false,
@@ -132,6 +147,11 @@ impl Gateway {
             sockets: BTreeMap::new(),
             inherited: BTreeMap::new(),
             steerings: Steerings::new(),
+            rearm: false,
+            lists_due: false,
+            offered_ns: Cell::new(0),
+            handed_over: false,
+            routers: Routers::default(),
             registry,
         })
     }
@@ -174,8 +194,14 @@ impl Gateway {
 
     /// Hands the banned prefixes to the kernel's lists.
     fn sync_bans(&mut self) {
-        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        self.kernel.set_banned(self.ledger.book.wide().collect());
         self.sync_kernel();
+    }
+
+    /// Whether a successor may be starting, which fills the maps of the kernel part by then: this process leaves them alone.
+    fn is_succeeded(&self, now_ns: u64) -> bool {
+        let offered_ns = self.offered_ns.get();
+        offered_ns != 0 && now_ns.saturating_sub(offered_ns) < SUCCESSOR_STARTS_NS
     }
 
     /// Writes the lists anew where they differ.
@@ -210,12 +236,8 @@ impl Gateway {
         keys.retain(|key| matches!(table.block_at(*key, now), Block::Banned { .. }));
         let prefixes = keys.into_iter().filter_map(source_prefix).collect::<Vec<_>>();
         let Some(shards) = self.shards.as_ref().filter(|_| !prefixes.is_empty()) else { return };
-        let trusted = self
-            .snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.config.xdp.enforcement == config::Enforcement::Shadow);
-        if trusted {
-            return; // only watched
+        if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.config.xdp.watches_bans()) {
+            return;
         }
         if let Err(cause) = shards.cut(&Arc::new(prefixes.into_iter().collect())) {
             tracing::error!(%cause, "not every connection of a banned source is ended");
@@ -266,6 +288,9 @@ impl Gateway {
             shards.close(address)?;
         }
         if self.snapshot.is_some() {
+            if std::mem::take(&mut self.rearm) {
+                self.kernel.rearm();
+            }
             self.kernel.sync(snapshot, clock::now_ns())?;
         }
         Ok(())
@@ -278,6 +303,7 @@ impl Plane for Gateway {
     fn compiler(&self) -> Compile<Self::Compiled> {
         let (registry, ticketer) = (Arc::clone(&self.registry), self.ticketer.clone());
         let (previous, book) = (self.snapshot.clone(), self.book.clone());
+        self.routers.settle();
         Box::new(move |config, generation| {
             book.prepare(&config);
             let (previous, names) = (previous.as_deref(), book.names());
@@ -321,15 +347,17 @@ impl Plane for Gateway {
         Ok(())
     }
 
+    fn rearm(&mut self) {
+        self.rearm = true;
+    }
+
     fn is_outdated(&self) -> bool {
-        self.book.has_changed()
+        !self.is_succeeded(clock::now_ns()) && (self.book.has_changed() || self.routers.have_changed())
     }
 
     fn beat(&mut self) {
         let now_ns = clock::now_ns();
-        if self.kernel.beat(now_ns) {
-            self.sync_kernel();
-        }
+        self.lists_due |= self.kernel.beat(now_ns);
         if let Some(snapshot) = &self.snapshot {
             self.ticketer.rotate(snapshot.config.tickets.rotation, now_ns);
         }
@@ -342,14 +370,24 @@ impl Plane for Gateway {
         if let Some(moved_ns) = self.wall_clock.observe(now_ns, wall_ns()) {
             tracing::info!(moved_ms = moved_ns / 1_000_000, "the wall clock was set");
         }
+        if let Some(snapshot) = &self.snapshot {
+            self.routers.look(&snapshot.gateways, now_ns);
+        }
         self.retired.sweep();
-        self.take_drops();
         self.cut_banned();
+        if self.handed_over {
+            return;
+        }
+        self.take_drops();
         if self.ledger.beat(now_ns) {
-            self.sync_bans();
+            self.lists_due = true;
             if let Some(view) = self.view(false) {
                 self.ledger.book.tell_shards(&view);
             }
+        }
+        if self.lists_due && !self.is_succeeded(now_ns) {
+            self.lists_due = false;
+            self.sync_bans();
         }
     }
 
@@ -378,6 +416,7 @@ impl Plane for Gateway {
             sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()
         };
         let listeners = self.sockets.iter().map(|(address, sockets)| Ok((*address, clones(sockets)?)));
+        self.offered_ns.set(clock::now_ns());
         Ok(Handover {
             listeners: listeners.collect::<io::Result<_>>()?,
             admin: None,
@@ -390,11 +429,13 @@ impl Plane for Gateway {
         self.inherited = handover.listeners.into_iter().collect();
         self.ticketer.take_over(&handover.tickets);
         self.ledger.book.adopt(handover.bans, self.kernel.table(), clock::now_ns());
-        self.kernel.set_banned(self.ledger.book.prefixes().collect());
+        self.kernel.set_banned(self.ledger.book.wide().collect());
     }
 
     fn leave(&mut self) {
         self.draining = true;
+        self.handed_over = true;
+        self.kernel.hand_over();
         self.sockets.clear();
         if let Some(Err(cause)) = self.shards.as_ref().map(Shards::leave) {
             tracing::error!(%cause, "not every shard leaves");
@@ -494,31 +535,8 @@ fn ledger_of(config: &Config, kernel: &mut KernelPart) -> Ledger {
     let (table, now_ns) = (Arc::clone(kernel.table()), clock::now_ns());
     ledger.book.adopt(ledger.memory.recall(), &table, now_ns);
     ledger.book.expire(now_ns);
-    kernel.set_banned(ledger.book.prefixes().collect());
+    kernel.set_banned(ledger.book.wide().collect());
     ledger
-}
-
-/// The cores of the shards: those of the configuration, else those that the process may run on, in turn.
-fn cores(config: &Config, count: usize) -> Vec<usize> {
-    let cores = if config.shards.cores.is_empty() { allowed_cores() } else { config.shards.cores.clone() };
-    cores.iter().copied().cycle().take(count).collect()
-}
-
-/// A container's cores need not begin at 0. From `/proc/self/status`; core 0 if that cannot be read.
-pub(super) fn allowed_cores() -> Vec<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let cores = parse_list(list.unwrap_or_default());
-    if cores.is_empty() { vec![0] } else { cores }
-}
-
-/// `0-3,8` as in cpuset(7).
-fn parse_list(list: &str) -> Vec<usize> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
-    };
-    list.split(',').filter_map(range).flatten().collect()
 }
 
 fn addresses(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
@@ -566,17 +584,4 @@ fn without_place(message: &str) -> Diagnostic {
 fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_cores() {
-        assert_eq!(parse_list("\t0-3,8\n"), [0, 1, 2, 3, 8]);
-        assert_eq!(parse_list("5"), [5]);
-        assert_eq!(parse_list(""), [0; 0]);
-        assert!(!allowed_cores().is_empty());
-    }
 }

@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::kernel::gateways;
+
 /// What the kernel says about its interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
@@ -23,7 +25,7 @@ pub struct Network {
     v4: Vec<(String, Ipv4Addr, Ipv4Addr)>,
     /// Addresses: interface, address.
     v6: Vec<(String, Ipv6Addr)>,
-    /// Routers of default routes.
+    /// Routers of its routes.
     gateways: Vec<IpAddr>,
 }
 
@@ -41,12 +43,11 @@ impl Network {
             up: names(&text("/proc/net/dev")).into_iter().filter(is_up).collect(),
             v4: connected(&text("/proc/net/route")),
             v6: addresses(&text("/proc/net/if_inet6")),
-            gateways: [gateways_v4(&text("/proc/net/route")), gateways_v6(&text("/proc/net/ipv6_route"))]
-                .concat(),
+            gateways: gateways(),
         }
     }
 
-    /// The routers that default routes go by.
+    /// The routers that routes go by.
     pub fn gateways(&self) -> &[IpAddr] {
         &self.gateways
     }
@@ -114,33 +115,6 @@ fn connected(table: &str) -> Vec<(String, Ipv4Addr, Ipv4Addr)> {
     table.lines().skip(1).filter_map(row).collect()
 }
 
-/// From `/proc/net/route`: the gateways of routes to everywhere.
-fn gateways_v4(table: &str) -> Vec<IpAddr> {
-    let row = |line: &str| {
-        let columns = line.split_whitespace().collect::<Vec<_>>();
-        let address = |column: usize| {
-            let word = u32::from_str_radix(columns.get(column)?, 16).ok()?;
-            Some(Ipv4Addr::from(word.to_ne_bytes()))
-        };
-        let (network, gateway, mask) = (address(1)?, address(2)?, address(7)?);
-        let is_default = network.is_unspecified() && mask.is_unspecified() && !gateway.is_unspecified();
-        is_default.then_some(IpAddr::V4(gateway))
-    };
-    table.lines().skip(1).filter_map(row).collect()
-}
-
-/// From `/proc/net/ipv6_route`: destination, its length, source, its length, next hop, ...
-fn gateways_v6(table: &str) -> Vec<IpAddr> {
-    let row = |line: &str| {
-        let columns = line.split_whitespace().collect::<Vec<_>>();
-        let address = |column: usize| u128::from_str_radix(columns.get(column)?, 16).ok().map(Ipv6Addr::from);
-        let is_default = address(0)?.is_unspecified() && *columns.get(1)? == "00";
-        let gateway = address(4)?;
-        (is_default && !gateway.is_unspecified()).then_some(IpAddr::V6(gateway))
-    };
-    table.lines().filter_map(row).collect()
-}
-
 /// From `/proc/net/if_inet6`: address, index, prefix, scope, flags, name.
 fn addresses(table: &str) -> Vec<(String, Ipv6Addr)> {
     let row = |line: &str| {
@@ -176,20 +150,8 @@ mod tests {
             up: ["eth1".to_owned(), "eth2".to_owned()].into(),
             v4: connected(&routes),
             v6: addresses(v6),
-            gateways: gateways_v4(&routes),
+            gateways: Vec::new(),
         }
-    }
-
-    #[test]
-    fn default_gateways() {
-        assert_eq!(network().gateways(), ["10.1.0.1".parse::<IpAddr>().unwrap()]);
-        let zero = "0".repeat(32);
-        let table = format!(
-            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 450003 eth0\n\
-             20010db8000000000000000000000000 40 {zero} 00 {zero} 00000100 1 0 1 eth0\n\
-             {zero} 00 {zero} 00 {zero} ffffffff 1 0 200200 lo\n"
-        );
-        assert_eq!(gateways_v6(&table), ["fe80::1".parse::<IpAddr>().unwrap()]);
     }
 
     fn check(listeners: &[&str], expected: &[&str]) {

@@ -18,7 +18,6 @@ use super::blast::BlastRadius;
 use super::facts;
 use super::interfaces::Network;
 use super::status::{KernelStatus, RuleStatus};
-use crate::id::Generation;
 use crate::kernel::{Attachment, Kernel, Limits, Listener, Lists, Mode, Promotion, Settings};
 use crate::limit::{KNOWN_GOOD_NS, Table, random_secret};
 use crate::metrics::{Exposition, write_kernel_facts, write_kernel_mode, write_kernel_packets};
@@ -34,11 +33,11 @@ pub struct KernelPart {
     required: bool,
     why: Option<String>,
     blast: BlastRadius,
-    /// Prefixes that an operator has banned.
-    banned: Vec<IpNet>,
+    /// Prefixes that an operator has banned, and until when.
+    banned: Vec<(IpNet, u64)>,
     rules: Vec<RuleStatus>,
-    /// The one in force.
-    generation: Option<Generation>,
+    /// Whether a successor has them: the maps are its own from then on.
+    handed_over: bool,
 }
 
 impl KernelPart {
@@ -73,7 +72,7 @@ impl KernelPart {
             blast: BlastRadius::default(),
             banned: Vec::new(),
             rules: Vec::new(),
-            generation: None,
+            handed_over: false,
         })
     }
 
@@ -99,8 +98,8 @@ impl KernelPart {
         }
     }
 
-    /// Sets the prefixes that an operator has banned; the next [`KernelPart::sync`] puts them into the lists.
-    pub fn set_banned(&mut self, banned: Vec<IpNet>) {
+    /// Sets the prefixes that an operator has banned, each until a moment of CLOCK_MONOTONIC; the next [`KernelPart::sync`] puts them into the lists.
+    pub fn set_banned(&mut self, banned: Vec<(IpNet, u64)>) {
         self.banned = banned;
     }
 
@@ -114,11 +113,7 @@ impl KernelPart {
         self.enforcement = config.xdp.enforcement;
         self.blast.configure(config.xdp.blast_radius);
         self.rules = facts::rules(&config.xdp);
-        let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        // What was switched to shadow stays so until the operator has written something new.
-        if self.generation.replace(snapshot.generation) != Some(snapshot.generation) {
-            kernel.rearm();
-        }
+        let Some(kernel) = self.kernel.as_mut().filter(|_| !self.handed_over) else { return Ok(()) };
         kernel.set_limits(&limits(&config.xdp));
         kernel.heartbeat(now_ns);
         let with_bans = (!self.banned.is_empty())
@@ -133,6 +128,9 @@ impl KernelPart {
         });
         match synced {
             Ok(()) => self.why = None,
+            Err(cause) if self.required && self.attachments.is_none() => {
+                return Err(cause).context("xdp.required is set, and the kernel tables cannot be written");
+            }
             Err(cause) => {
                 tracing::error!(%cause, "the kernel tables are not those of the configuration");
                 self.why = Some(cause.to_string());
@@ -178,10 +176,24 @@ impl KernelPart {
     /// True: the lists are to be synced, as one of them, or a rule, is in shadow now.
     #[must_use]
     pub fn beat(&mut self, now_ns: u64) -> bool {
-        let Some(kernel) = &mut self.kernel else { return false };
+        let Some(kernel) = self.kernel.as_mut().filter(|_| !self.handed_over) else { return false };
         kernel.heartbeat(now_ns);
         kernel.flush_logs();
         self.blast.look(kernel, &self.table, now_ns)
+    }
+
+    /// Arms what was switched to shadow to spare known-good sources; the next [`KernelPart::sync`] puts lists and rules in
+    /// force again.
+    pub fn rearm(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.rearm();
+        }
+    }
+
+    /// Leaves the maps to a successor: nothing is written to them any more, nor is there a sign of life, which would hide
+    /// that the successor gives none.
+    pub fn hand_over(&mut self) {
+        self.handed_over = true;
     }
 
     /// Packets by reason so far; empty without the program.

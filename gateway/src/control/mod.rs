@@ -15,6 +15,7 @@ mod blast;
 pub mod cli;
 mod client;
 mod commands;
+mod cores;
 mod drain;
 mod facts;
 mod files;
@@ -30,6 +31,7 @@ mod operator;
 mod pcapng;
 mod plane;
 mod reload;
+mod routers;
 mod runtime;
 mod signals;
 mod socket;
@@ -278,7 +280,12 @@ impl<P: Plane> Control<P> {
             Ok(_) if self.drain.is_some() => {
                 Err(vec![Finding::without_place("the gateway is draining".into())])
             }
-            Ok(ready) => self.install(ready).await,
+            Ok(ready) => {
+                if matches!(reload.cause, Cause::Asked) {
+                    self.plane.rearm();
+                }
+                self.install(ready).await
+            }
             Err(findings) => Err(findings),
         };
         let report = match outcome {

@@ -37,7 +37,12 @@ pub trait Plane {
     /// A socket cannot be bound. Nothing has changed then.
     fn install(&mut self, compiled: Self::Compiled) -> Result<(), Vec<Diagnostic>>;
 
-    /// Whether what the generation was compiled from has changed outside of the configuration: the addresses of names.
+    /// An operator has asked for the generation that is installed next: limits that were switched off by themselves are armed
+    /// again with it.
+    fn rearm(&mut self) {}
+
+    /// Whether what the generation was compiled from has changed outside of the configuration: the addresses of names, and
+    /// the routers of this host.
     fn is_outdated(&self) -> bool {
         false
     }

@@ -99,14 +99,14 @@ impl Stopwatch {
     }
 }
 
-/// As [`tell`], of a change of certificate or key files.
+/// As [`tell`], of a change outside of the configuration: files that it names, addresses of names, routers.
 pub fn tell_of_files(report: &ReloadReport) {
     let (generation, took_ms) = (report.generation, report.took_ms);
     if report.ok {
         tracing::info!(
             generation,
             took_ms,
-            "certificate or key files have changed: the new ones are in force"
+            "files, names or routes that the configuration rests on have changed: the new state is in force"
         );
         return;
     }
@@ -116,7 +116,7 @@ pub fn tell_of_files(report: &ReloadReport) {
     tracing::error!(
         generation,
         took_ms,
-        "certificate or key files have changed and cannot be used: those before stay in force"
+        "files or names that the configuration rests on have changed and cannot be used: those before stay in force"
     );
 }
 

@@ -156,7 +156,7 @@ mod tests {
         two.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
         let core = std::thread::spawn(move || {
             // Whichever core this process may use; the other socket is given to one that cannot be it.
-            let cores = super::super::gateway::allowed_cores();
+            let cores = super::super::cores::allowed();
             assert!(net::pin_to_core(cores[0]));
             let elsewhere = cores[0] + 1000;
             let steered = steer(Steering::Core, address, &two, &[elsewhere, cores[0]], None);

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use portcullis_config::Config;
 
 use super::interfaces::Network;
+use crate::kernel::NamedList;
 
 /// One trusted prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,26 +29,36 @@ pub enum Because {
     Proxy,
     /// On `xdp.allow`.
     Allowed,
+    /// On a list of that name that allows.
+    Listed(String),
     /// A target of this upstream or service.
     Target,
-    /// The router that a default route goes by.
+    /// A router of this machine's routes.
     Gateway,
+}
+
+impl Because {
+    /// Whether a longer prefix that is denied goes before it.
+    pub fn may_be_denied(&self) -> bool {
+        matches!(self, Self::Allowed | Self::Listed(_))
+    }
 }
 
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Listed(list) => return write!(f, "it is on the list {list}, which allows"),
             Self::Loopback => "loopback is never dropped",
             Self::Configured => "it is on xdp.trusted",
             Self::Proxy => "it is on trusted_proxies",
             Self::Allowed => "it is on xdp.allow",
             Self::Target => "it is an upstream's target",
-            Self::Gateway => "it is the machine's default gateway",
+            Self::Gateway => "it is a gateway of this machine",
         })
     }
 }
 
-/// Every trusted prefix of a configuration: `targets` are the addresses of all upstreams.
+/// Every trusted prefix of a configuration but for those of its lists: `targets` are the addresses of all upstreams.
 pub fn trusted(config: &Config, targets: &[IpAddr], network: &Network) -> Vec<Trusted> {
     let of = |because: Because| move |prefix: IpNet| Trusted { prefix, because: because.clone() };
     let host = |address: &IpAddr| IpNet::from(address.to_canonical());
@@ -65,7 +76,19 @@ pub fn trusted(config: &Config, targets: &[IpAddr], network: &Network) -> Vec<Tr
 
 /// The first trusted prefix that shares an address with `prefix`.
 pub fn overlapping(trusted: &[Trusted], prefix: IpNet) -> Option<&Trusted> {
-    trusted.iter().find(|one| one.prefix.contains(&prefix) || prefix.contains(&one.prefix))
+    trusted.iter().find(|one| overlap(one.prefix, prefix))
+}
+
+/// As [`overlapping`], for the lists that allow.
+pub fn listed(lists: &[NamedList], prefix: IpNet) -> Option<Trusted> {
+    lists.iter().filter(|list| list.allows).find_map(|list| {
+        let found = list.prefixes.iter().find(|net| overlap(**net, prefix))?;
+        Some(Trusted { prefix: *found, because: Because::Listed(list.name.clone()) })
+    })
+}
+
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
 }
 
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];

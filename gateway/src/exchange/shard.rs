@@ -276,10 +276,13 @@ impl Shard {
         *self.banned.borrow_mut() = prefixes;
     }
 
-    /// Resets every connection from `sources`, whatever is under way on it.
+    /// Resets every connection from `sources`, whatever is under way on it, but for those of trusted addresses: such a one
+    /// may share an IPv6 /64 with a banned one.
     pub fn cut_sources(&self, sources: &CidrSet) {
+        let local = self.local.borrow();
+        let is_trusted = |source| local.snapshot.source_limiter.is_trusted(source);
         for connection in self.open.borrow().values() {
-            if sources.contains(connection.source) {
+            if sources.contains(connection.source) && !is_trusted(connection.source) {
                 connection.cutters.both.reset();
                 connection.cutters.receiving.cut();
             }

@@ -170,6 +170,10 @@ fn hint_of_io(error: &io::Error) -> &'static str {
         Some(libc::EPERM | libc::EACCES) => {
             "; pins live on bpffs: `mount -t bpf bpf /sys/fs/bpf`, and give the gateway's user a directory there"
         }
+        Some(libc::EROFS) => {
+            "; state is pinned there, so that a restart keeps it: `mount -o remount,rw` on it, or mount a bpffs of the \
+             gateway's own and set `xdp.pin_path`"
+        }
         _ => "",
     }
 }

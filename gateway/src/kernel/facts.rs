@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ipnet::IpNet;
-use portcullis_abi::{Reason, Rule, map};
+use portcullis_abi::{Reason, Rule};
 
 use super::{Drop, Hit, Kernel, KernelError, Part};
 
@@ -44,11 +44,11 @@ impl Kernel {
     /// What the lists say of an address; `None` if no prefix holds it.
     pub fn rule_of(&self, address: IpAddr) -> Option<Match> {
         let (net, word) = self.lists.lookup(address)?;
-        let list = (word.list() as usize).checked_sub(1).and_then(|number| self.names.get(number)).cloned();
-        let bits = word.bits();
+        let (rule, bits) = (word.rule()?, word.bits());
+        let list = self.list_name(word.list()).filter(|_| rule != Rule::Banned).map(ToOwned::to_owned);
         Some(Match {
             net,
-            rule: word.rule()?,
+            rule,
             list,
             shadow: bits & portcullis_abi::rule_bit::SHADOW != 0,
             reset: bits & portcullis_abi::rule_bit::RESET != 0,
@@ -86,7 +86,7 @@ impl Kernel {
             heartbeat_age_ns,
             dead: dead_after != 0 && heartbeat_age_ns > dead_after,
             unknown_debt_ns: config.shared.unknown_tat.load(Relaxed).saturating_sub(now),
-            resets_sent: self.resets_sent().unwrap_or(0),
+            resets_sent: self.counted(Reason::KERNEL_COUNT as u32).unwrap_or(0),
             tripped: self.tripped.iter().fold(0, |bits, part| bits | part.reason.drop_bit()),
         }
     }
@@ -110,11 +110,5 @@ impl Kernel {
     /// The map cannot be read.
     pub fn forget_hits(&mut self, before: u64) -> Result<(), KernelError> {
         self.reports.forget(|hit| hit.last_ns < before)
-    }
-
-    fn resets_sent(&self) -> Result<u64, KernelError> {
-        let index = Reason::KERNEL_COUNT as u32;
-        let per_cpu = self.counters.get(&index, 0).map_err(KernelError::map(map::COUNTERS))?;
-        Ok(per_cpu.iter().sum())
     }
 }

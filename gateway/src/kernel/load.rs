@@ -10,7 +10,7 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use portcullis_abi::{
     Config, GOOD_HITS, GoodHit, GoodKey, LAYOUT_VERSION, ListenerKey, PortTable, Reason, STEER_CORES,
-    STEER_GROUPS, Set, TOP_WORDS, map,
+    STEER_GROUPS, Set, TOP_WORDS, Tally, map,
 };
 
 use super::{KernelError, Settings, mmap, sys};
@@ -38,7 +38,7 @@ fn shapes(settings: &Settings) -> [Shape; 11] {
     [
         shape(map::CONFIG, 4, size_of::<Config>(), 1),
         shape(map::BUCKETS, 4, size_of::<Set>(), sets(settings) as u32),
-        shape(map::COUNTERS, 4, 8, Reason::KERNEL_COUNT as u32 + 1),
+        shape(map::COUNTERS, 4, size_of::<Tally>(), Reason::KERNEL_COUNT as u32 + 1),
         shape(map::KNOWN_GOOD, size_of::<GoodKey>(), size_of::<GoodHit>(), GOOD_HITS),
         shape(map::PORTS, 4, size_of::<PortTable>(), 2),
         shape(map::LISTENERS, size_of::<ListenerKey>(), 4, settings.listeners_max),

@@ -36,7 +36,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
-use portcullis_abi::{Config, Reason, Secret, Set, map};
+use portcullis_abi::{Config, Reason, Secret, Set, Tally, map};
 
 pub use attach::{Attachment, Pinned, detach, forget, pinned};
 pub use drops::{Drop, Hit};
@@ -45,7 +45,7 @@ pub use facts::{Facts, Match};
 pub use limits::{Limits, Part, Promotion};
 pub use listeners::Listener;
 pub use resolve::{LimitSpec, Lists, NamedList, Overruled};
-pub use routes::default_gateways;
+pub use routes::gateways;
 pub use sys::{interface_name, prefer_large_pages};
 
 /// The default place for pins.
@@ -104,7 +104,7 @@ pub struct Kernel {
     settings: Settings,
     config: &'static Config,
     table: &'static [Set],
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Tally>,
     lists: lists::Tries,
     rules: rules::Rules,
     /// Names of the lists, by number.
@@ -204,11 +204,11 @@ impl Kernel {
     /// Makes the lists in the kernel equal to these, touching only what differs, and puts their limits in force. Gives
     /// the refusals that were left out because they name a trusted source.
     pub fn sync_lists(&mut self, lists: &Lists) -> Result<Vec<Overruled>, KernelError> {
-        let lists = &resolve::spared(lists, &self.tripped);
-        let resolved = resolve::resolve(lists)?;
         let config = self.config;
         // A million prefixes take longer than a gateway may be silent.
         let alive = || config.heartbeat_ns.store(sys::monotonic_ns(), Relaxed);
+        let lists = &resolve::spared(lists, &self.tripped);
+        let resolved = resolve::resolve(lists, &alive)?;
         let begun = sys::monotonic_ns();
         let prefixes = self.lists.sync(&resolved, config, &alive)?;
         if prefixes > 0 {
@@ -240,10 +240,14 @@ impl Kernel {
     pub fn counters(&self) -> Result<[u64; Reason::COUNT], KernelError> {
         let mut counters = [0; Reason::COUNT];
         for (index, counter) in counters.iter_mut().enumerate().take(Reason::KERNEL_COUNT) {
-            let per_cpu = self.counters.get(&(index as u32), 0).map_err(KernelError::map(map::COUNTERS))?;
-            *counter = per_cpu.iter().sum();
+            *counter = self.counted(index as u32)?;
         }
         Ok(counters)
+    }
+
+    fn counted(&self, index: u32) -> Result<u64, KernelError> {
+        let per_cpu = self.counters.get(&index, 0).map_err(KernelError::map(map::COUNTERS))?;
+        Ok(per_cpu.iter().map(|tally| tally.packets).sum())
     }
 
     /// Hands the program's log records to `tracing`; does nothing unless `log_level` is set.

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portcullis_abi::{PREFIX_CLASSES, RULES, Rate, Reason, Rule, RuleWord, rule_bit};
+use portcullis_abi::{PREFIX_CLASSES, RULES, Rate, Reason, Rule, RuleWord, ban_end, rule_bit};
 
 use super::{KernelError, Part};
 
@@ -27,8 +27,8 @@ pub struct Lists {
     pub deny: Vec<IpNet>,
     /// Those are only counted.
     pub deny_shadow: bool,
-    /// Dropped, and counted as banned.
-    pub banned: Vec<IpNet>,
+    /// Dropped, and counted as banned, until then (ns of CLOCK_MONOTONIC).
+    pub banned: Vec<(IpNet, u64)>,
     /// Lists with names, long ones among them; at most 65,535.
     pub named: Vec<NamedList>,
     /// Limits for some ports or prefixes, the first that fits holds; at most 63.
@@ -95,6 +95,9 @@ pub(super) struct Resolved {
 /// More than this of one kind of finding helps nobody.
 const FINDINGS_MAX: usize = 16;
 
+/// Prefixes between two signs of life: some milliseconds' worth.
+const ALIVE_EVERY: usize = 1 << 14;
+
 /// One prefix while it is looked at: what its own lists say, and the limits that name it.
 #[derive(Clone, Copy, Default)]
 struct Entry {
@@ -104,8 +107,8 @@ struct Entry {
 
 type Entries = BTreeMap<Prefix, Entry>;
 
-/// Settles everything: see the module.
-pub(super) fn resolve(lists: &Lists) -> Result<Resolved, KernelError> {
+/// Settles everything: see the module. `alive` is called now and then: a million prefixes take a second.
+pub(super) fn resolve(lists: &Lists, alive: &dyn Fn()) -> Result<Resolved, KernelError> {
     let too_many = |what, count, max, setting| Err(KernelError::TooMany { what, count, max, setting });
     if lists.limits.len() >= RULES {
         return too_many("limits by port or prefix", lists.limits.len(), RULES as u32 - 1, "nothing");
@@ -128,11 +131,14 @@ pub(super) fn resolve(lists: &Lists) -> Result<Resolved, KernelError> {
     };
     let inline = bits(lists.deny_shadow, false);
     lists.deny.iter().for_each(|net| say(net, Rule::Deny, inline, 0));
-    lists.banned.iter().for_each(|net| say(net, Rule::Banned, 0, 0));
+    lists.banned.iter().for_each(|(net, until)| say(net, Rule::Banned, 0, ban_end(*until)));
     for (list, number) in lists.named.iter().zip(1..) {
         let rule = if list.allows { Rule::Allow } else { Rule::Deny };
         let bits = bits(list.shadow, list.reset);
-        list.prefixes.iter().for_each(|net| say(net, rule, bits, number));
+        for part in list.prefixes.chunks(ALIVE_EVERY) {
+            alive();
+            part.iter().for_each(|net| say(net, rule, bits, number));
+        }
     }
     lists.allow.iter().for_each(|net| say(net, Rule::Allow, 0, 0));
     lists.trusted.iter().for_each(|net| say(net, Rule::Trusted, 0, 0));
@@ -143,8 +149,8 @@ pub(super) fn resolve(lists: &Lists) -> Result<Resolved, KernelError> {
     }
 
     let mut resolved = Resolved { classes: vec![0], ..Resolved::default() };
-    resolved.v4 = settle(&v4, 32, &mut resolved)?;
-    resolved.v6 = settle(&v6, 128, &mut resolved)?;
+    resolved.v4 = settle(&v4, 32, &mut resolved, alive)?;
+    resolved.v6 = settle(&v6, 128, &mut resolved, alive)?;
     Ok(resolved)
 }
 
@@ -177,10 +183,14 @@ fn settle(
     entries: &Entries,
     width: u8,
     resolved: &mut Resolved,
+    alive: &dyn Fn(),
 ) -> Result<BTreeMap<Prefix, RuleWord>, KernelError> {
     let mut around: Vec<(Prefix, Entry)> = Vec::new();
     let mut words = BTreeMap::new();
-    for (&prefix, &entry) in entries {
+    for (number, (&prefix, &entry)) in entries.iter().enumerate() {
+        if number % ALIVE_EVERY == 0 {
+            alive();
+        }
         while around.last().is_some_and(|(outer, _)| !holds(*outer, prefix, width)) {
             around.pop();
         }
@@ -249,7 +259,7 @@ mod tests {
     fn check(trusted: &[&str], allow: &[&str], deny: &[&str], expected: &[(&str, Rule)]) {
         let lists =
             Lists { trusted: nets(trusted), allow: nets(allow), deny: nets(deny), ..Lists::default() };
-        let Resolved { v4, v6, .. } = resolve(&lists).expect("few prefixes");
+        let Resolved { v4, v6, .. } = resolve(&lists, &|| ()).expect("few prefixes");
         let mut written: Vec<(IpNet, Rule)> = v4
             .into_iter()
             .map(|(prefix, word)| (net(prefix, 32).expect("net"), word.rule().expect("known")))
@@ -328,7 +338,7 @@ mod tests {
             limits: vec![limit("wide", &["10.0.0.0/7"]), limit("narrow", &["10.1.0.0/16", "192.0.2.0/24"])],
             ..Lists::default()
         };
-        let resolved = resolve(&lists).expect("few prefixes");
+        let resolved = resolve(&lists, &|| ()).expect("few prefixes");
         let at = |text: &str| {
             let net: IpNet = text.parse().expect("a prefix");
             let IpAddr::V4(addr) = net.network() else { panic!("IPv4 only") };
@@ -378,7 +388,7 @@ mod tests {
             deny: nets(&["10.1.2.3/32", "10.0.0.0/8"]),
             ..Lists::default()
         };
-        let overruled = resolve(&lists).expect("few prefixes").overruled;
+        let overruled = resolve(&lists, &|| ()).expect("few prefixes").overruled;
         let net = |text: &str| text.parse().expect("a prefix");
         assert_eq!(
             overruled,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const RTF_GATEWAY: u32 = 0x2;
 
 /// Gateways of all routes of this network namespace. What cannot be read counts as absent.
-pub fn default_gateways() -> Vec<IpAddr> {
+pub fn gateways() -> Vec<IpAddr> {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut gateways: Vec<IpAddr> = v4(&text("/proc/net/route")).map(IpAddr::V4).collect();
     gateways.extend(v6(&text("/proc/net/ipv6_route")).map(IpAddr::V6));

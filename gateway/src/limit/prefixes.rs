@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
+use portcullis_config::units::canonical;
 
 /// Most prefixes of one file.
 const PREFIXES_MAX: usize = 8_000_000;
@@ -48,10 +49,10 @@ pub fn read_prefixes(file: &Path) -> Result<Vec<IpNet>, String> {
 
 fn prefix(word: &str) -> Option<IpNet> {
     let net = match word.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address.to_canonical()),
+        Ok(address) => IpNet::from(address),
         Err(_) => word.parse::<IpNet>().ok()?,
     };
-    Some(net.trunc())
+    Some(canonical(net.trunc()))
 }
 
 #[cfg(test)]
@@ -69,8 +70,10 @@ mod tests {
         };
         let nets = |texts: &[&str]| Ok(texts.iter().map(|text| text.parse().expect("a prefix")).collect());
         assert_eq!(
-            check("# ours\n192.0.2.1\n\n 10.1.2.3/8 # wide\r\n2001:db8::/32\n::ffff:192.0.2.9"),
-            nets(&["192.0.2.1/32", "10.0.0.0/8", "2001:db8::/32", "192.0.2.9/32"])
+            check(
+                "# ours\n192.0.2.1\n\n 10.1.2.3/8 # wide\r\n2001:db8::/32\n::ffff:192.0.2.9\n::ffff:198.18.0.9/111"
+            ),
+            nets(&["192.0.2.1/32", "10.0.0.0/8", "2001:db8::/32", "192.0.2.9/32", "198.18.0.0/15"])
         );
         let fault = check("192.0.2.1\n192.0.2.300\n").expect_err("no address");
         assert!(fault.ends_with(":2: \"192.0.2.300\" is no address or prefix"), "{fault}");

@@ -57,7 +57,7 @@ pub fn compile(
     let ticket_keys = edges::ticket_keys(&config, &found);
     let streams = StreamRoutes::compile(&config, &found);
     let routes = compile_routes(&config, chains, cx);
-    let (source_limiter, kernel_lists) = sources::compile(&config, &upstream_list, &found);
+    let sources = sources::compile(&config, &upstream_list, &found);
     let Some(router) = router.filter(|_| !found.has_errors()) else { return Err(found.into_sorted()) };
     let limits = &config.limits;
     let head_limits_of = |head: u32| HeadLimits {
@@ -84,8 +84,9 @@ pub fn compile(
         },
         h2: http2::settings(&config),
         trusted_proxies: config.trusted_proxies.iter().copied().collect(),
-        source_limiter,
-        kernel_lists,
+        source_limiter: sources.limiter,
+        kernel_lists: sources.lists,
+        gateways: sources.gateways,
         tells_destination: config.services.iter().any(|s| s.proxy_protocol != config::ProxyHeader::Off),
         streams,
         ticket_keys,

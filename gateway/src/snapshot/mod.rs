@@ -22,7 +22,7 @@ mod times;
 mod upstreams;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_config as config;
@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub source_limiter: SourceLimiter,
     /// What the kernel part is to know of sources.
     pub kernel_lists: Lists,
+    /// Routers of this host when it was compiled, sorted: trusted.
+    pub gateways: Vec<IpAddr>,
     /// Some target is told where the client connected to.
     pub tells_destination: bool,
     /// Routes for TLS streams that are passed on.

@@ -3,6 +3,7 @@
 //!
 //! Reads the files of lists. Invariant: who is trusted by one side is trusted by the other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,27 +15,35 @@ use crate::kernel::{self, LimitSpec, Lists, NamedList};
 use crate::limit::{BanSettings, Costs, Enforcement, SourceLimiter, SourceSettings, read_prefixes};
 use crate::upstream::UpstreamSpec;
 
+/// Both sides.
+pub(super) struct Sides {
+    pub(super) limiter: SourceLimiter,
+    pub(super) lists: Lists,
+    /// Routers of this host, which are among the trusted.
+    pub(super) gateways: Vec<IpAddr>,
+}
+
 /// Both sides, from one set of trusted addresses.
-pub(super) fn compile(
-    config: &Config,
-    upstreams: &[Arc<UpstreamSpec>],
-    found: &Diagnostics,
-) -> (SourceLimiter, Lists) {
-    let trusted = trusted(config, upstreams);
-    (limiter(config, &trusted), lists(config, &trusted, found))
+pub(super) fn compile(config: &Config, upstreams: &[Arc<UpstreamSpec>], found: &Diagnostics) -> Sides {
+    let gateways = kernel::gateways();
+    let trusted = trusted(config, upstreams, &gateways);
+    let lists = lists(config, &trusted, found);
+    let allowed = lists.named.iter().filter(|list| list.allows).flat_map(|list| list.prefixes.iter());
+    let exempt = trusted.iter().chain(&config.xdp.allow).chain(allowed).copied().collect();
+    Sides { limiter: limiter(config, exempt), lists, gateways }
 }
 
 /// Never charged, banned or dropped, besides loopback: proxies in front, upstream targets, the gateways of this host, and
 /// whom the operator names.
-fn trusted(config: &Config, upstreams: &[Arc<UpstreamSpec>]) -> Vec<IpNet> {
+fn trusted(config: &Config, upstreams: &[Arc<UpstreamSpec>], gateways: &[IpAddr]) -> Vec<IpNet> {
     let targets = upstreams.iter().flat_map(|upstream| &upstream.targets).filter_map(|target| target.address);
-    let hosts = targets.map(|target| target.ip()).chain(kernel::default_gateways());
+    let hosts = targets.map(|target| target.ip()).chain(gateways.iter().copied());
     let hosts = hosts.map(|address| IpNet::from(address.to_canonical()));
     config.trusted_proxies.iter().chain(&config.xdp.trusted).copied().chain(hosts).collect()
 }
 
-/// The bucket of a source as the proxy uses it.
-fn limiter(config: &Config, trusted: &[IpNet]) -> SourceLimiter {
+/// The bucket of a source as the proxy uses it; `exempt` are neither charged nor refused.
+fn limiter(config: &Config, exempt: Vec<IpNet>) -> SourceLimiter {
     let xdp = &config.xdp;
     let costs = xdp.costs;
     let shadow = xdp.enforcement == config::Enforcement::Shadow;
@@ -67,7 +76,7 @@ fn limiter(config: &Config, trusted: &[IpNet]) -> SourceLimiter {
         enforcement: enforcement(xdp.refusals.connections),
         ban_enforcement: enforcement(xdp.refusals.banned),
         debt_refuses: xdp.refusals.connections == config::Refusal::Pass,
-        trusted: trusted.iter().chain(&xdp.allow).copied().collect(),
+        trusted: exempt,
         trust_loopback: true,
         established_ns: nanos(xdp.aggregates.known_for),
     })

@@ -7,16 +7,15 @@
 //! Invariant: at most [`GIVEN_MAX`] orders are remembered.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use portcullis_abi::{Block, Reason};
-use portcullis_config::Enforcement;
+use portcullis_config::units::canonical;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use crate::control::trusted::overlapping;
 use crate::limit::{CidrSet, Table, source_key, source_text};
 
 /// An operator's order.
@@ -100,16 +99,13 @@ const LONGEST_S: u64 = 30 * 24 * 3600;
 /// Of the operator's words, in bytes.
 const REASON_MAX: usize = 500;
 
-/// The prefix that a ban of `source` covers: an IPv6 source is its /64, a v4-mapped address its IPv4 one.
+/// The prefix that a ban of `source` covers: an IPv6 source is its /64, a v4-mapped or NAT64 address its IPv4 one.
 pub fn covered(source: IpNet) -> IpNet {
-    let source = match source {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => ipnet::Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(source, IpNet::V4),
-            None => source,
+    match canonical(source) {
+        IpNet::V6(v6) if NAT64.contains(&v6) => match v6.prefix_len() {
+            128 => IpNet::from(IpAddr::from(Ipv4Addr::from_bits(v6.addr().to_bits() as u32))),
+            _ => IpNet::V6(v6.trunc()),
         },
-        _ => source,
-    };
-    match source {
         IpNet::V6(v6) if v6.prefix_len() > 64 => {
             let network = v6.addr().to_bits() >> 64 << 64;
             Ipv6Net::new(Ipv6Addr::from_bits(network), 64).map_or(source, IpNet::V6)
@@ -118,11 +114,14 @@ pub fn covered(source: IpNet) -> IpNet {
     }
 }
 
+/// The network in which IPv4 sources appear behind a stateless translator (RFC 6052), each a source of its own.
+const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+
 /// Whether `prefix`, as [`covered`] gives it, is one source of the table.
 fn is_one_source(prefix: IpNet) -> bool {
     match prefix {
         IpNet::V4(v4) => v4.prefix_len() == 32,
-        IpNet::V6(v6) => v6.prefix_len() == 64,
+        IpNet::V6(v6) => v6.prefix_len() == 64 && !v6.contains(&NAT64),
     }
 }
 
@@ -145,7 +144,8 @@ impl BanBook {
         if order.reason.len() > REASON_MAX {
             return Err(Refusal::new(400, format!("the reason is longer than {REASON_MAX} bytes")));
         }
-        if let Some(one) = overlapping(&view.trusted, prefix) {
+        let trusted = [prefix, order.source].into_iter().find_map(|net| view.trusted_at(net));
+        if let Some(one) = trusted {
             let message = format!("{} is trusted: {} ({})", shown(prefix), one.because, shown(one.prefix));
             return Err(Refusal::new(409, message));
         }
@@ -163,7 +163,7 @@ impl BanBook {
         } else {
             self.tell_shards(view);
         }
-        let sources = Arc::new(CidrSet::new([prefix]));
+        let sources = Arc::new(CidrSet::new([prefix, order.source]));
         if let Err(cause) = view.shards.cut(&sources) {
             tracing::error!(%cause, "not every connection of a banned source is ended");
         }
@@ -225,9 +225,14 @@ impl BanBook {
         !is_one_source(prefix) && self.given.contains_key(&prefix)
     }
 
-    /// Banned prefixes wider than one source.
-    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.given.keys().copied().filter(|prefix| !is_one_source(*prefix))
+    /// Banned prefixes wider than one source, and until when (ns of CLOCK_MONOTONIC).
+    pub fn wide(&self) -> impl Iterator<Item = (IpNet, u64)> + '_ {
+        let wide = self.given.iter().filter(|(prefix, _)| !is_one_source(**prefix));
+        wide.map(|(prefix, given)| (*prefix, given.until_ns))
+    }
+
+    fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.wide().map(|(prefix, _)| prefix)
     }
 
     /// Orders so far.
@@ -293,7 +298,7 @@ impl BanBook {
         let source = source_text(key);
         if reason != Reason::SourceBanned {
             let told = ban(source, reason.as_str().to_owned(), until, level, false, view);
-            let watched = view.config.xdp.enforcement == Enforcement::Shadow;
+            let watched = view.config.xdp.watches_bans();
             let enforced_by = if watched { "nobody (shadow mode)".into() } else { told.enforced_by.clone() };
             return Some(Ban { by: "behaviour".into(), enforced_by, ..told });
         }
@@ -349,6 +354,9 @@ mod tests {
             ("2001:db8::7/128", "2001:db8::/64", true),
             ("2001:db8:1:2:3::/64", "2001:db8:1:2::/64", true),
             ("2001:db8::/48", "2001:db8::/48", false),
+            ("64:ff9b::192.0.2.1/128", "192.0.2.1/32", true),
+            ("64:ff9b::192.0.2.1/120", "64:ff9b::c000:200/120", false),
+            ("64:ff9b::/64", "64:ff9b::/64", false),
         ] {
             let prefix = covered(net(source));
             assert_eq!((prefix, is_one_source(prefix)), (net(expected), one), "{source}");

@@ -25,7 +25,7 @@ pub use top::{RouteTop, ShardTop, SourceTop, Spread, TargetTop, Top};
 pub use why::Why;
 
 use super::status::KernelStatus;
-use super::trusted::Trusted;
+use super::trusted::{self, Trusted};
 use crate::kernel::Kernel;
 use crate::limit::Table;
 use crate::metrics::{LedgerCounts, Registry};
@@ -70,6 +70,12 @@ impl View<'_> {
             Some(ahead) => self.now_unix + seconds(ahead + 500_000_000),
             None => self.now_unix.saturating_sub(seconds(self.now_ns - at_ns)),
         }
+    }
+
+    /// Why `prefix`, or a part of it, is not to be banned.
+    pub fn trusted_at(&self, prefix: IpNet) -> Option<Trusted> {
+        let listed = || trusted::listed(&self.snapshot.kernel_lists.named, prefix);
+        trusted::overlapping(&self.trusted, prefix).cloned().or_else(listed)
     }
 
     /// Whether the kernel part drops anything but what an operator has banned.
@@ -124,7 +130,7 @@ impl Ledger {
             |word: &&(u64, Block)| matches!(word.1, Block::Banned { reason: Reason::SourceBanned, .. });
         let singles = words.iter().filter(by_operator).count();
         LedgerCounts {
-            banned_by_operator: (singles + self.book.prefixes().count()) as u64,
+            banned_by_operator: (singles + self.book.wide().count()) as u64,
             banned_by_behaviour: (words.len() - singles) as u64,
             operator_bans: self.book.ordered(),
             samples_taken: self.drops.taken(),

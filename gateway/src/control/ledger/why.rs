@@ -118,9 +118,11 @@ pub fn why(address: IpAddr, ledger: &Ledger, view: &View<'_>) -> Why {
     let address = address.to_canonical();
     let key = source_key(address);
     let words = view.table.words(key, view.now_ns);
-    let trusted = view.trusted.iter().find(|one| one.prefix.contains(&address));
     let ban = ledger.book.of(address, view);
     let rules = rules(address, view);
+    let denied = rules.iter().any(|rule| rule.decides && rule.list == "deny");
+    let trusted = view.trusted_at(IpNet::from(address));
+    let trusted = trusted.filter(|one| !(denied && one.because.may_be_denied()));
     let mut why = Why {
         address: address.to_string(),
         source: source_text(key),

@@ -48,7 +48,7 @@ impl Redis {
             if let Some(status) = process.try_wait().expect("its state") {
                 panic!("redis-server ended: {status}");
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::park_timeout(Duration::from_millis(2));
         }
         let _ = process.kill();
         let _ = process.wait();
