@@ -39,6 +39,7 @@ pub(crate) fn parse(
     let whole = Span::of_file(file);
     let sources = found.sources().clone();
     let text = sources.get(file)?.text();
+    let text = text.as_str();
     if text.len() > MAX_TEXT {
         found.error(whole, "", format!("the file has {} bytes, more than {MAX_TEXT}", text.len()));
         return None;
@@ -337,7 +338,8 @@ impl<'a> Tree<'a> {
 
     /// A guess at what is behind an error of the scanner, from the line it stopped at.
     fn scan_hint(&self, error: &ScanError, span: Span) -> Option<String> {
-        let line = self.found.sources().get(self.file)?.line(span.line);
+        let text = self.found.sources().get(self.file)?.text();
+        let line = text.line(span.line);
         if error.info().contains("tab") || line.trim_start_matches(' ').starts_with('\t') {
             return Some("indent with spaces; YAML does not allow tabs".into());
         }
