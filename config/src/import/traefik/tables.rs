@@ -89,11 +89,11 @@ static COOKIE: Section = Section::new(
     &[
         Key::new("name", Kind::NAME, "Its name."),
         Key::new("path", Kind::Text(&text::PATH), "Its path."),
-        Key::new("secure", Kind::Bool, "Its attribute Secure.").reserved(),
-        Key::new("httpOnly", Kind::Bool, "Its attribute HttpOnly.").reserved(),
-        Key::new("sameSite", Kind::STRING, "Its attribute SameSite.").reserved(),
-        Key::new("maxAge", ANY_INTEGER, "Its attribute Max-Age.").reserved(),
-        Key::new("domain", Kind::STRING, "Its attribute Domain.").reserved(),
+        Key::new("secure", Kind::Bool, "Its attribute Secure."),
+        Key::new("httpOnly", Kind::Bool, "Its attribute HttpOnly."),
+        Key::new("sameSite", Kind::Word(&["none", "lax", "strict"]), "Its attribute SameSite."),
+        Key::new("maxAge", ANY_INTEGER, "Its attribute Max-Age."),
+        Key::new("domain", Kind::STRING, "Its attribute Domain."),
     ],
 );
 
