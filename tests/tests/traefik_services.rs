@@ -201,8 +201,16 @@ fn sticky_cookie() {
     let cases = [
         ("name: side", &["side=", "; Path=/"][..], &["HttpOnly", "Secure", "SameSite", "Max-Age"][..]),
         (
-            "name: side, secure: true, httpOnly: true, sameSite: none, maxAge: 42, path: /p",
-            &["side=", "; Path=/p", "; HttpOnly", "; Secure", "; SameSite=None", "; Max-Age=42"],
+            "name: side, secure: true, httpOnly: true, sameSite: none, maxAge: 42, path: /p, domain: .example.com",
+            &[
+                "side=",
+                "; Path=/p",
+                "; HttpOnly",
+                "; Secure",
+                "; SameSite=None",
+                "; Max-Age=42",
+                "; Domain=example.com",
+            ],
             &[],
         ),
     ];
@@ -221,6 +229,15 @@ fn sticky_cookie() {
             assert_eq!(again.echoed().origin(), first.echoed().origin());
         }
     }
+}
+
+#[test]
+fn redirect_scheme_port_is_a_text() {
+    let origin = Origin::start(Echo::default());
+    let gateway =
+        start(&["redirectScheme: {scheme: https, permanent: true, port: '8443'}"], &service("s", &origin));
+    let response = Request::get("/x").header("Host", "a.test").send(gateway.addr()).expect(301);
+    assert_eq!(response.header("location"), "https://a.test:8443/x");
 }
 
 #[test]

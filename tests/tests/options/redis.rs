@@ -100,7 +100,7 @@ fn rate_limiting_redis_ssl_and_its_verification() {
         let tls = format!("{server}, redis_ssl: true, redis_ssl_verify: true, redis_server_name: {name}");
         let origin = echo();
         let gateway = Gateway::start(&setup(&origin, &older(&tls), "").trusting(&ca));
-        assert_eq!([(); 3].map(|()| status(&gateway, "k")), [200, 200, 429]);
+        assert_eq!([(); 3].map(|()| status(&gateway, name)), [200, 200, 429]);
         assert_eq!(alone(&gateway) == 0.0, shared, "{name}");
     }
 }

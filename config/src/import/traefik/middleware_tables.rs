@@ -231,7 +231,7 @@ static REDIRECT_SCHEME: Section = Section::new(
     "Redirects to another scheme.",
     &[
         Key::new("scheme", Kind::Word(&["http", "https"]), "The scheme.").required(),
-        Key::new("port", Kind::PORT, "The port."),
+        Key::new("port", Kind::STRING, "The port; a text, as in `\"443\"`."),
         Key::new("permanent", Kind::Bool, "Whether for ever."),
         Key::new("forcePermanentRedirect", Kind::Bool, "Whether for ever, also behind another proxy.")
             .reserved(),

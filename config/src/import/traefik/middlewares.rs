@@ -96,7 +96,9 @@ impl<'a> Traefik<'a> {
                 way.plugin("ip-restriction", config, &inner);
             }
             "redirectScheme" => {
-                let mut config = copied(&inner, &["scheme", "port", "permanent"]);
+                let mut config = copied(&inner, &["scheme", "permanent"]);
+                let port = inner.optional_string("port").filter(|port| !port.is_empty());
+                config.maybe("port", port.map(|port| plain(inner.span_of("port"), port)));
                 if !inner.is_set("permanent") {
                     config.put("permanent", plain(inner.origin().span, false));
                 }

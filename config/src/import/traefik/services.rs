@@ -302,6 +302,7 @@ impl<'a> Traefik<'a> {
         if fields.bool("insecureSkipVerify") {
             service.put("tls_verify", plain(fields.span_of("insecureSkipVerify"), false));
         }
+        service.maybe("tls_sni", fields.get("serverName").cloned());
         let timeouts = fields.section("forwardingTimeouts");
         for (from, to) in [("dialTimeout", "connect_timeout"), ("responseHeaderTimeout", "read_timeout")] {
             // Traefik's 0 is no limit, which nothing here is without.
@@ -457,8 +458,12 @@ fn upstream_of(name: &str, pool: &Pool<'_>, breaker: Option<Map>) -> Node {
 fn sticky(cookie: &Fields<'_>) -> Node {
     let at = cookie.origin().span;
     let mut own = Map::new(at);
-    for key in ["name", "secure", "httpOnly", "sameSite", "path", "domain", "maxAge"] {
+    for key in ["name", "secure", "httpOnly", "sameSite", "path", "maxAge"] {
         own.maybe(key, cookie.get(key).cloned());
+    }
+    if let Some(domain) = cookie.optional_string("domain") {
+        // A first dot says nothing (RFC 6265 section 5.2.3).
+        own.put("domain", text(cookie.span_of("domain"), domain.trim_start_matches('.')));
     }
     if !cookie.is_set("httpOnly") {
         own.put("httpOnly", plain(at, false));
