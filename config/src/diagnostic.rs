@@ -262,12 +262,16 @@ impl Diagnostics {
             return (None, (0, 0));
         }
         let Some(source) = self.sources.get(span.file) else { return (None, (0, 0)) };
-        let (at, line) = source.line_at(span.line);
+        let text = source.text();
+        let (at, line) = text.line_at(span.line);
+        if line.is_empty() {
+            return (None, (0, 0));
+        }
         let secrets = self.secrets.borrow();
         let secrets: Vec<_> = secrets.iter().filter(|secret| secret.file == span.file).collect();
         let hidden = |byte: u32| secrets.iter().any(|secret| (secret.start..secret.end).contains(&byte));
         let column = span.column.saturating_sub(1) as usize;
-        let spanned = source.text().get(span.start as usize..span.end as usize).unwrap_or("");
+        let spanned = text.as_str().get(span.start as usize..span.end as usize).unwrap_or("");
         let spanned = spanned.split(['\r', '\n']).next().unwrap_or("").trim_end().chars().count();
         let skipped = column.saturating_sub(WINDOW / 2);
         let shown = |(offset, character)| if hidden(at + offset as u32) { '*' } else { printable(character) };

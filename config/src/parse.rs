@@ -37,12 +37,14 @@ pub(crate) fn parse(
     found: &Diagnostics,
 ) -> Option<Vec<Node>> {
     let whole = Span::of_file(file);
-    let text = found.sources().get(file)?.text().to_owned();
+    let sources = found.sources().clone();
+    let text = sources.get(file)?.text();
+    let text = text.as_str();
     if text.len() > MAX_TEXT {
         found.error(whole, "", format!("the file has {} bytes, more than {MAX_TEXT}", text.len()));
         return None;
     }
-    let mut tree = Tree::new(file, &text, folder, environment, found);
+    let mut tree = Tree::new(file, text, folder, environment, found);
     // The scanner asserts its own invariants. A reload must survive a text that breaks one of them.
     match catch_unwind(AssertUnwindSafe(|| tree.documents())) {
         Ok(Ok(nodes)) => Some(nodes),
@@ -71,6 +73,21 @@ struct Tree<'a> {
     /// Nodes and text bytes read so far, aliases expanded.
     read: usize,
     aliased: usize,
+    /// What has been read of the lists and maps around the place, each behind those around it: a finished one is copied
+    /// out in its exact size. A million small maps would waste most of their memory otherwise.
+    items: Vec<Node>,
+    entries: Vec<Entry>,
+}
+
+/// A map of more keys has an index.
+const FEW_KEYS: usize = 16;
+
+/// The keys of one map being read.
+struct Keys {
+    /// Its first entry among those of [`Tree::entries`].
+    start: usize,
+    /// Where each stands, once there are more than [`FEW_KEYS`].
+    places: HashMap<String, Span>,
 }
 
 impl<'a> Tree<'a> {
@@ -97,6 +114,8 @@ impl<'a> Tree<'a> {
             anchors: HashMap::new(),
             read: 0,
             aliased: 0,
+            items: Vec::new(),
+            entries: Vec::new(),
         }
     }
 
@@ -175,19 +194,19 @@ impl<'a> Tree<'a> {
     }
 
     fn list(&mut self, depth: usize) -> Result<Value, Stop> {
-        let mut items = Vec::new();
+        let start = self.items.len();
         loop {
             let (event, span) = self.next()?;
             if event == Event::SequenceEnd {
-                return Ok(Value::List(items));
+                return Ok(Value::List(self.items.split_off(start)));
             }
-            items.push(self.node(event, span, depth + 1)?);
+            let node = self.node(event, span, depth + 1)?;
+            self.items.push(node);
         }
     }
 
     fn map(&mut self, depth: usize) -> Result<Value, Stop> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut places: HashMap<String, Span> = HashMap::new();
+        let mut keys = Keys { start: self.entries.len(), places: HashMap::new() };
         let mut merged: Vec<Node> = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -202,31 +221,47 @@ impl<'a> Tree<'a> {
                 merged.push(value);
                 continue;
             }
-            let name = match &key.value {
-                Value::Scalar(scalar) if !scalar.secret => scalar.text.clone(),
+            let name = match key.value {
+                Value::Scalar(scalar) if !scalar.secret => scalar.text,
                 Value::Null => "null".to_owned(),
                 _ => {
                     self.found.error(span, "", "a key must be a plain text");
                     continue;
                 }
             };
-            if let Some(first) = places.get(&name) {
+            if let Some(first) = self.place_of(&keys, &name) {
                 let fault = Fault::new(format!("the key `{name}` is given twice"))
-                    .hint(format!("it was first given at {}", self.found.place(*first)));
+                    .hint(format!("it was first given at {}", self.found.place(first)));
                 self.found.error(span, "", fault);
                 continue;
             }
-            places.insert(name.clone(), span);
-            entries.push(Entry { name, name_span: span, value });
+            self.add(&mut keys, Entry { name, name_span: span, value });
         }
         for node in merged {
-            self.merge(&mut entries, &mut places, node);
+            self.merge(&mut keys, node);
         }
-        Ok(Value::Map(entries))
+        Ok(Value::Map(self.entries.split_off(keys.start)))
+    }
+
+    /// Where a key of the map is, if it is there.
+    fn place_of(&self, keys: &Keys, name: &str) -> Option<Span> {
+        if !keys.places.is_empty() {
+            return keys.places.get(name).copied();
+        }
+        self.entries[keys.start..].iter().find(|entry| entry.name == name).map(|entry| entry.name_span)
+    }
+
+    fn add(&mut self, keys: &mut Keys, entry: Entry) {
+        self.entries.push(entry);
+        let all = &self.entries[keys.start..];
+        if all.len() > FEW_KEYS {
+            let fresh = if keys.places.is_empty() { all } else { &all[all.len() - 1..] };
+            keys.places.extend(fresh.iter().map(|entry| (entry.name.clone(), entry.name_span)));
+        }
     }
 
     /// `<<`: keys of the map itself win, then those of earlier merged maps (the YAML merge key type).
-    fn merge(&self, entries: &mut Vec<Entry>, places: &mut HashMap<String, Span>, node: Node) {
+    fn merge(&mut self, keys: &mut Keys, node: Node) {
         let maps = match node.value {
             Value::Map(_) => vec![node],
             Value::List(items) => items,
@@ -238,9 +273,8 @@ impl<'a> Tree<'a> {
                 continue;
             };
             for entry in new {
-                if !places.contains_key(&entry.name) {
-                    places.insert(entry.name.clone(), entry.name_span);
-                    entries.push(entry);
+                if self.place_of(keys, &entry.name).is_none() {
+                    self.add(keys, entry);
                 }
             }
         }
@@ -304,7 +338,8 @@ impl<'a> Tree<'a> {
 
     /// A guess at what is behind an error of the scanner, from the line it stopped at.
     fn scan_hint(&self, error: &ScanError, span: Span) -> Option<String> {
-        let line = self.found.sources().get(self.file)?.line(span.line);
+        let text = self.found.sources().get(self.file)?.text();
+        let line = text.line(span.line);
         if error.info().contains("tab") || line.trim_start_matches(' ').starts_with('\t') {
             return Some("indent with spaces; YAML does not allow tabs".into());
         }

@@ -44,6 +44,39 @@ fn shapes() {
 }
 
 #[test]
+fn keys_are_told_apart_however_many() {
+    for count in [1, 3, FEW_KEYS, FEW_KEYS + 1, 3 * FEW_KEYS] {
+        // Maps and lists within, so that places of several are open at once.
+        let text: String =
+            (0..count).map(|n| format!("k{n}: {{k0: [{n}, {{k1: {n}}}], k1: {n}}}\n")).collect();
+        let (node, found) = run(&text);
+        assert_eq!(found, Vec::<String>::new());
+        let node = node.unwrap();
+        assert_eq!(node.entries().len(), count);
+        for (n, entry) in node.entries().iter().enumerate() {
+            let inner = format!("{{\"k0\": [\"{n}\", {{\"k1\": \"{n}\"}}], \"k1\": \"{n}\"}}");
+            assert_eq!((&*entry.name, format!("{:?}", entry.value)), (&*format!("k{n}"), inner));
+        }
+        for again in [0, count - 1] {
+            let (line, place) = (count + 1, again + 1);
+            let expected = format!(
+                "{line}:1: the key `k{again}` is given twice (it was first given at t.yaml:{place}:1)"
+            );
+            check_error(&format!("{text}k{again}: x\n"), &expected);
+        }
+        let merged = format!(
+            "a: &a\n  x: 1\n  k0: own\nb:\n  <<: *a\n{}",
+            text.replace("\nk", "\n  k").replacen('k', "  k", 1)
+        );
+        let (node, found) = run(&merged);
+        assert_eq!(found, Vec::<String>::new(), "{merged}");
+        let names: Vec<_> =
+            node.unwrap().get("b").unwrap().entries().iter().map(|one| one.name.clone()).collect();
+        assert_eq!((names.len(), names.last().map(String::as_str)), (count + 1, Some("x")));
+    }
+}
+
+#[test]
 fn anchors_and_merge_keys() {
     check("a: &x {k: 1}\nb: *x", r#"{"a": {"k": "1"}, "b": {"k": "1"}}"#);
     check(

@@ -4,7 +4,7 @@
 //! (`load` does). Invariant: a [`Span`] made for a [`Sources`] always falls inside one of its texts.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Which text of a [`Sources`] a span belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,27 +50,43 @@ pub struct Origin {
 }
 
 /// One configuration text.
-#[derive(Clone)]
 pub struct Source {
     /// The name shown in errors, usually the path as it was given.
     pub name: String,
-    text: Arc<str>,
+    text: RwLock<Arc<Text>>,
+}
+
+/// What stands in a text.
+#[derive(Default)]
+pub struct Text {
+    text: String,
     /// Byte offset of the first byte of each line.
     lines: Vec<u32>,
 }
 
 impl Source {
-    fn new(name: String, text: Arc<str>) -> Self {
+    fn new(name: String, text: String) -> Self {
         // YAML 1.2 section 5.4: a line ends at LF, CR LF, or a CR alone.
         let bytes = text.as_bytes();
         let ends = |at: usize| bytes[at] == b'\n' || bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n');
         let starts = (0..bytes.len()).filter(|at| ends(*at)).map(|at| at as u32 + 1);
         let lines = std::iter::once(0).chain(starts).collect();
-        Self { name, text, lines }
+        Self { name, text: RwLock::new(Arc::new(Text { text, lines })) }
     }
 
-    /// The whole text.
-    pub fn text(&self) -> &str {
+    /// The text, empty once it is forgotten.
+    pub fn text(&self) -> Arc<Text> {
+        Arc::clone(&self.text.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn forget(&self) {
+        *self.text.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+}
+
+impl Text {
+    /// The whole of it.
+    pub fn as_str(&self) -> &str {
         &self.text
     }
 
@@ -91,22 +107,28 @@ impl Source {
 /// The text is left out: it may hold secrets, and a `Config` carries it along.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Source({:?}, {} bytes)", self.name, self.text.len())
+        write!(f, "Source({:?}, {} bytes)", self.name, self.text().text.len())
     }
 }
 
 /// Every text of one load, in the order of reading.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Sources {
     files: Vec<Source>,
 }
 
 impl Sources {
     /// Adds a text and returns its id. The caller bounds its length below 4 GiB (`parse` does).
-    pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) -> FileId {
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
         let id = FileId(self.files.len() as u32);
         self.files.push(Source::new(name.into(), text.into()));
         id
+    }
+
+    /// Gives the texts back: they hold every secret, and a large one takes as much memory as what it means. Names and
+    /// places stay, but no line can be shown any more.
+    pub fn forget_texts(&self) {
+        self.files.iter().for_each(Source::forget);
     }
 
     /// The text with this id; `None` for an id of another `Sources`.
@@ -133,8 +155,10 @@ mod tests {
     fn lines_are_found_with_every_line_break() {
         let mut sources = Sources::default();
         let id = sources.add("a.yaml", "one\r\ntwo\n\nfour\rfive");
-        let source = sources.get(id).unwrap();
-        let lines: Vec<_> = (0..7).map(|n| source.line(n)).collect();
+        let text = sources.get(id).unwrap().text();
+        let lines: Vec<_> = (0..7).map(|n| text.line(n)).collect();
         assert_eq!(lines, ["", "one", "two", "", "four", "five", ""]);
+        sources.forget_texts();
+        assert_eq!((sources.get(id).unwrap().text().line(2), sources.name(id)), ("", "a.yaml"));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -19,6 +20,8 @@ pub struct Redis {
     dir: TempDir,
     port: u16,
     options: Vec<String>,
+    /// A configuration that it writes to.
+    file: Option<PathBuf>,
 }
 
 impl Redis {
@@ -48,12 +51,32 @@ impl Redis {
     #[track_caller]
     pub fn start_in(dir: TempDir, options: &[&str]) -> Redis {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut redis = Redis { child: None, dir, port: 0, options };
+        Redis { child: None, dir, port: 0, options, file: None }.up()
+    }
+
+    /// A sentinel that watches the group `name` with its master at `port` of this machine, with further `lines` in its
+    /// configuration. It alone decides.
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    #[track_caller]
+    pub fn sentinel(name: &str, port: u16, lines: &str) -> Redis {
+        let dir = tempfile::Builder::new().prefix("redis-").tempdir().expect("a temporary folder");
+        let file = dir.path().join("sentinel.conf");
+        let text = format!("sentinel monitor {name} 127.0.0.1 {port} 1\n{lines}\n");
+        std::fs::write(&file, text).expect("a file of our own");
+        let options = vec!["--sentinel".to_owned()];
+        Redis { child: None, dir, port: 0, options, file: Some(file) }.up()
+    }
+
+    #[track_caller]
+    fn up(mut self) -> Redis {
+        let redis = &mut self;
         for _ in 0..20 {
             // Redis does not share a port, so the reservation must go first; somebody may be quicker then.
             redis.port = Reserved::new().addr().port();
             if redis.try_start() {
-                return redis;
+                return self;
             }
         }
         panic!("no redis-server came up");
@@ -63,6 +86,7 @@ impl Redis {
         let (port, dir) = (self.port.to_string(), self.dir.path().display().to_string());
         let options = self.options.iter().map(|option| option.replace("DIR", &dir).replace("PORT", &port));
         let mut command = Command::new("redis-server");
+        command.args(&self.file);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", &dir]);
         if !self.options.iter().any(|option| option == "--tls-port") {
             command.args(["--port", &port]);

@@ -125,6 +125,121 @@ fn retry() {
     }
 }
 
+/// One server refuses, the other answers.
+fn half(middleware: &str) -> (Gateway, [Origin; 2]) {
+    let refusing = Origin::start(Canned { status: "503 Service Unavailable", fields: "", body: "" });
+    let answering = Origin::start(Echo::default());
+    let services = format!(
+        "    s: {{loadBalancer: {{servers: [{{url: '{}'}}, {{url: '{}'}}]}}}}\n",
+        refusing.url(),
+        answering.url()
+    );
+    (start(&[middleware], &services), [refusing, answering])
+}
+
+fn statuses(gateway: &Gateway, method: &str) -> Vec<u16> {
+    let mut all: Vec<_> = (0..4).map(|_| Request::new(method, "/").send(gateway.addr()).status).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn retry_status_and_retry_non_idempotent_method() {
+    let (plain, _origins) = half("retry: {attempts: 2}");
+    assert_eq!(statuses(&plain, "GET"), [200, 200, 503, 503]);
+    let (by_status, _origins) = half("retry: {attempts: 2, status: ['500-503'], initialInterval: 1ms}");
+    assert_eq!(statuses(&by_status, "GET"), [200; 4]);
+    assert_eq!(statuses(&by_status, "POST"), [200, 200, 503, 503]);
+    let (every, _origins) = half("retry: {attempts: 2, status: ['503'], retryNonIdempotentMethod: true}");
+    assert_eq!(statuses(&every, "POST"), [200; 4]);
+}
+
+#[test]
+fn retry_disable_retry_on_network_error() {
+    let origin = Origin::start(Echo::default());
+    for (disable, expected) in [(false, [200; 4]), (true, [200, 200, 502, 502])] {
+        let services = format!(
+            "    s: {{loadBalancer: {{servers: [{{url: 'http://127.0.0.1:1'}}, {{url: '{}'}}]}}}}\n",
+            origin.url()
+        );
+        let middleware = format!("retry: {{attempts: 2, disableRetryOnNetworkError: {disable}}}");
+        assert_eq!(statuses(&start(&[&middleware], &services), "GET"), expected);
+    }
+}
+
+#[test]
+fn buffering_retry_expression() {
+    let (gateway, _origins) =
+        half("buffering: {retryExpression: 'ResponseCode() == 503 && Attempts() <= 2'}");
+    assert_eq!(statuses(&gateway, "POST"), [200; 4]);
+    let (other, _origins) = half("buffering: {retryExpression: 'IsNetworkError() && Attempts() < 2'}");
+    assert_eq!(statuses(&other, "GET"), [200, 200, 503, 503]);
+}
+
+#[test]
+fn circuit_breaker_response_code() {
+    let origin = Origin::start(Canned { status: "502 Bad Gateway", fields: "", body: "" });
+    let gateway = start(
+        &["circuitBreaker: {expression: 'NetworkErrorRatio() > 0.30', responseCode: 418}"],
+        &service("s", &origin),
+    );
+    let asked = || Request::get("/").send(gateway.addr()).status;
+    assert_eq!([asked(), asked()], [502, 418]);
+    assert_eq!(origin.requests(), 1);
+    // A 503 is no error of the network.
+    let busy = Origin::start(Canned { status: "503 Service Unavailable", fields: "", body: "" });
+    let gateway =
+        start(&["circuitBreaker: {expression: 'NetworkErrorRatio() > 0.30'}"], &service("s", &busy));
+    assert_eq!(statuses(&gateway, "GET"), [503; 4]);
+    assert_eq!(busy.requests(), 4);
+}
+
+#[test]
+fn sticky_cookie() {
+    let (a, b) = (Origin::start(Echo { name: "a" }), Origin::start(Echo { name: "b" }));
+    let servers = format!("servers: [{{url: '{}'}}, {{url: '{}'}}]", a.url(), b.url());
+    let cases = [
+        ("name: side", &["side=", "; Path=/"][..], &["HttpOnly", "Secure", "SameSite", "Max-Age"][..]),
+        (
+            "name: side, secure: true, httpOnly: true, sameSite: none, maxAge: 42, path: /p, domain: .example.com",
+            &[
+                "side=",
+                "; Path=/p",
+                "; HttpOnly",
+                "; Secure",
+                "; SameSite=None",
+                "; Max-Age=42",
+                "; Domain=example.com",
+            ],
+            &[],
+        ),
+    ];
+    for (cookie, has, lacks) in cases {
+        let text = format!("    s: {{loadBalancer: {{sticky: {{cookie: {{{cookie}}}}}, {servers}}}}}\n");
+        let gateway = start(&[], &text);
+        let first = Request::get("/").send(gateway.addr()).expect(200);
+        let set = first.header("set-cookie").to_owned();
+        assert!(
+            has.iter().all(|part| set.contains(part)) && !lacks.iter().any(|part| set.contains(part)),
+            "{set}"
+        );
+        let kept = set.split(';').next().expect("name and value").to_owned();
+        for _ in 0..6 {
+            let again = Request::get("/").header("Cookie", &kept).send(gateway.addr()).expect(200);
+            assert_eq!(again.echoed().origin(), first.echoed().origin());
+        }
+    }
+}
+
+#[test]
+fn redirect_scheme_port_is_a_text() {
+    let origin = Origin::start(Echo::default());
+    let gateway =
+        start(&["redirectScheme: {scheme: https, permanent: true, port: '8443'}"], &service("s", &origin));
+    let response = Request::get("/x").header("Host", "a.test").send(gateway.addr()).expect(301);
+    assert_eq!(response.header("location"), "https://a.test:8443/x");
+}
+
 #[test]
 fn chain() {
     let origin = Origin::start(Echo::default());

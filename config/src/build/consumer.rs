@@ -1,6 +1,7 @@
 //! Consumers and credentials.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use super::{Builder, PendingPlugin};
@@ -11,7 +12,7 @@ use crate::model::{
     KeyCredential, KeyHash, Scope,
 };
 use crate::schema::Entity;
-use crate::source::Span;
+use crate::source::{FileId, Span};
 
 /// The lists of credentials, the same in a consumer and at the top.
 const LISTS: [&str; 5] =
@@ -23,16 +24,20 @@ const MIN_HMAC_SECRET: usize = 32;
 /// What must be unique over all consumers, with the place where it was first seen.
 #[derive(Default)]
 struct Seen {
-    keys: HashMap<KeyHash, Span>,
-    jwt: HashMap<String, Span>,
-    basic: HashMap<String, Span>,
-    hmac: HashMap<String, Span>,
+    keys: HashMap<KeyHash, Place>,
+    jwt: HashMap<String, Place>,
+    basic: HashMap<String, Place>,
+    hmac: HashMap<String, Place>,
 }
+
+/// File, line and column: of a span only what is shown, since there may be a million of them.
+type Place = (FileId, u32, u32);
 
 impl<'a> Builder<'a> {
     /// Builds the consumers with their nested credentials, then adds the credentials at the top.
     pub(super) fn build_consumers(&mut self) {
         let mut seen = Seen::default();
+        seen.keys.reserve(self.count_of_keys());
         for (_, fields) in self.all("consumers") {
             let reference = ConsumerRef(self.consumers.len() as u32);
             for key in ["username", "custom_id", "id"] {
@@ -67,6 +72,12 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    fn count_of_keys(&self) -> usize {
+        let keys = |fields: &Fields<'_>| fields.get(LISTS[0]).map_or(0, |list| list.items().len());
+        let nested: usize = self.all("consumers").iter().map(|(_, fields)| keys(fields)).sum();
+        nested + self.documents.iter().map(|document| keys(&document.root)).sum::<usize>()
     }
 
     fn credential_owner(&self, fields: &Fields<'_>) -> Option<ConsumerRef> {
@@ -160,19 +171,21 @@ fn add(consumer: &mut Consumer, list: &str, fields: &Fields<'_>, seen: &mut Seen
 }
 
 fn unique<T: Eq + Hash>(
-    seen: &mut HashMap<T, Span>,
+    seen: &mut HashMap<T, Place>,
     value: T,
     key: &str,
     fields: &Fields<'_>,
     message: &str,
 ) {
     let span = fields.span_of(key);
-    if let Some(first) = seen.get(&value) {
-        let place = fields.diagnostics().place(*first);
-        fields.error(key, Fault::new(message).hint(format!("it was first given at {place}")));
-        return;
+    match seen.entry(value) {
+        Entry::Vacant(entry) => _ = entry.insert((span.file, span.line, span.column)),
+        Entry::Occupied(entry) => {
+            let (file, line, column) = *entry.get();
+            let place = fields.diagnostics().place(Span { file, line, column, ..Span::default() });
+            fields.error(key, Fault::new(message).hint(format!("it was first given at {place}")));
+        }
     }
-    seen.insert(value, span);
 }
 
 fn record(fields: &Fields<'_>) -> (Option<String>, Vec<String>, crate::source::Origin) {

@@ -51,6 +51,7 @@ fn run<C>(load: &Load, compile: Compile<C>, generation: Generation) -> Result<Re
     match compile(Arc::clone(&loaded.config), generation) {
         Ok((compiled, warnings)) => {
             remarks.extend(to_findings(&warnings));
+            loaded.config.sources.forget_texts();
             Ok(Ready { config: loaded.config, compiled, remarks })
         }
         // The remarks may well explain the errors.

@@ -142,6 +142,7 @@ pub async fn assemble<P: Plane>(
             return Err(Failure::Findings(reload::to_findings(&errors)));
         }
     };
+    config.sources.forget_texts();
     if let Some(predecessor) = predecessor {
         // Only now, as everything that can fail has not: until here the predecessor is the gateway.
         admin.open(&config.admin, admin_port, true, &sender)?;

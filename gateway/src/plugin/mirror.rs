@@ -127,7 +127,7 @@ pub fn of_service(fields: &Fields<'_>, name: &str, config: &Config) -> Option<Ve
         fields.error("service", format!("{name:?} has no target"));
         return None;
     }
-    if service.http_version == config::HttpVersion::Two && !service.protocol.is_tls() {
+    if service.http_version == config::HttpVersion::Two {
         let fault = Fault::new(format!("the targets of {name:?} are said to speak HTTP/2 alone"));
         fields.warning(
             "service",

@@ -29,6 +29,18 @@ impl SecureOrigin {
     /// # Panics
     /// When a file is none, or no port is free.
     pub fn start(leaf: &Leaf, clients: Option<&Path>) -> SecureOrigin {
+        Self::run(leaf, clients, None)
+    }
+
+    /// One that answers everything with this text.
+    ///
+    /// # Panics
+    /// As [`SecureOrigin::start`].
+    pub fn with_text(leaf: &Leaf, text: &'static str) -> SecureOrigin {
+        Self::run(leaf, None, Some(text))
+    }
+
+    fn run(leaf: &Leaf, clients: Option<&Path>, text: Option<&'static str>) -> SecureOrigin {
         let config = Arc::new(config(leaf, clients));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("a bound address");
@@ -38,7 +50,7 @@ impl SecureOrigin {
             for socket in listener.incoming().map_while(Result::ok) {
                 let (config, seen) = (Arc::clone(&config), Arc::clone(&seen));
                 // A client that breaks off is none of our business.
-                thread::spawn(move || drop(serve(config, socket, &seen)));
+                thread::spawn(move || drop(serve(config, socket, &seen, text)));
             }
         });
         SecureOrigin { addr, handshakes }
@@ -90,7 +102,12 @@ fn config(leaf: &Leaf, clients: Option<&Path>) -> ServerConfig {
     config
 }
 
-fn serve(config: Arc<ServerConfig>, socket: TcpStream, seen: &Mutex<Vec<Value>>) -> io::Result<()> {
+fn serve(
+    config: Arc<ServerConfig>,
+    socket: TcpStream,
+    seen: &Mutex<Vec<Value>>,
+    text: Option<&str>,
+) -> io::Result<()> {
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, socket);
     while stream.conn.is_handshaking() {
@@ -103,7 +120,7 @@ fn serve(config: Arc<ServerConfig>, socket: TcpStream, seen: &Mutex<Vec<Value>>)
         "resumed": stream.conn.handshake_kind() == Some(HandshakeKind::Resumed),
     });
     seen.lock().expect("record").push(told.clone());
-    let body = told.to_string();
+    let body = text.map_or_else(|| told.to_string(), str::to_owned);
     let mut inbox = Inbox::new(stream);
     while let Some(head) = inbox.head()? {
         let close = head.has_token("connection", "close");

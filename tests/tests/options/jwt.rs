@@ -1,9 +1,11 @@
 //! Options of `jwt`.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use portcullis_tests::certs::Authority;
 use portcullis_tests::client::{Request, Response};
 use portcullis_tests::eventually::{eventually, holds};
 use portcullis_tests::gateway::Gateway;
+use portcullis_tests::origin::secure::SecureOrigin;
 use portcullis_tests::origin::{Canned, Origin};
 use portcullis_tests::tokens::{base64url, keys, now, token};
 use serde_json::{Value, json};
@@ -148,4 +150,23 @@ fn jwt_jwks_timeout() {
         holds(silent.accept().is_ok(), "still waiting")
     });
     drop(first);
+}
+
+#[test]
+fn jwt_jwks_tls_verify() {
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let place = SecureOrigin::with_text(&Authority::new(dir.path()).leaf(&["localhost"]), set());
+    let claims = json!({ "iss": "me", "exp": now(300) });
+    for (verify, status) in [(false, 200), (true, 503)] {
+        // Nobody has told this machine of the authority.
+        let settings = format!(
+            "jwks_uris: ['https://localhost:{}/keys'], jwks_tls_verify: {verify}, jwks_refetch_pause: 1",
+            place.port()
+        );
+        let (gateway, _origin) = guarded(&settings);
+        eventually("the keys are there, or not to be had", || {
+            let found = ask(&gateway, &token(Algorithm::ES256, &claims)).status;
+            holds(found == status, format!("{found}, verified: {verify}"))
+        });
+    }
 }

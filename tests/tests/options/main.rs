@@ -4,8 +4,11 @@ mod auth;
 mod forward_auth;
 mod jwt;
 mod limits;
+mod protocols;
+mod redis;
 mod shape;
 mod traffic;
+mod upstreams;
 
 use portcullis_tests::gateway::{Gateway, Setup};
 use portcullis_tests::origin::{Echo, Origin};

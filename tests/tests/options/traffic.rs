@@ -110,6 +110,28 @@ fn mirror_service_with_tls_of_its_own() {
     assert_eq!(shadow.handshakes()[0]["sni"], "shadow.test");
 }
 
+#[test]
+fn mirror_to_a_service_of_http2_is_told() {
+    let origin = echo();
+    for (url, version, told) in [
+        ("http://127.0.0.1:9", "'2'", true),
+        ("https://127.0.0.1:9", "'2'", true),
+        ("http://127.0.0.1:9", "'1.1'", false),
+    ] {
+        let text = format!(
+            "services:\n- {{name: web, url: '{}', routes: [{{paths: [/], plugins: [{{name: mirror, config: {{targets: \
+             [{{service: shadow}}]}}}}]}}]}}\n- {{name: shadow, url: '{url}', http_version: {version}}}\n",
+            origin.url()
+        );
+        let gateway = Gateway::start(&portcullis_tests::gateway::Setup::new(text).shards(1));
+        let printed = gateway.cli(&["check", &gateway.config().display().to_string()]);
+        let said =
+            String::from_utf8_lossy(&printed.stdout).into_owned() + &String::from_utf8_lossy(&printed.stderr);
+        assert_eq!(said.contains("are said to speak HTTP/2 alone"), told, "{said}");
+        assert!(printed.status.success(), "{said}");
+    }
+}
+
 fn fault(origin: &Origin, settings: &str) -> Gateway {
     gateway(origin, &format!("[{{name: fault-injection, config: {{{settings}}}}}]"), "")
 }

@@ -3,7 +3,7 @@
 //! Owns the three functions that an expression is made of. Alternatives (`||`) are translated one by one; what only holds
 //! together (`&&`) has no counterpart, and is said so.
 
-use super::super::tree::{Map, plain};
+use super::super::tree::{Map, list, plain};
 use crate::diagnostic::Fault;
 use crate::fields::Fields;
 
@@ -13,10 +13,12 @@ pub(super) fn translated(inner: &Fields<'_>) -> Option<Map> {
     let span = inner.span_of("expression");
     let mut config = Map::new(span);
     let mut failures: Option<u64> = None;
+    let mut statuses = std::collections::BTreeSet::new();
     let mut slow = false;
     for part in expression.split("||").map(str::trim) {
         match condition(part) {
-            Some(Condition::Failures(share)) => {
+            Some(Condition::Failures { share, codes }) => {
+                statuses.extend(codes);
                 let percent = (share * 100.0).round().clamp(1.0, 100.0) as u64;
                 failures = Some(failures.map_or(percent, |known| known.min(percent)));
             }
@@ -36,6 +38,11 @@ pub(super) fn translated(inner: &Fields<'_>) -> Option<Map> {
         return None;
     }
     config.put("failure_percent", plain(span, failures.unwrap_or(0)));
+    // There, one answer is enough for a ratio.
+    config.put("min_requests", plain(span, 1));
+    if !statuses.is_empty() {
+        config.put("http_statuses", list(span, statuses.iter().map(|status| plain(span, status)).collect()));
+    }
     let fallback = inner.optional_duration("fallbackDuration").filter(|time| !time.is_zero());
     if let Some(time) = fallback {
         config.put(
@@ -46,17 +53,14 @@ pub(super) fn translated(inner: &Fields<'_>) -> Option<Map> {
     if inner.is_set("recoveryDuration") {
         inner.warning("recoveryDuration", "the breaker closes after some good answers, not in a time");
     }
-    if inner.optional_integer::<u16>("responseCode").is_some_and(|status| status != 503) {
-        let fault = Fault::new("an open breaker answers 503");
-        inner.warning("responseCode", fault.hint("the plugin `error-pages` rewrites statuses"));
-    }
+    config.maybe("status_code", inner.get("responseCode").cloned());
     Some(config)
 }
 
 #[derive(Debug, PartialEq)]
 enum Condition {
-    /// A share of answers, from 0 to 1.
-    Failures(f64),
+    /// A share of answers, from 0 to 1, that have one of these statuses. Broken connections count in any case.
+    Failures { share: f64, codes: Vec<u16> },
     /// The time within which so many percent of answers come.
     Slow { quantile: f64, ms: f64 },
 }
@@ -71,10 +75,11 @@ fn condition(text: &str) -> Option<Condition> {
         list => list.split(',').map(|one| one.trim().parse().ok()).collect(),
     };
     match (function.trim(), arguments?.as_slice()) {
-        ("NetworkErrorRatio", []) => Some(Condition::Failures(limit)),
-        // Failures are what `healthchecks.passive.unhealthy` lists; only the common question is asked so.
-        ("ResponseCodeRatio", [from, to, 0.0, 600.0]) if *from >= 500.0 && *to <= 600.0 => {
-            Some(Condition::Failures(limit))
+        // Traefik tells errors of the network by the answers that stand for them.
+        ("NetworkErrorRatio", []) => Some(Condition::Failures { share: limit, codes: vec![502, 504] }),
+        // A share of all answers; the end is not among the statuses.
+        ("ResponseCodeRatio", [from, to, 0.0, 600.0]) if *from >= 400.0 && *to <= 600.0 && from < to => {
+            Some(Condition::Failures { share: limit, codes: (*from as u16..*to as u16).collect() })
         }
         ("LatencyAtQuantileMS", [quantile]) => Some(Condition::Slow { quantile: *quantile, ms: limit }),
         _ => None,
@@ -87,11 +92,13 @@ mod tests {
 
     #[test]
     fn the_functions_of_expressions() {
+        let failures = |share, codes| Some(Condition::Failures { share, codes });
         for (text, expected) in [
-            ("NetworkErrorRatio() > 0.30", Some(Condition::Failures(0.3))),
-            ("ResponseCodeRatio(500, 600, 0, 600) > 0.25", Some(Condition::Failures(0.25))),
+            ("NetworkErrorRatio() > 0.30", failures(0.3, vec![502, 504])),
+            ("ResponseCodeRatio(500, 503, 0, 600) > 0.25", failures(0.25, vec![500, 501, 502])),
             ("LatencyAtQuantileMS(50.0) > 100", Some(Condition::Slow { quantile: 50.0, ms: 100.0 })),
-            ("ResponseCodeRatio(400, 500, 0, 600) > 0.25", None),
+            ("ResponseCodeRatio(300, 500, 0, 600) > 0.25", None),
+            ("ResponseCodeRatio(500, 600, 200, 600) > 0.25", None),
             ("NetworkErrorRatio() > 0.3 && LatencyAtQuantileMS(50.0) > 100", None),
             ("NetworkErrorRatio()", None),
         ] {

@@ -72,7 +72,7 @@ static BUFFERING: Section = Section::new(
         Key::new("maxResponseBodyBytes", COUNT, "Largest response body; 0 sets no limit."),
         Key::new("memResponseBodyBytes", COUNT, "How much of it is in memory; bodies are streamed.")
             .ignored(),
-        Key::new("retryExpression", Kind::STRING, "When to try again.").reserved(),
+        Key::new("retryExpression", Kind::STRING, "When to try again."),
     ],
 );
 
@@ -95,7 +95,7 @@ static CIRCUIT_BREAKER: Section = Section::new(
         Key::new("checkPeriod", DURATION, "How often it looks."),
         Key::new("fallbackDuration", DURATION, "How long it stays open."),
         Key::new("recoveryDuration", DURATION, "How long it takes to close."),
-        Key::new("responseCode", Kind::integer(100, 599), "Status of its answers."),
+        Key::new("responseCode", Kind::integer(400, 599), "Status of its answers."),
     ],
 );
 
@@ -231,7 +231,7 @@ static REDIRECT_SCHEME: Section = Section::new(
     "Redirects to another scheme.",
     &[
         Key::new("scheme", Kind::Word(&["http", "https"]), "The scheme.").required(),
-        Key::new("port", Kind::PORT, "The port."),
+        Key::new("port", Kind::STRING, "The port; a text, as in `\"443\"`."),
         Key::new("permanent", Kind::Bool, "Whether for ever."),
         Key::new("forcePermanentRedirect", Kind::Bool, "Whether for ever, also behind another proxy.")
             .reserved(),
@@ -258,13 +258,12 @@ static RETRY: Section = Section::new(
     "Further attempts.",
     &[
         Key::new("attempts", Kind::integer(1, 32767), "Attempts in all.").required(),
-        Key::new("initialInterval", DURATION, "Wait before the second.").reserved(),
+        Key::new("initialInterval", DURATION, "Wait before the second."),
         Key::new("timeout", DURATION, "Longest time in all.").reserved(),
-        Key::new("status", Kind::Any, "Statuses that are tried again.").reserved(),
+        Key::new("status", Kind::STRINGS, "Statuses that are tried again."),
         Key::new("maxRequestBodyBytes", ANY_INTEGER, "Largest body that is sent again.").reserved(),
-        Key::new("disableRetryOnNetworkError", Kind::Bool, "Whether broken connections are not tried again.")
-            .reserved(),
-        Key::new("retryNonIdempotentMethod", Kind::Bool, "Whether every method is tried again.").reserved(),
+        Key::new("disableRetryOnNetworkError", Kind::Bool, "Whether broken connections are not tried again."),
+        Key::new("retryNonIdempotentMethod", Kind::Bool, "Whether every method is tried again."),
     ],
 );
 

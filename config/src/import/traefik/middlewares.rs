@@ -23,8 +23,8 @@ pub(super) struct Way {
     security: Option<Map>,
     /// `circuit_breaker` of the upstream.
     pub(super) breaker: Option<Map>,
-    /// `retries` of the service.
-    pub(super) retries: Option<Node>,
+    /// `retries` and `retry_policy` of the service.
+    pub(super) retry: Option<Map>,
     /// Something is missing or cannot be translated: the router serves nothing.
     pub(super) broken: Option<(String, Span)>,
 }
@@ -96,7 +96,9 @@ impl<'a> Traefik<'a> {
                 way.plugin("ip-restriction", config, &inner);
             }
             "redirectScheme" => {
-                let mut config = copied(&inner, &["scheme", "port", "permanent"]);
+                let mut config = copied(&inner, &["scheme", "permanent"]);
+                let port = inner.optional_string("port").filter(|port| !port.is_empty());
+                config.maybe("port", port.map(|port| plain(inner.span_of("port"), port)));
                 if !inner.is_set("permanent") {
                     config.put("permanent", plain(inner.origin().span, false));
                 }
@@ -109,11 +111,11 @@ impl<'a> Traefik<'a> {
                 }
                 way.plugin("redirect", config, &inner);
             }
-            "retry" => {
-                let attempts: i64 = inner.integer("attempts");
-                way.retries = Some(plain(inner.span_of("attempts"), (attempts - 1).max(0)));
+            "retry" => way.retry = Some(super::retry::translated(&inner)),
+            "buffering" => {
+                buffering(way, &inner);
+                way.retry = super::retry::of_expression(&inner).or(way.retry.take());
             }
-            "buffering" => buffering(way, &inner),
             "compress" => compress(way, &inner),
             "errors" => self.error_pages(way, &inner, name),
             "circuitBreaker" => way.breaker = super::breaker::translated(&inner).or(way.breaker.take()),

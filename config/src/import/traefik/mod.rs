@@ -17,6 +17,7 @@ mod breaker;
 mod header_tables;
 mod middleware_tables;
 mod middlewares;
+mod retry;
 mod services;
 mod tables;
 
@@ -331,7 +332,7 @@ impl<'a> Traefik<'a> {
         }
         match pool {
             Some(pool) => {
-                let mut service = self.service(&router.name, &pool, way.retries, way.breaker);
+                let mut service = self.service(&router.name, &pool, way.retry, way.breaker);
                 service.put("routes", list(span, vec![route.node()]));
                 self.out.services.push(service.node());
             }

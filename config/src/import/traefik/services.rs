@@ -263,7 +263,7 @@ impl<'a> Traefik<'a> {
         &mut self,
         name: &str,
         pool: &Pool<'a>,
-        retries: Option<Node>,
+        retry: Option<Map>,
         breaker: Option<Map>,
     ) -> Map {
         let span = pool.span;
@@ -285,7 +285,9 @@ impl<'a> Traefik<'a> {
             let node = upstream_of(&upstream, pool, breaker);
             self.out.upstreams.push(node);
         }
-        service.maybe("retries", retries);
+        for entry in retry.map(Map::node).as_ref().map(Node::entries).unwrap_or_default() {
+            service.put(&entry.name, entry.value.clone());
+        }
         if let Some(transport) = &pool.transport {
             self.transport(&mut service, transport, span);
         }
@@ -300,6 +302,7 @@ impl<'a> Traefik<'a> {
         if fields.bool("insecureSkipVerify") {
             service.put("tls_verify", plain(fields.span_of("insecureSkipVerify"), false));
         }
+        service.maybe("tls_sni", fields.get("serverName").cloned());
         let timeouts = fields.section("forwardingTimeouts");
         for (from, to) in [("dialTimeout", "connect_timeout"), ("responseHeaderTimeout", "read_timeout")] {
             // Traefik's 0 is no limit, which nothing here is without.
@@ -429,7 +432,7 @@ fn upstream_of(name: &str, pool: &Pool<'_>, breaker: Option<Map>) -> Node {
     upstream.maybe("circuit_breaker", breaker.map(Map::node));
     if let Some(strategy) = &pool.strategy {
         let algorithm = match strategy.text().unwrap_or_default() {
-            "p2c" => "least-connections",
+            "p2c" => "two-choices",
             "hrw" => "consistent-hashing",
             "leasttime" => "latency",
             _ => "round-robin",
@@ -440,12 +443,7 @@ fn upstream_of(name: &str, pool: &Pool<'_>, breaker: Option<Map>) -> Node {
         }
     }
     if let Some(cookie) = pool.sticky.as_ref().and_then(|sticky| sticky.optional_section("cookie")) {
-        let at = cookie.origin().span;
-        upstream.put("algorithm", plain(at, "consistent-hashing"));
-        upstream.put("hash_on", plain(at, "cookie"));
-        let named = cookie.get("name").cloned();
-        upstream.put("hash_on_cookie", named.unwrap_or_else(|| text(at, "_portcullis_session")));
-        upstream.maybe("hash_on_cookie_path", cookie.get("path").cloned());
+        upstream.put("sticky", sticky(&cookie));
     }
     let mut checks = Map::new(span);
     checks.maybe("active", pool.health.as_ref().map(active));
@@ -454,6 +452,23 @@ fn upstream_of(name: &str, pool: &Pool<'_>, breaker: Option<Map>) -> Node {
         upstream.put("healthchecks", checks.node());
     }
     upstream.node()
+}
+
+/// Ours is signed, and says as little about the servers.
+fn sticky(cookie: &Fields<'_>) -> Node {
+    let at = cookie.origin().span;
+    let mut own = Map::new(at);
+    for key in ["name", "secure", "httpOnly", "sameSite", "path", "maxAge"] {
+        own.maybe(key, cookie.get(key).cloned());
+    }
+    if let Some(domain) = cookie.optional_string("domain") {
+        // A first dot says nothing (RFC 6265 section 5.2.3).
+        own.put("domain", text(cookie.span_of("domain"), domain.trim_start_matches('.')));
+    }
+    if !cookie.is_set("httpOnly") {
+        own.put("httpOnly", plain(at, false));
+    }
+    Map::new(at).with("cookie", own.node()).node()
 }
 
 /// Traefik takes every answer below 400 for health, and one answer decides.

@@ -118,8 +118,9 @@ impl RemoteSpec {
         let algorithms: Vec<_> = fields.strings("algorithms").into_iter().filter_map(word).collect();
         let ns = |key| u64::try_from(fields.duration(key).as_nanos()).unwrap_or(u64::MAX);
         let (ttl_ns, stale_ns, pause_ns) = (ns("jwks_ttl"), ns("jwks_stale_ttl"), ns("jwks_refetch_pause"));
-        let fingerprint = format!("{names:?} {verify} {algorithms:?} {ttl_ns} {stale_ns} {pause_ns}");
         let timeout = fields.duration("jwks_timeout");
+        let fingerprint =
+            format!("{names:?} {verify} {algorithms:?} {timeout:?} {ttl_ns} {stale_ns} {pause_ns}");
         Some(Arc::new(Self { sources, algorithms, timeout, ttl_ns, stale_ns, pause_ns, fingerprint }))
     }
 }

@@ -22,6 +22,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::resp::{self, REPLY_MAX, Reply};
+use super::sentinel::{self, Sentinels};
 use super::{Away, Server};
 use crate::net::{self, clock};
 use crate::tls::{self, Intake, Tx};
@@ -44,6 +45,10 @@ pub struct Link {
     /// A task sends, connects, or waits to try again.
     busy: Cell<bool>,
     away: Cell<bool>,
+    /// The connection is to be given up for another one.
+    outdated: Cell<bool>,
+    /// The sentinel that answered last.
+    sentinel: Cell<usize>,
 }
 
 /// What is asked, until it is answered.
@@ -80,6 +85,8 @@ impl Link {
             idle: RefCell::default(),
             busy: Cell::new(false),
             away: Cell::new(false),
+            outdated: Cell::new(false),
+            sentinel: Cell::new(0),
         })
     }
 
@@ -91,6 +98,11 @@ impl Link {
     /// Whether the server is known to be away: asking is no use.
     pub fn is_away(self: &Rc<Self>) -> bool {
         self.away.get()
+    }
+
+    /// Connects anew before the next question.
+    pub fn renew(&self) {
+        self.outdated.set(true);
     }
 
     /// Sends `request`, of so many commands, and waits for the reply to the last.
@@ -131,6 +143,10 @@ impl Link {
         };
         let mut batch = Vec::new();
         while let Some(open) = &mut connection {
+            if self.outdated.take() {
+                connection = self.connect().await;
+                continue;
+            }
             batch.clear();
             batch.append(&mut self.queue.borrow_mut());
             if batch.is_empty() {
@@ -176,44 +192,79 @@ impl Link {
 
     async fn connect(&self) -> Option<Connection> {
         let end = clock::now_ns().saturating_add(self.server.timeout.as_nanos() as u64);
+        let Some(sentinels) = &self.server.sentinels else {
+            return Some(self.open(&self.host, self.port, self.server.greeting(), end).await?.0);
+        };
+        let (host, port) = self.master(sentinels, end).await?;
+        let (connection, role) = self.open(&host, port, self.server.greeting(), end).await?;
+        sentinel::is_master(&role).then_some(connection)
+    }
+
+    /// Where the master is, by the first sentinel that knows. Each has its part of the time.
+    async fn master(&self, sentinels: &Sentinels, end: u64) -> Option<(String, u16)> {
+        let count = sentinels.nodes.len();
+        for tried in 0..count {
+            let at = (self.sentinel.get() + tried) % count;
+            let (host, port) = &sentinels.nodes[at];
+            let now = clock::now_ns();
+            // One part is for the master itself.
+            let part = now + end.saturating_sub(now) / (count - tried + 1) as u64;
+            let asked = self.open(host, *port, sentinels.question(), part).await;
+            if let Some(master) = asked.and_then(|(_, reply)| sentinel::master(&reply)) {
+                self.sentinel.set(at);
+                return Some(master);
+            }
+        }
+        None
+    }
+
+    /// A connection whose greeting was answered without an error, until `end`, and the last answer.
+    async fn open(
+        &self,
+        host: &str,
+        port: u16,
+        (greeting, commands): (Vec<u8>, usize),
+        end: u64,
+    ) -> Option<(Connection, Reply)> {
         let left = || Duration::from_nanos(end.saturating_sub(clock::now_ns()).max(1));
-        let address = self.address(end).await?;
+        let address = address(host, port, end).await?;
         let stream = net::connect(address, left()).await.ok()?;
         stream.rx.deadline.arm(left());
         stream.tx.deadline.arm(left());
         let stream = match &self.server.tls {
             None => tls::Stream::plain(stream),
             Some(config) => {
-                let name = self.server.server_name.as_deref().unwrap_or(&self.host);
+                let name = self.server.server_name.as_deref().unwrap_or(host);
                 let session = tls::Session::client(&config.for_shard(), name).ok()?;
                 tls::Stream::handshake(stream, session, Vec::new()).await.ok()?
             }
         };
         let mut connection = Connection { intake: Intake::new(stream.rx, 0), tx: stream.tx };
-        let (greeting, commands) = self.server.greeting();
         connection.send(greeting, left()).await?;
+        let mut last = Reply::Nil;
         for _ in 0..commands {
-            if let Reply::Error(said) = connection.receive(left()).await? {
-                self.server.refused(&self.host, self.port, &said);
+            last = connection.receive(left()).await?;
+            if let Reply::Error(said) = &last {
+                self.server.refused(host, port, said);
                 return None;
             }
         }
-        Some(connection)
+        Some((connection, last))
     }
+}
 
-    /// The address of the host. A name is looked up on a thread of its own, because that blocks.
-    async fn address(&self, end: u64) -> Option<SocketAddr> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Some(SocketAddr::new(address, self.port));
-        }
-        let found = look_up(self.host.clone(), self.port)?;
-        loop {
-            match found.try_recv() {
-                Ok(address) => return address,
-                Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if clock::now_ns() >= end => return None,
-                Err(TryRecvError::Empty) => net::sleep(RESOLVE_PAUSE).await,
-            }
+/// The address of a host. A name is looked up on a thread of its own, because that blocks.
+async fn address(host: &str, port: u16, end: u64) -> Option<SocketAddr> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, port));
+    }
+    let found = look_up(host.to_owned(), port)?;
+    loop {
+        match found.try_recv() {
+            Ok(address) => return address,
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if clock::now_ns() >= end => return None,
+            Err(TryRecvError::Empty) => net::sleep(RESOLVE_PAUSE).await,
         }
     }
 }

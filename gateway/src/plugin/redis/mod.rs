@@ -8,6 +8,7 @@
 
 mod link;
 pub mod resp;
+mod sentinel;
 mod settings;
 mod slot;
 
@@ -23,6 +24,7 @@ use portcullis_config::Secret;
 
 use self::link::Link;
 pub use self::resp::Reply;
+use self::sentinel::Sentinels;
 pub use self::settings::{ADVANCED, KONG, SHORTHANDS, read};
 use self::slot::{Redirect, redirect, slot};
 use crate::tls;
@@ -31,10 +33,11 @@ use crate::tls;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Away;
 
-/// A server, or a cluster by some of its nodes.
+/// A server, a cluster by some of its nodes, or the master of a group that sentinels watch.
 pub struct Server {
-    /// Where to begin; at least one.
+    /// Where to begin; at least one. Of a group its name, and no port.
     pub nodes: Vec<(String, u16)>,
+    pub sentinels: Option<Sentinels>,
     pub timeout: Duration,
     pub username: Option<String>,
     pub password: Option<Secret>,
@@ -55,21 +58,15 @@ static AWAY: [AtomicBool; 256] = [const { AtomicBool::new(false) }; 256];
 impl Server {
     /// Commands that begin a connection, and how many they are.
     fn greeting(&self) -> (Vec<u8>, usize) {
-        let (mut out, mut commands) = (Vec::new(), 0);
-        if let Some(password) = &self.password {
-            let password = password.expose().as_bytes();
-            match &self.username {
-                Some(name) => resp::command(&mut out, &[b"AUTH", name.as_bytes(), password]),
-                None => resp::command(&mut out, &[b"AUTH", password]),
-            }
-            commands += 1;
-        }
+        let mut out = Vec::new();
+        let mut commands = resp::login(&mut out, self.username.as_deref(), self.password.as_ref());
         if self.database > 0 {
             resp::command(&mut out, &[b"SELECT", self.database.to_string().as_bytes()]);
             commands += 1;
         }
         // Whether it answers at all: one that hangs still takes connections.
-        resp::command(&mut out, &[b"PING"]);
+        let question: &[u8] = if self.sentinels.is_some() { b"ROLE" } else { b"PING" };
+        resp::command(&mut out, &[question]);
         (out, commands + 1)
     }
 
@@ -180,7 +177,8 @@ impl Client {
             out
         };
         let (mut link, mut asking, mut whole) = (self.owner(slot), false, false);
-        for _ in 0..=self.server.redirections + 1 {
+        let mut redirections = 0;
+        while redirections <= self.server.redirections {
             let request = match whole {
                 false => request(b"EVALSHA", script.sha.as_bytes(), asking),
                 true => request(b"EVAL", script.text.as_bytes(), asking),
@@ -190,14 +188,20 @@ impl Client {
                 (Some(Redirect::Moved { slot, host, port }), _) => {
                     link = self.link(if host.is_empty() { link.host() } else { &host }, port);
                     self.owners.borrow_mut().insert(slot, link.clone());
-                    asking = false;
+                    (asking, whole) = (false, false);
+                    redirections += 1;
                 }
                 (Some(Redirect::Ask { host, port }), _) => {
                     link = self.link(if host.is_empty() { link.host() } else { &host }, port);
-                    asking = true;
+                    (asking, whole) = (true, false);
+                    redirections += 1;
                 }
                 (None, Reply::Error(said)) if said.starts_with("NOSCRIPT") && !whole => whole = true,
                 (None, Reply::Error(said)) => {
+                    // The group has another master.
+                    if said.starts_with("READONLY") && self.server.sentinels.is_some() {
+                        link.renew();
+                    }
                     tracing::debug!(said, "Redis answers with an error");
                     return Err(Away);
                 }

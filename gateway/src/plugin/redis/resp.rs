@@ -5,6 +5,8 @@
 //! **Invariant.** A reply takes no more memory than its bytes on the wire, and is at most [`REPLY_MAX`] long and
 //! [`DEPTH_MAX`] deep: what a server sends is not trusted.
 
+use portcullis_config::Secret;
+
 /// Most octets of one reply.
 pub const REPLY_MAX: usize = 64 * 1024;
 /// Arrays within arrays.
@@ -98,6 +100,16 @@ pub fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
         out.extend_from_slice(word);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Writes the login, where there is a password, and says how many commands that is.
+pub fn login(out: &mut Vec<u8>, username: Option<&str>, password: Option<&Secret>) -> usize {
+    let Some(password) = password.map(|password| password.expose().as_bytes()) else { return 0 };
+    match username {
+        Some(name) => command(out, &[b"AUTH", name.as_bytes(), password]),
+        None => command(out, &[b"AUTH", password]),
+    }
+    1
 }
 
 #[cfg(test)]

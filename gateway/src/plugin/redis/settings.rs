@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use portcullis_config::schema::text;
 use portcullis_config::sections::REDIS;
-use portcullis_config::{Config, Fault, Fields, Key, Kind, Section};
+use portcullis_config::{Config, Fault, Fields, Key, Kind, Secret, Section};
 
 use super::Server;
+use super::sentinel::Sentinels;
 use crate::tls;
 
 const HOST: Key = Key::new("host", Kind::Text(&text::HOST), "Where it is.");
@@ -44,6 +45,22 @@ const CLUSTER_MAX_REDIRECTIONS: Key = Key::new(
     "Most times that one request is sent on to another node.",
 )
 .default("5");
+const SENTINEL_MASTER: Key =
+    Key::new("sentinel_master", Kind::NAME, "Name of the group that sentinels watch.");
+const SENTINEL_ROLE: Key = Key::new(
+    "sentinel_role",
+    Kind::Word(&["master", "slave", "any"]),
+    "Which of its members to use. Limits are written, so it is the master whatever this says.",
+)
+.default("master");
+const SENTINELS: &Kind = &Kind::Section(&SENTINEL);
+const SENTINEL_NODES: Key = Key::new(
+    "sentinel_nodes",
+    Kind::List { of: SENTINELS, max: 64 },
+    "Sentinels, of which the first that answers says where the master is; takes the place of `host`.",
+);
+const SENTINEL_USERNAME: Key = Key::new("sentinel_username", Kind::STRING, "Who we are to the sentinels.");
+const SENTINEL_PASSWORD: Key = Key::new("sentinel_password", Kind::STRING, "Their password.").secret();
 const GATEWAYS: Key = Key::new(
     "gateways",
     Kind::integer(1, 10_000),
@@ -56,6 +73,15 @@ static NODE: Section = Section::new(
     "A node of a Redis Cluster.",
     &[
         Key::new("ip", Kind::Text(&text::HOST), "Where it is.").default("127.0.0.1"),
+        Key::new("port", Kind::PORT, "Its port.").default("6379"),
+    ],
+);
+
+static SENTINEL: Section = Section::new(
+    "redis.sentinel_node",
+    "A sentinel.",
+    &[
+        Key::new("host", Kind::Text(&text::HOST), "Where it is.").default("127.0.0.1"),
         Key::new("port", Kind::PORT, "Its port.").default("6379"),
     ],
 );
@@ -76,6 +102,11 @@ pub static KONG: Section = Section::new(
         SERVER_NAME,
         CLUSTER_NODES,
         CLUSTER_MAX_REDIRECTIONS,
+        SENTINEL_MASTER,
+        SENTINEL_ROLE,
+        SENTINEL_NODES,
+        SENTINEL_USERNAME,
+        SENTINEL_PASSWORD,
         GATEWAYS,
     ],
 );
@@ -96,21 +127,22 @@ pub static ADVANCED: Section = Section::new(
         SERVER_NAME,
         CLUSTER_NODES,
         CLUSTER_MAX_REDIRECTIONS,
+        SENTINEL_MASTER,
+        SENTINEL_ROLE,
+        SENTINEL_NODES,
+        SENTINEL_USERNAME,
+        SENTINEL_PASSWORD,
         GATEWAYS,
-        Key::new("connect_timeout", Kind::TIMEOUT, "Kong's limit of connecting; `timeout` holds for all.")
-            .ignored(),
-        Key::new("send_timeout", Kind::TIMEOUT, "Kong's limit of sending; `timeout` holds for all.")
-            .ignored(),
-        Key::new("read_timeout", Kind::TIMEOUT, "Kong's limit of receiving; `timeout` holds for all.")
-            .ignored(),
+        Key::new(
+            "connect_timeout",
+            Kind::TIMEOUT,
+            "Kong's limit of connecting. The longest of these three is `timeout` where that is left out.",
+        ),
+        Key::new("send_timeout", Kind::TIMEOUT, "Kong's limit of sending."),
+        Key::new("read_timeout", Kind::TIMEOUT, "Kong's limit of receiving."),
         Key::new("keepalive_pool_size", Kind::COUNT, "Kong's pool; each shard has one connection.").ignored(),
         Key::new("keepalive_backlog", Kind::COUNT, "Kong's pool; each shard has one connection.").ignored(),
         Key::new("connection_is_proxied", Kind::Bool, "Whether a proxy stands before it.").ignored(),
-        Key::new("sentinel_master", Kind::NAME, "Name of the group that sentinels watch.").reserved(),
-        Key::new("sentinel_role", Kind::NAME, "Which of its members to use.").reserved(),
-        Key::new("sentinel_nodes", Kind::list(&Kind::Any), "Where the sentinels are.").reserved(),
-        Key::new("sentinel_username", Kind::STRING, "Who we are to the sentinels.").reserved(),
-        Key::new("sentinel_password", Kind::STRING, "Their password.").secret().reserved(),
     ],
 );
 
@@ -135,75 +167,148 @@ pub const SHORTHANDS: &[Key] = &[
         .deprecated("write `redis: {server_name: ..}`"),
 ];
 
+/// The section of a server, with what it lacks from the older keys of the plugin where those count.
+struct Reader<'a> {
+    plugin: &'a Fields<'a>,
+    section: Fields<'a>,
+    shorthands: bool,
+}
+
+impl Reader<'_> {
+    fn old(&self, key: &str) -> Option<String> {
+        let old = format!("redis_{key}");
+        (self.shorthands && !self.section.is_set(key) && self.plugin.is_set(&old)).then_some(old)
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        let text = match self.old(key) {
+            Some(old) => self.plugin.optional_string(&old),
+            None => self.section.optional_string(key),
+        };
+        text.filter(|text| !text.is_empty())
+    }
+
+    fn secret(&self, key: &str) -> Option<Secret> {
+        self.text(key).map(Secret::new)
+    }
+
+    fn number(&self, key: &str) -> Option<u32> {
+        match self.old(key) {
+            Some(old) => self.plugin.optional_integer(&old),
+            None => self.section.optional_integer(key),
+        }
+    }
+
+    fn truth(&self, key: &str) -> bool {
+        match self.old(key) {
+            Some(old) => self.plugin.bool(&old),
+            None => self.section.bool(key),
+        }
+    }
+
+    /// Of the limits that Kong has for each step, the longest.
+    fn timeout(&self, steps: &[&str]) -> Duration {
+        if let Some(old) = self.old("timeout") {
+            return self.plugin.duration(&old);
+        }
+        let steps = steps.iter().filter_map(|key| self.section.optional_duration(key)).max();
+        let own = self.section.duration("timeout");
+        steps.filter(|_| !self.section.is_set("timeout")).unwrap_or(own)
+    }
+
+    fn nodes(&self, key: &str, host: &str) -> Vec<(String, u16)> {
+        let node = |node: &Fields<'_>| (node.string(host), node.integer("port"));
+        self.section.sections(key).iter().map(node).collect()
+    }
+
+    fn sentinels(&self) -> Option<Sentinels> {
+        let nodes = self.nodes("sentinel_nodes", "host");
+        if nodes.is_empty() {
+            return None;
+        }
+        let Some(master) = self.text("sentinel_master") else {
+            let fault = Fault::new("sentinels are asked for a group by its name");
+            self.section.error("sentinel_nodes", fault.hint("give `sentinel_master`"));
+            return None;
+        };
+        if self.section.is_set("cluster_nodes") {
+            self.section.error("sentinel_nodes", "a cluster has no sentinels");
+        }
+        if self.section.word("sentinel_role") != "master" {
+            let fault = Fault::new("limits are written, so the master is used");
+            self.section.warning("sentinel_role", fault);
+        }
+        let (username, password) = (self.text("sentinel_username"), self.secret("sentinel_password"));
+        Some(Sentinels { master, nodes, username, password })
+    }
+}
+
 /// Reads the section `redis` of a plugin; where `shorthands`, what it lacks from the older keys. Without a server there,
 /// that of the whole configuration. Returns how many gateways share it as well. Blocks on the machine's trust store.
 pub fn read(plugin: &Fields<'_>, shorthands: bool, config: &Config) -> Option<(Arc<Server>, u64)> {
     let own = plugin.section("redis");
-    let named =
-        own.is_set("host") || own.is_set("cluster_nodes") || (shorthands && plugin.is_set("redis_host"));
+    let named = ["host", "cluster_nodes", "sentinel_nodes"].iter().any(|key| own.is_set(key))
+        || (shorthands && plugin.is_set("redis_host"));
     let section = match config.redis.as_ref().filter(|_| !named) {
         Some(node) => Fields::new(node, &REDIS, "redis", config.defaults, plugin.diagnostics()),
         None => own,
     };
-    let shorthands = shorthands && named;
-    let old = |key: &str| {
-        Some(format!("redis_{key}")).filter(|old| shorthands && !section.is_set(key) && plugin.is_set(old))
-    };
-    let text = |key: &str| match old(key) {
-        Some(old) => plugin.optional_string(&old),
-        None => section.optional_string(key),
-    };
-    let number = |key: &str| match old(key) {
-        Some(old) => plugin.optional_integer::<u32>(&old),
-        None => section.optional_integer(key),
-    };
-    let truth = |key: &str| match old(key) {
-        Some(old) => plugin.bool(&old),
-        None => section.bool(key),
-    };
-    let timeout = match old("timeout") {
-        Some(old) => plugin.duration(&old),
-        None => section.duration("timeout"),
-    };
-    let node = |node: Fields<'_>| (node.string("ip"), node.integer("port"));
-    let of_cluster = || section.sections("cluster_nodes").into_iter().map(node).collect();
-    let mut nodes: Vec<(String, u16)> = if named { of_cluster() } else { Vec::new() };
-    if nodes.is_empty() {
-        nodes.extend(text("host").zip(number("port").and_then(|port| u16::try_from(port).ok())));
+    let reader = Reader { plugin, section, shorthands: shorthands && named };
+    let (mut nodes, mut sentinels, mut redirections) = (Vec::new(), None, 0);
+    if named {
+        nodes = reader.nodes("cluster_nodes", "ip");
+        sentinels = reader.sentinels();
+        redirections = reader.section.integer("cluster_max_redirections");
+    }
+    if let Some(sentinels) = &sentinels {
+        nodes = vec![(sentinels.master.clone(), 0)];
+    } else if nodes.is_empty() {
+        let port = reader.number("port").and_then(|port| u16::try_from(port).ok());
+        nodes.extend(reader.text("host").zip(port));
     }
     if nodes.is_empty() {
         return None;
     }
-    let tls = match truth("ssl").then(|| client_config(truth("ssl_verify"))).transpose() {
+    let verify = reader.truth("ssl_verify");
+    let tls = match reader.truth("ssl").then(|| client_config(verify)).transpose() {
         Ok(tls) => tls,
         Err(error) => {
             plugin.error("redis", Fault::new(error.to_string()));
             return None;
         }
     };
-    let database = number("database").unwrap_or_default();
-    let (username, password, server_name) = (text("username"), text("password"), text("server_name"));
-    let (ssl, redirections) =
-        (truth("ssl_verify"), if named { section.integer("cluster_max_redirections") } else { 0 });
+    // Only `rate-limiting-advanced` has the limits of steps.
+    let steps: &[&str] =
+        if named && !shorthands { &["connect_timeout", "send_timeout", "read_timeout"] } else { &[] };
+    let mut server = Server {
+        nodes,
+        sentinels,
+        timeout: reader.timeout(steps).max(Duration::from_millis(1)),
+        username: reader.text("username"),
+        password: reader.secret("password"),
+        database: reader.number("database").unwrap_or_default(),
+        tls,
+        server_name: reader.text("server_name"),
+        redirections,
+        fingerprint: String::new(),
+    };
+    server.fingerprint = fingerprint(&server, verify);
+    Some((Arc::new(server), reader.section.integer("gateways")))
+}
+
+/// It holds passwords, so it is kept hashed.
+fn fingerprint(server: &Server, verify: bool) -> String {
+    let shown = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let sentinels = server.sentinels.as_ref().map(|sentinels| {
+        (&sentinels.master, &sentinels.nodes, &sentinels.username, shown(&sentinels.password))
+    });
+    let Server { nodes, timeout, username, password, database, tls, server_name, redirections, .. } = server;
+    let (password, tls) = (shown(password), tls.is_some());
     let all = format!(
-        "{nodes:?} {timeout:?} {username:?} {password:?} {database} {ssl} {} {server_name:?} {redirections}",
-        tls.is_some()
+        "{nodes:?} {sentinels:?} {timeout:?} {username:?} {password:?} {database} {verify} {tls} {server_name:?} \
+         {redirections}"
     );
-    Some((
-        Arc::new(Server {
-            nodes,
-            timeout: timeout.max(Duration::from_millis(1)),
-            username: username.filter(|name| !name.is_empty()),
-            password: password.filter(|word| !word.is_empty()).map(portcullis_config::Secret::new),
-            database,
-            tls,
-            server_name,
-            redirections,
-            // It holds a password, so it is kept hashed.
-            fingerprint: hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, all.as_bytes()).as_ref()),
-        }),
-        section.integer("gateways"),
-    ))
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, all.as_bytes()).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {
