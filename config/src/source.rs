@@ -3,6 +3,11 @@
 //! Owns the texts that were read, and turns a place into the line a person sees. It never opens a file
 //! (`load` does). Invariant: a [`Span`] made for a [`Sources`] always falls inside one of its texts.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "no shard takes the lock: only who loads, compiles or reports reads a text"
+)]
+
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
