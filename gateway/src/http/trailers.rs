@@ -52,7 +52,7 @@ impl TrailerLimits {
         if self.call {
             trailers.remove_set(NEVER);
             trailers.retain_other(|name| {
-                !is_forwarded_class(name) && !(name.contains(&b'_') && poses_as(name, NEVER))
+                !(is_forwarded_class(name) || name.contains(&b'_') && poses_as(name, NEVER))
             });
         } else {
             trailers.remove_set(KnownSet::of(&[Known::Etag]).complement());

@@ -134,10 +134,8 @@ impl Multiplexed {
                     Turn::TimedOut
                 });
             }
-            if waiting.is_none() {
-                if self.waiting.get() >= room {
-                    return Poll::Ready(Turn::QueueFull);
-                }
+            if waiting.is_none() && self.waiting.get() >= room {
+                return Poll::Ready(Turn::QueueFull);
             }
             waiting.get_or_insert_with(|| Waiting::new(&self.waiting, self.waiters.stand())).wait(cx);
             Poll::Pending
