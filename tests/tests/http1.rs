@@ -18,6 +18,13 @@ struct Suite {
     _others: Vec<Origin>,
 }
 
+/// A gateway whose origin gets requests of one test alone, which can count them.
+fn alone() -> (Origin, Gateway) {
+    let origin = Origin::start(Echo::default());
+    let gateway = Gateway::start(&Setup::proxy(origin.addr(), ""));
+    (origin, gateway)
+}
+
 fn suite() -> Arc<Suite> {
     static SUITE: Shared<Suite> = Shared::new();
     SUITE.get(|| {
@@ -318,38 +325,38 @@ fn absolute_form_is_routed_by_its_authority() {
 
 #[test]
 fn a_scheme_that_is_not_that_of_the_connection_is_misdirected_rfc9110_7_4() {
-    let suite = suite();
+    let (origin, gateway) = alone();
     let asked = "GET https://named.test/ HTTP/1.1\r\nHost: named.test\r\nConnection: close\r\n\r\n";
-    let before = suite.origin.requests();
-    exchange(suite.gateway.addr(), asked).expect(421);
-    assert_eq!(suite.origin.requests(), before);
+    let before = origin.requests();
+    exchange(gateway.addr(), asked).expect(421);
+    assert_eq!(origin.requests(), before);
     // A trusted proxy may have ended TLS.
-    let setup = Setup::proxy(suite.origin.addr(), "").with("trusted_proxies: [127.0.0.1]");
+    let setup = Setup::proxy(origin.addr(), "").with("trusted_proxies: [127.0.0.1]");
     exchange(Gateway::start(&setup).addr(), asked).expect(200);
 }
 
 #[test]
 fn options_of_the_server_as_a_whole_rfc9112_3_2_4() {
-    let suite = suite();
-    let before = suite.origin.requests();
+    let (origin, gateway) = alone();
+    let before = origin.requests();
     let asked = "OPTIONS http://test HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    let response = exchange(suite.gateway.addr(), asked).expect(200);
+    let response = exchange(gateway.addr(), asked).expect(200);
     assert!(response.header("allow").contains("OPTIONS"), "{:?}", response.head.fields);
-    assert_eq!(suite.origin.requests(), before, "it went on as a request for the root");
+    assert_eq!(origin.requests(), before, "it went on as a request for the root");
 }
 
 #[test]
 fn max_forwards_is_counted_down_and_ends_here_rfc9110_7_6_2() {
-    let suite = suite();
-    let echoed = Request::new("OPTIONS", "/far").header("Max-Forwards", "2").send(suite.gateway.addr());
+    let (origin, gateway) = alone();
+    let echoed = Request::new("OPTIONS", "/far").header("Max-Forwards", "2").send(gateway.addr());
     assert_eq!(echoed.expect(200).echoed().all("max-forwards"), ["1"]);
     // Of other methods it means nothing.
-    let echoed = Request::get("/far").header("Max-Forwards", "0").send(suite.gateway.addr());
+    let echoed = Request::get("/far").header("Max-Forwards", "0").send(gateway.addr());
     assert_eq!(echoed.expect(200).echoed().target(), "/far");
-    let before = suite.origin.requests();
-    let response = Request::new("OPTIONS", "/far").header("Max-Forwards", "0").send(suite.gateway.addr());
+    let before = origin.requests();
+    let response = Request::new("OPTIONS", "/far").header("Max-Forwards", "0").send(gateway.addr());
     assert!(response.expect(200).header("allow").contains("GET"));
-    assert_eq!(suite.origin.requests(), before);
+    assert_eq!(origin.requests(), before);
 }
 
 #[test]
