@@ -233,14 +233,16 @@ fn no_bpf_call_on_the_way_of_a_request() {
 #[test]
 fn a_spoofed_flood_closes_no_door_to_the_known() {
     privileged!();
-    const STRANGER: &str = "10.77.0.5";
     let site = Site::new();
-    site.lab.client_ip(&["addr", "add", &format!("{STRANGER}/16"), "dev", "veth0"]).expect("a third address");
+    let strangers: Vec<String> = (1..=5).map(|number| format!("10.77.2.{number}")).collect();
+    for stranger in &strangers {
+        site.lab.client_ip(&["addr", "add", &format!("{stranger}/16"), "dev", "veth0"]).expect("an address");
+    }
     let more = "enforcement: enforce, aggregates: {unknown: {rate: 20/s, burst: 20}}";
     let gateway = Gateway::start(&site.setup_with("auto", "1000/s", more));
     assert!(site.admitted(GOOD), "known from here on");
     let stop = AtomicBool::new(false);
-    let (tries, admitted, stranger) = std::thread::scope(|scope| {
+    let (tries, admitted) = std::thread::scope(|scope| {
         scope.spawn(|| site.lab.in_client(|| flood(&stop)));
         eventually("a flood over its limit", || {
             let dropped = packets(&gateway, "drop_unknown_rate");
@@ -251,19 +253,32 @@ fn a_spoofed_flood_closes_no_door_to_the_known() {
             tries += 1;
             admitted += usize::from(site.connect(GOOD).is_ok());
         }
-        let begun = Instant::now();
-        let stranger = site.lab.in_client(|| connect_patiently(STRANGER));
-        let waited = begun.elapsed();
-        println!("the stranger got in after {waited:?}");
+        // A busy machine holds the flood up now and then, which leaves a token to whoever comes at that moment: then it is the
+        // next one who shows that trying again helps.
+        for stranger in &strangers {
+            let begun = Instant::now();
+            let connected = site.lab.in_client(|| connect_patiently(stranger));
+            println!("{stranger} got in after {:?}", begun.elapsed());
+            connected.expect("an unknown client gets in within its retries");
+            if packets(&gateway, "pass_retried") >= 1.0 {
+                break;
+            }
+        }
         stop.store(true, Relaxed);
-        (tries, admitted, stranger.map(|()| waited))
+        (tries, admitted)
     });
     let dropped = packets(&gateway, "drop_unknown_rate");
     println!("{admitted} of {tries} connections of a known client, {dropped} made-up ones dropped");
     assert!(admitted >= 99, "{admitted} of {tries}");
-    let waited = stranger.expect("an unknown client gets in within its retries");
-    // A flood of a slow sender leaves a token now and then: who comes at that moment need not come again.
-    assert!(packets(&gateway, "pass_retried") >= 1.0 || waited < Duration::from_millis(900), "{waited:?}");
+    assert!(packets(&gateway, "pass_retried") >= 1.0, "nobody got in by trying again");
+}
+
+/// Waits until what a request has shown of its source is noted: that comes after its answer.
+fn await_mark(gateway: &Gateway, source: &str) {
+    eventually("the mark of a request", || {
+        let said = gateway.order(&["why", source]).0;
+        holds(said.contains("mark: "), said)
+    });
 }
 
 /// SYNs from sources all over, as fast as it goes.
@@ -309,6 +324,7 @@ fn a_valid_key_lifts_the_limit_of_its_address_and_no_more() {
     };
     let mut connection = site.connect(GOOD).expect("the first connection");
     Request::get("/private").header("apikey", "open-sesame").send_on(&mut connection).expect(200);
+    await_mark(&gateway, GOOD);
     // One token for the first connection, and the rest at a quarter of the price.
     let (promoted, plain) = (admitted(GOOD), admitted(BAD));
     println!("{promoted} connections with a key, {plain} without");
@@ -339,6 +355,7 @@ fn a_stolen_key_switches_no_limit_off() {
         site.lab.client_ip(&["addr", "add", &format!("{bot}/16"), "dev", "veth0"]).expect("an address");
         let mut connection = site.connect(bot).expect("the first connection");
         Request::get("/private").header("apikey", "open-sesame").send_on(&mut connection).expect(200);
+        await_mark(&gateway, bot);
         assert!((0..8).any(|_| site.connect(bot).is_err()), "{bot} is never over its limit");
     }
     let hit = |gateway: &Gateway| {

@@ -9,7 +9,8 @@
 //!
 //! The sockets are passed, not bound again: a connection in a queue belongs to a socket and not to a process, so none
 //! is lost. If the new process fails before its last word, the old one goes on as if nothing had been. The kernel part
-//! needs no word: its maps and links are pinned, and attaching switches the program in one step.
+//! needs no word: its maps and links are pinned, and attaching switches the program in one step. The old process writes no
+//! lists from its offer on, and nothing at all into the maps once the new one serves.
 //!
 //! Owns: that conversation, both ends. Never: a decision of the loop; the old end asks it ([`Ask`]). Invariant: at no
 //! moment does nobody accept.
