@@ -47,6 +47,8 @@ def fail(request, context):
     told = json.loads(request)
     trailing = (("x-trailing", "t"),)
     if "size" in told:
+        # Without a head of its own the status would be one: what is asked about is a trailer section.
+        context.send_initial_metadata((("x-initial", "i"),))
         trailing += (("grpc-status-details-bin", b"\x07" * told["size"]),)
     context.set_trailing_metadata(trailing)
     context.abort(grpc.StatusCode[told["code"]], told["details"])
