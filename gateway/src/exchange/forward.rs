@@ -38,30 +38,8 @@ pub const fn via(received: Version) -> &'static str {
     }
 }
 
-/// Identity fields that only plugins may set.
-const IDENTITY: KnownSet = KnownSet::of(&[
-    Known::XConsumerId,
-    Known::XConsumerCustomId,
-    Known::XConsumerUsername,
-    Known::XConsumerGroups,
-    Known::XAuthenticatedGroups,
-    Known::XCredentialIdentifier,
-    Known::XAnonymousConsumer,
-]);
-
 /// What only a trusted proxy may say, besides all other names of the class `X-Forwarded-*`.
-const CLAIMS: KnownSet = KnownSet::of(&[
-    Known::XForwardedFor,
-    Known::XForwardedProto,
-    Known::XForwardedHost,
-    Known::XForwardedPort,
-    Known::XForwardedPrefix,
-    Known::XForwardedPath,
-    Known::XForwardedClientCert,
-    Known::Forwarded,
-    Known::XRealIp,
-    Known::XRequestId,
-]);
+const CLAIMS: KnownSet = KnownSet::FORWARDED.and(KnownSet::of(&[Known::XRequestId]));
 
 /// The fields of [`provenance`].
 const PROVENANCE: KnownSet = KnownSet::of(&[
@@ -75,7 +53,7 @@ const PROVENANCE: KnownSet = KnownSet::of(&[
 /// Removes what a client must not be able to claim; before any plugin looks, or adds fields of that kind. `real_ip` is the
 /// field in which trusted proxies name the client: a target that reads it would believe anybody else.
 pub fn strip_claims(head: &mut Head, trusted: bool, real_ip: &RealIpHeader) {
-    let claims = if trusted { IDENTITY } else { IDENTITY.and(CLAIMS) };
+    let claims = if trusted { KnownSet::IDENTITY } else { KnownSet::IDENTITY.and(CLAIMS) };
     head.remove_set(claims);
     head.retain_other(|name| {
         let poses = name.contains(&b'_') && poses_as(name, claims);

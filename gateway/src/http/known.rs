@@ -155,6 +155,29 @@ impl Known {
 pub struct KnownSet(pub(super) u128);
 
 impl KnownSet {
+    /// Whom the gateway has found the client to be: nobody else may say so.
+    pub const IDENTITY: KnownSet = KnownSet::of(&[
+        Known::XConsumerId,
+        Known::XConsumerCustomId,
+        Known::XConsumerUsername,
+        Known::XConsumerGroups,
+        Known::XAuthenticatedGroups,
+        Known::XCredentialIdentifier,
+        Known::XAnonymousConsumer,
+    ]);
+    /// What proxies say of the client and of how it came, besides other names of the class `X-Forwarded-*`.
+    pub const FORWARDED: KnownSet = KnownSet::of(&[
+        Known::Forwarded,
+        Known::XForwardedFor,
+        Known::XForwardedProto,
+        Known::XForwardedHost,
+        Known::XForwardedPort,
+        Known::XForwardedPrefix,
+        Known::XForwardedPath,
+        Known::XForwardedClientCert,
+        Known::XRealIp,
+    ]);
+
     /// The set of `names`; [`Known::Other`] is left out, as it names nothing.
     pub const fn of(names: &[Known]) -> KnownSet {
         let mut set = 0;

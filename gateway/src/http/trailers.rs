@@ -69,29 +69,15 @@ const NEVER: KnownSet = KnownSet::of(&[
     Known::Trailer,
     Known::Expect,
     Known::MaxForwards,
-    Known::Forwarded,
-    Known::XForwardedFor,
-    Known::XForwardedProto,
-    Known::XForwardedHost,
-    Known::XForwardedPort,
-    Known::XForwardedPrefix,
-    Known::XForwardedPath,
-    Known::XForwardedClientCert,
-    Known::XRealIp,
     Known::Authorization,
     Known::WwwAuthenticate,
     Known::AuthenticationInfo,
     Known::Cookie,
     Known::SetCookie,
     Known::Apikey,
-    Known::XConsumerId,
-    Known::XConsumerCustomId,
-    Known::XConsumerUsername,
-    Known::XConsumerGroups,
-    Known::XAuthenticatedGroups,
-    Known::XCredentialIdentifier,
-    Known::XAnonymousConsumer,
 ])
+.and(KnownSet::IDENTITY)
+.and(KnownSet::FORWARDED)
 .and(CONNECTION_SPECIFIC);
 
 #[cfg(test)]

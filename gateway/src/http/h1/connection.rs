@@ -170,32 +170,18 @@ pub struct TooManyOptions;
 const KEPT: KnownSet = KnownSet::of(&[
     Known::Host,
     Known::ContentLength,
-    // Credentials and identity, which a hop before may have added. A Cookie is only ever its client's.
+    // Credentials, and below identity, which a hop before may have added. A Cookie is only ever its client's.
     Known::Authorization,
     Known::Apikey,
-    Known::XConsumerId,
-    Known::XConsumerCustomId,
-    Known::XConsumerUsername,
-    Known::XConsumerGroups,
-    Known::XAuthenticatedGroups,
-    Known::XCredentialIdentifier,
-    Known::XAnonymousConsumer,
-    // What proxies say: whose request it is, how it came, and through whom.
+    // What proxies say: through whom it came, and below whose request it is and how it came.
     Known::Via,
-    Known::Forwarded,
-    Known::XForwardedFor,
-    Known::XForwardedProto,
-    Known::XForwardedHost,
-    Known::XForwardedPort,
-    Known::XForwardedPrefix,
-    Known::XForwardedPath,
-    Known::XForwardedClientCert,
-    Known::XRealIp,
     Known::XRequestId,
     Known::MaxForwards,
     // Asked about after the removal, and removed then in any case.
     Known::Expect,
-]);
+])
+.and(KnownSet::IDENTITY)
+.and(KnownSet::FORWARDED);
 
 /// Fields that are never forwarded as they came. Transfer-Encoding is among them because the body
 /// is framed anew; Trailer is not, as trailers are forwarded.
